@@ -1,0 +1,3 @@
+"""Custom operations of the decoder graph, one module for each group of operations."""
+
+from .embedding import Embedding
