@@ -1,0 +1,1 @@
+"""The Replit decoder: config, weight names, graph and compiled model. Imports nothing by itself."""

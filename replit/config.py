@@ -1,0 +1,268 @@
+"""The dimensions and scalars of a model, read from GGUF keys or from config.json.
+
+Every key that the reference implementations (llm-foundry's MPTForCausalLM, transformers'
+MptForCausalLM, llama.cpp's "mpt") compute with is implemented, checked, or refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+
+from replit.config_keys import Keys
+from weights.checkpoint import Checkpoint
+from weights.errors import UserError
+
+# What both implementations use where the file names none.
+LAYER_NORM_EPS = 1e-5
+ALIBI_BIAS_MAX = 8.0
+
+HUB_ARCHITECTURES = ("MPTForCausalLM", "MptForCausalLM")
+
+
+@dataclass(frozen=True)
+class ReplitConfig:
+    """One model's arithmetic; no dimension is written down anywhere else."""
+
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    n_layers: int
+    ffn_size: int
+    vocab_size: int
+    max_seq_len: int
+    alibi_bias_max: float
+    layer_norm_eps: float
+    softmax_scale: float
+    clip_qkv: float | None
+    logit_scale: float | None
+    tied_embeddings: bool
+
+    @property
+    def head_dim(self) -> int:
+        """Elements of one head."""
+        return self.d_model // self.n_heads
+
+    @property
+    def kv_dim(self) -> int:
+        """Elements of all key heads together, and of all value heads."""
+        return self.n_kv_heads * self.head_dim
+
+    @property
+    def qkv_dim(self) -> int:
+        """Rows of the fused projection: queries, keys, values."""
+        return self.d_model + 2 * self.kv_dim
+
+
+def from_checkpoint(checkpoint: Checkpoint) -> ReplitConfig:
+    """Read the configuration that the files state.
+
+    Raises UserError for another architecture, a missing or contradictory key, and a key that asks
+    for arithmetic that is not implemented.
+    """
+    if checkpoint.format == "gguf":
+        config = _from_gguf(checkpoint)
+    else:
+        config = _from_config_json(checkpoint)
+    _check_heads(config, str(checkpoint.path))
+    return config
+
+
+def _check_heads(config: ReplitConfig, source: str) -> None:
+    for whole, part, what in (
+        (config.d_model, config.n_heads, "the embedding size {} into {} heads"),
+        (config.n_heads, config.n_kv_heads, "{} heads among {} key/value heads"),
+    ):
+        if whole % part:
+            raise UserError(
+                f"{source}: cannot divide {what.format(whole, part)}; expected a whole "
+                "number: the file's configuration is damaged, download it again"
+            )
+
+
+def _from_gguf(checkpoint: Checkpoint) -> ReplitConfig:
+    source = str(checkpoint.path)
+    architecture = checkpoint.metadata.get("general.architecture")
+    if architecture != "mpt":
+        raise UserError(
+            f"{source} holds the architecture {architecture!r}; expected 'mpt': "
+            "give a GGUF file of a Replit Code model"
+        )
+    prefix = "mpt."
+    keys = Keys(
+        {k.removeprefix(prefix): v for k, v in checkpoint.metadata.items() if k.startswith(prefix)},
+        source,
+        prefix,
+    )
+    d_model = keys.integer("embedding_length")
+    n_heads = keys.integer("attention.head_count")
+    _refuse_gguf_keys(keys, d_model // n_heads)
+    return ReplitConfig(
+        d_model=d_model,
+        n_heads=n_heads,
+        n_kv_heads=keys.integer("attention.head_count_kv", n_heads),
+        n_layers=keys.integer("block_count"),
+        ffn_size=keys.integer("feed_forward_length"),
+        vocab_size=_gguf_vocab_size(checkpoint, keys),
+        max_seq_len=keys.integer("context_length"),
+        alibi_bias_max=keys.positive("attention.max_alibi_bias"),
+        layer_norm_eps=keys.positive("attention.layer_norm_epsilon"),
+        softmax_scale=keys.positive("attention.scale", 1 / sqrt(d_model / n_heads)),
+        # llama.cpp reads 0 as "no clipping" and as "no scaling".
+        clip_qkv=_clip(keys, "attention.clamp_kqv"),
+        logit_scale=keys.optional_number("logit_scale") or None,
+        tied_embeddings=_is_tied(checkpoint),
+    )
+
+
+# Keys under "mpt." that are read above or say nothing about the arithmetic.
+_GGUF_KEYS = {
+    "embedding_length", "attention.head_count", "attention.head_count_kv", "block_count",
+    "feed_forward_length", "vocab_size", "context_length", "attention.max_alibi_bias",
+    "attention.layer_norm_epsilon", "attention.scale", "attention.clamp_kqv", "logit_scale",
+}  # fmt: skip
+
+
+def _refuse_gguf_keys(keys: Keys, head_dim: int) -> None:
+    """The prefix makes a key the architecture's own, so an unknown one is an error."""
+    keys.must_be("attention.key_length", head_dim)
+    keys.must_be("attention.value_length", head_dim)
+    keys.must_be("attention.causal", True)
+    keys.must_be("use_parallel_residual", False)
+    keys.must_be("tensor_data_layout", "reference")
+    checked = {"attention.key_length", "attention.value_length", "attention.causal",
+               "use_parallel_residual", "tensor_data_layout"}  # fmt: skip
+    for key in keys.values:
+        if key not in _GGUF_KEYS | checked:
+            raise keys.error(key, "no such key, its arithmetic is not implemented")
+
+
+def _gguf_vocab_size(checkpoint: Checkpoint, keys: Keys) -> int:
+    """Rows of the embedding table, which the token list and the key must agree with."""
+    embedding = checkpoint.tensors.get("token_embd.weight")
+    if embedding is None:
+        raise UserError(
+            f"{checkpoint.path}: tensor 'token_embd.weight' is missing; expected the embedding "
+            "table: download or convert the file again"
+        )
+    rows = embedding.shape[0]
+    tokens = checkpoint.metadata.get("tokenizer.ggml.tokens")
+    stated = keys.integer("vocab_size", rows)
+    for count, what in ((stated, "mpt.vocab_size"), (tokens, "tokenizer.ggml.tokens")):
+        count = len(count) if isinstance(count, list) else count
+        if count not in (None, rows):
+            raise UserError(
+                f"{checkpoint.path}: {what} says {count} tokens, the embedding table has {rows} "
+                "rows; expected them to agree: convert the file again"
+            )
+    return rows
+
+
+def _is_tied(checkpoint: Checkpoint) -> bool:
+    """True without an output matrix, or where it is the duplicate that older converters wrote."""
+    output = checkpoint.tensors.get("output.weight")
+    embedding = checkpoint.tensors["token_embd.weight"]
+    if output is None:
+        return True
+    same_kind = (output.shape, output.encoding) == (embedding.shape, embedding.encoding)
+    return same_kind and np.array_equal(output.data, embedding.data)
+
+
+def _clip(keys: Keys, key: str) -> float | None:
+    clip = keys.optional_number(key)
+    if clip is not None and clip < 0:
+        raise keys.error(key, "a positive number or none")
+    return clip or None
+
+
+def _from_config_json(checkpoint: Checkpoint) -> ReplitConfig:
+    keys = Keys(checkpoint.metadata, f"config.json of {checkpoint.path}")
+    if not checkpoint.metadata:
+        raise UserError(
+            f"there is no config.json beside {checkpoint.path}; expected the model's "
+            "configuration there: download it too, or give the directory that holds both"
+        )
+    _check_architecture(keys)
+    attention, ffn = keys.section("attn_config"), keys.section("ffn_config")
+    _refuse_config_keys(keys, attention, ffn)
+    d_model = keys.integer("d_model")
+    n_heads = keys.integer("n_heads")
+    return ReplitConfig(
+        d_model=d_model,
+        n_heads=n_heads,
+        n_kv_heads=_kv_heads(attention, n_heads),
+        n_layers=keys.integer("n_layers"),
+        ffn_size=_ffn_size(keys, ffn, d_model),
+        vocab_size=keys.integer("vocab_size"),
+        max_seq_len=keys.integer("max_seq_len"),
+        alibi_bias_max=attention.positive("alibi_bias_max", ALIBI_BIAS_MAX),
+        layer_norm_eps=keys.positive(
+            "layer_norm_epsilon", keys.positive("norm_eps", LAYER_NORM_EPS)
+        ),
+        softmax_scale=attention.positive("softmax_scale", 1 / sqrt(d_model / n_heads)),
+        clip_qkv=_clip(attention, "clip_qkv"),
+        logit_scale=_logit_scale(keys, d_model),
+        tied_embeddings=_boolean(keys, "tie_word_embeddings", True),
+    )
+
+
+def _check_architecture(keys: Keys) -> None:
+    names = keys.values.get("architectures")
+    if names is None and keys.values.get("model_type") == "mpt":
+        return
+    if not isinstance(names, list) or not any(name in HUB_ARCHITECTURES for name in names):
+        raise keys.error("architectures", " or ".join(HUB_ARCHITECTURES))
+
+
+def _refuse_config_keys(keys: Keys, attention: Keys, ffn: Keys) -> None:
+    """The keys that change the references' arithmetic and that the graph does not compute.
+
+    Not here: dropout, initialisation and `attn_impl` change nothing at inference; `no_bias` and
+    `learned_pos_emb` show in the tensors, where a surplus one is an error.
+    """
+    keys.must_be("norm_type", "low_precision_layernorm", "layernorm")
+    keys.must_be("final_logit_softcapping")
+    keys.must_be("block_overrides")
+    keys.must_be("quantization_config")
+    attention.must_be("alibi", True)
+    for key in ("prefix_lm", "qk_ln", "qk_gn", "rope", "nope"):
+        attention.must_be(key, False)
+    attention.must_be(
+        "attn_type", "multihead_attention", "multiquery_attention", "grouped_query_attention"
+    )
+    attention.must_be("sliding_window_size", -1)
+    attention.must_be("attn_logit_softcapping")
+    attention.must_be("fused_qkv", True)
+    attention.must_be("kv_dim")
+    ffn.must_be("ffn_type", "mptmlp")
+    ffn.must_be("ffn_act_fn", {"name": "gelu"}, {"name": "gelu", "approximate": "none"})
+
+
+def _kv_heads(attention: Keys, n_heads: int) -> int:
+    kind = attention.values.get("attn_type", "multihead_attention")
+    if kind == "grouped_query_attention":
+        return attention.integer("kv_n_heads")
+    return attention.integer("kv_n_heads", 1 if kind == "multiquery_attention" else n_heads)
+
+
+def _ffn_size(keys: Keys, ffn: Keys, d_model: int) -> int:
+    """`ffn_hidden_size` where llm-foundry's newer form names it, else a ratio of the model size."""
+    ratio = keys.positive("expansion_ratio", 4.0)
+    return ffn.integer("ffn_hidden_size", int(d_model * ratio))
+
+
+def _logit_scale(keys: Keys, d_model: int) -> float | None:
+    if keys.values.get("logit_scale") == "inv_sqrt_d_model":
+        return 1 / sqrt(d_model)
+    return keys.optional_number("logit_scale")
+
+
+def _boolean(keys: Keys, key: str, default: bool) -> bool:
+    value = keys.values.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise keys.error(key, "true or false")
+    return value

@@ -1,0 +1,112 @@
+"""What every tokenizer offers, and the choice of the one that belongs to a checkpoint.
+
+The kinds themselves are elsewhere (weights/byte_level.py). Deliberately absent: templates that add
+tokens by themselves, since no model of the family has any.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from weights.checkpoint import Checkpoint
+from weights.errors import UserError
+
+
+@dataclass(frozen=True)
+class FimTokens:
+    """Ids that mark the parts of a fill-in-the-middle prompt."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    pad: int | None = None
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids with a role; None where the vocabulary has no such token."""
+
+    eos: int | None = None
+    bos: int | None = None
+    pad: int | None = None
+    unknown: int | None = None
+    fim: FimTokens | None = None
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back. Safe to share between threads."""
+
+    def __init__(
+        self, token_bytes: list[bytes], control: frozenset[int], special: SpecialTokens
+    ) -> None:
+        """`token_bytes[id]` is the text of a token, b"" for the `control` ones."""
+        self._token_bytes = token_bytes
+        self.control_token_ids = control
+        self.special = special
+
+    @abstractmethod
+    def encode(self, text: str, *, parse_special: bool = True) -> list[int]:
+        """Token ids of `text`, nothing added at either end.
+
+        With `parse_special`, control tokens spelled out in the text become those tokens, as in
+        transformers and in llama.cpp's completions; without it they are ordinary text.
+        """
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, equal to the rows of the embedding table it was loaded for."""
+        return len(self._token_bytes)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text."""
+        return self.special.eos
+
+    @property
+    def fim(self) -> FimTokens | None:
+        """The fill-in-the-middle tokens, None for a model without them."""
+        return self.special.fim
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token adds to the text, b"" for control tokens.
+
+        A multi-byte character can be split across tokens. Raises UserError for an unknown id.
+        """
+        if not 0 <= token_id < len(self._token_bytes):
+            raise UserError(
+                f"token id {token_id} is not in the vocabulary; expected 0 to "
+                f"{len(self._token_bytes) - 1}: give ids of this model"
+            )
+        return self._token_bytes[token_id]
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """The text of `token_ids`; bytes that are not UTF-8 become U+FFFD."""
+        return b"".join(map(self.token_bytes, token_ids)).decode("utf-8", errors="replace")
+
+
+def load_tokenizer(checkpoint: Checkpoint, path: Path | None = None) -> Tokenizer:
+    """The tokenizer in `path`, else in the GGUF file, else in tokenizer.json beside the weights.
+
+    Raises UserError where there is none, or one that is unknown, damaged or of another vocabulary.
+    """
+    if path is None and "tokenizer.ggml.model" in checkpoint.metadata:
+        return _from_gguf(checkpoint)
+    raise UserError(
+        f"{path or checkpoint.path}: no tokenizer is there; expected a GGUF file that carries one"
+    )
+
+
+def _from_gguf(checkpoint: Checkpoint) -> Tokenizer:
+    # A tokenizer of another kind (SentencePiece's Unigram, "llama" or "t5" in GGUF) joins here.
+    from weights.byte_level import from_gguf
+
+    kind = checkpoint.metadata["tokenizer.ggml.model"]
+    if kind == "gpt2":
+        return from_gguf(checkpoint)
+    raise UserError(
+        f"{checkpoint.path}: the tokenizer is of the kind {kind!r}; expected 'gpt2' (byte-level "
+        "BPE): use a Replit Code model that has it"
+    )
