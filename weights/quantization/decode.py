@@ -1,0 +1,140 @@
+"""Block formats of GGUF, as byte layouts and their expansion to float32.
+
+Layouts and arithmetic follow ggml's block structs; every result equals gguf-py's bit for bit
+(the order of the float32 operations matters for that). Encoding is in encode.py and k_quants.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from weights.tensor import Encoding
+
+Array = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Blocks = npt.NDArray[np.void]
+
+#: One block of each format, field by field. `d` and `dmin` are float16 scales; the `qs` fields hold
+#: two 4-bit values a byte (low nibbles first), `qh` the bits above them.
+LAYOUT: dict[Encoding, np.dtype[np.void]] = {
+    Encoding.Q8_0: np.dtype([("d", "<f2"), ("qs", "i1", 32)]),
+    Encoding.Q4_0: np.dtype([("d", "<f2"), ("qs", "u1", 16)]),
+    Encoding.Q4_1: np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)]),
+    Encoding.Q5_0: np.dtype([("d", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)]),
+    Encoding.Q5_1: np.dtype([("d", "<f2"), ("m", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)]),
+    Encoding.Q4_K: np.dtype(
+        [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qs", "u1", (4, 32))]
+    ),
+    Encoding.Q5_K: np.dtype(
+        [
+            ("d", "<f2"),
+            ("dmin", "<f2"),
+            ("scales", "u1", 12),
+            ("qh", "u1", 32),
+            ("qs", "u1", (4, 32)),
+        ]
+    ),
+    Encoding.Q6_K: np.dtype(
+        [("ql", "u1", (2, 64)), ("qh", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")]
+    ),
+}
+
+
+def _float(field: npt.NDArray[np.float16], axes: int = 1) -> Array:
+    """A column of float16 scales as float32, with `axes` axes of length 1 appended."""
+    return field.astype(np.float32).reshape(-1, *[1] * axes)
+
+
+def _nibbles(qs: Bytes) -> Bytes:
+    """[blocks, n] bytes to [blocks, 2n] 4-bit values: all low nibbles, then all high ones."""
+    return np.concatenate([qs & 15, qs >> 4], axis=-1)
+
+
+def _five_bits(blocks: Blocks) -> Bytes:
+    """q5_0 and q5_1: the nibbles of `qs` with the bits of `qh` as their fifth."""
+    high = np.unpackbits(blocks["qh"], axis=-1, bitorder="little")
+    values: Bytes = _nibbles(blocks["qs"]) | (high << np.uint8(4))
+    return values
+
+
+def _signed(codes: Bytes, offset: int) -> npt.NDArray[np.int8]:
+    signed: npt.NDArray[np.int8] = codes.view(np.int8) - np.int8(offset)
+    return signed
+
+
+def unpack_scales(packed: Bytes) -> tuple[Bytes, Bytes]:
+    """The eight 6-bit scales and eight 6-bit minima that q4_k and q5_k pack in 12 bytes.
+
+    Bytes 0..3 and 4..7 hold scales and minima 0..3 in their low six bits; the low four bits of
+    scales and minima 4..7 share bytes 8..11, their top two bits sit on top of bytes 0..7.
+    """
+    first, second, third = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
+    scales = [first & 63, (third & 15) | ((first >> 2) & 48)]
+    minima = [second & 63, (third >> 4) | ((second >> 2) & 48)]
+    return np.concatenate(scales, axis=1), np.concatenate(minima, axis=1)
+
+
+def _affine_super_block(blocks: Blocks, values: Bytes) -> Array:
+    """q4_k and q5_k: d * scale * value - dmin * minimum, for eight runs of 32 values."""
+    scales, minima = unpack_scales(blocks["scales"])
+    scale = (_float(blocks["d"]) * scales.astype(np.float32))[:, :, None]
+    minimum = (_float(blocks["dmin"]) * minima.astype(np.float32))[:, :, None]
+    return scale * values.reshape(-1, 8, 32).astype(np.float32) - minimum
+
+
+def _q8_0(blocks: Blocks) -> Array:
+    values: Array = blocks["qs"].astype(np.float32)
+    return values * _float(blocks["d"])
+
+
+def _q4_0(blocks: Blocks) -> Array:
+    return _float(blocks["d"]) * (_signed(_nibbles(blocks["qs"]), 8))
+
+
+def _q4_1(blocks: Blocks) -> Array:
+    return _float(blocks["d"]) * _nibbles(blocks["qs"]) + _float(blocks["m"])
+
+
+def _q5_0(blocks: Blocks) -> Array:
+    return _float(blocks["d"]) * (_signed(_five_bits(blocks), 16))
+
+
+def _q5_1(blocks: Blocks) -> Array:
+    return _float(blocks["d"]) * _five_bits(blocks) + _float(blocks["m"])
+
+
+def _q4_k(blocks: Blocks) -> Array:
+    return _affine_super_block(blocks, _nibbles(blocks["qs"]))
+
+
+def _q5_k(blocks: Blocks) -> Array:
+    # Bit j of qh[i] is the fifth bit of value i in run j.
+    bits = np.arange(8, dtype=np.uint8)[:, None]
+    high: Bytes = (blocks["qh"][:, None, :] >> bits & np.uint8(1)) << np.uint8(4)
+    return _affine_super_block(blocks, _nibbles(blocks["qs"]).reshape(-1, 8, 32) | high)
+
+
+def _q6_k(blocks: Blocks) -> Array:
+    # Each half of 128 values: low nibbles of 64 bytes, then their high ones; two bits from qh.
+    low = _nibbles(blocks["ql"]).reshape(-1, 2, 4, 32)
+    bits = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
+    high: Bytes = (blocks["qh"][:, :, None, :] >> bits & np.uint8(3)) << np.uint8(4)
+    values = _signed(low | high, 32)
+    scale = _float(blocks["d"]) * blocks["scales"].astype(np.float32)
+    result: Array = scale[:, :, None] * values.reshape(-1, 16, 16)
+    return result
+
+
+DECODERS: dict[Encoding, Callable[[Blocks], Array]] = {
+    Encoding.Q8_0: _q8_0,
+    Encoding.Q4_0: _q4_0,
+    Encoding.Q4_1: _q4_1,
+    Encoding.Q5_0: _q5_0,
+    Encoding.Q5_1: _q5_1,
+    Encoding.Q4_K: _q4_k,
+    Encoding.Q5_K: _q5_k,
+    Encoding.Q6_K: _q6_k,
+}

@@ -1,0 +1,67 @@
+"""Encoders of the simple formats: float16, bfloat16, q8_0 and q4_0.
+
+q8_0 and q4_0 equal ggml's reference quantizer bit for bit, so the float32 operations keep its
+order. The K-quants, which search for their scales, are in k_quants.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from weights.quantization.decode import LAYOUT, Array, Bytes
+from weights.tensor import Encoding
+
+#: Far below the least float16 (6e-8), and its inverse times any code is still a float32.
+SMALLEST_SCALE = 1e-35
+
+
+def float16(values: Array) -> Bytes:
+    return values.astype("<f2").view(np.uint8)
+
+
+def bfloat16(values: Array) -> Bytes:
+    """The upper 16 bits, rounded to nearest, ties to even. No NaN comes here."""
+    bits = values.view(np.uint32)
+    rounding = ((bits >> 16) & 1) + np.uint32(0x7FFF)
+    rounded: Bytes = ((bits + rounding) >> 16).astype("<u2").view(np.uint8)
+    return rounded
+
+
+def inverse(scale: Array) -> Array:
+    """1 / scale, and 0 where that may overflow: the scale of a block of zeros, or nearly."""
+    result = np.zeros_like(scale)
+    np.divide(np.float32(1), scale, out=result, where=np.abs(scale) >= SMALLEST_SCALE)
+    return result
+
+
+def q8_0(values: Array) -> Bytes:
+    """Blocks of 32: scale = largest magnitude / 127, rounded half away from zero."""
+    x = values.reshape(-1, 32)
+    scale = np.abs(np.maximum(x.max(axis=1), -x.min(axis=1))) / np.float32(127)
+    scaled = x * inverse(scale)[:, None]
+    rounded = np.trunc(scaled)
+    # Adding 0.5 before truncating would be off by one just below a half; the difference is exact.
+    rounded += np.trunc((scaled - rounded) * np.float32(2))
+    blocks = np.empty(len(x), LAYOUT[Encoding.Q8_0])
+    blocks["d"] = scale
+    blocks["qs"] = rounded
+    return blocks.view(np.uint8)
+
+
+def q4_0(values: Array) -> Bytes:
+    """Blocks of 32: the value of largest magnitude becomes -8, the others one of -8..7."""
+    x = values.reshape(-1, 32)
+    high, low = x.max(axis=1), x.min(axis=1)
+    # On a tie ggml keeps whichever sign comes first in the block.
+    tied = np.flatnonzero(high == -low)
+    extreme = np.where(high > -low, high, low)
+    first = np.abs(x[tied]).argmax(axis=1)
+    extreme[tied] = x[tied, first]
+    scale = extreme / np.float32(-8)
+    codes = x * inverse(scale)[:, None]
+    codes += np.float32(8.5)
+    nibbles = np.minimum(codes.astype(np.uint8), 15)
+    blocks = np.empty(len(x), LAYOUT[Encoding.Q4_0])
+    blocks["d"] = scale
+    blocks["qs"] = nibbles[:, :16] | (nibbles[:, 16:] << 4)
+    return blocks.view(np.uint8)
