@@ -1,4 +1,4 @@
-"""Typed reads of a model file's configuration; a key of the wrong kind is an error that names it."""
+"""Typed reads of a model's configuration; a key of the wrong kind is an error that names it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Model files: GGUF, safetensors, hub downloads and tokenizers. Knows no MAX and no architecture."""
+"""Model files: GGUF, safetensors, hub, tokenizers. Knows no MAX and no architecture."""

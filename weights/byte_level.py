@@ -7,7 +7,7 @@ our own table of bytes, so that streaming never waits for a library's idea of cl
 from __future__ import annotations
 
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from weights.checkpoint import Checkpoint
 from weights.errors import UserError
@@ -76,7 +76,7 @@ class ByteLevelTokenizer(Tokenizer):
         return backend
 
     def _check_bytes(self, text: str) -> None:
-        """The library drops what it has no token for; that would be a silent change of the prompt."""
+        """The library drops what it has no token for: a silent change of the prompt."""
         try:
             raw = text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -113,7 +113,7 @@ def from_gguf(checkpoint: Checkpoint) -> ByteLevelTokenizer:
     tokens, types = keys.tokens(), keys.types()
     control = frozenset(i for i, kind in enumerate(types) if kind in (_CONTROL, _UNKNOWN))
     backend = _backend(keys, tokens, types)
-    table = [keys.token_bytes(token, kind) for token, kind in zip(tokens, types)]
+    table = [keys.token_bytes(token, kind) for token, kind in zip(tokens, types, strict=True)]
     return ByteLevelTokenizer(backend, table, control, keys.special(tokens, control))
 
 
@@ -142,7 +142,7 @@ def _backend(keys: _GgufKeys, tokens: list[str], types: list[int]) -> tokenizers
     backend.add_tokens(
         [
             AddedToken(token, special=added[kind], normalized=False)
-            for token, kind in zip(tokens, types)
+            for token, kind in zip(tokens, types, strict=True)
             if kind in added
         ]
     )

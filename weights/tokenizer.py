@@ -94,9 +94,16 @@ def load_tokenizer(checkpoint: Checkpoint, path: Path | None = None) -> Tokenize
     """
     if path is None and "tokenizer.ggml.model" in checkpoint.metadata:
         return _from_gguf(checkpoint)
-    raise UserError(
-        f"{path or checkpoint.path}: no tokenizer is there; expected a GGUF file that carries one"
-    )
+    if path is None:
+        path = checkpoint.directory
+    if path.is_dir():
+        path = path / "tokenizer.json"
+    if not path.exists():
+        raise UserError(
+            f"there is no {path}, and {checkpoint.path.name} carries no tokenizer; expected "
+            "either: download tokenizer.json into that directory"
+        )
+    return _from_json(checkpoint, path)
 
 
 def _from_gguf(checkpoint: Checkpoint) -> Tokenizer:
@@ -110,3 +117,19 @@ def _from_gguf(checkpoint: Checkpoint) -> Tokenizer:
         f"{checkpoint.path}: the tokenizer is of the kind {kind!r}; expected 'gpt2' (byte-level "
         "BPE): use a Replit Code model that has it"
     )
+
+
+def _from_json(checkpoint: Checkpoint, path: Path) -> Tokenizer:
+    # A tokenizer.json of another kind (model type "Unigram") joins here.
+    from weights.tokenizer_json import read_tokenizer_json
+
+    return read_tokenizer_json(path, embedding_rows(checkpoint))
+
+
+def embedding_rows(checkpoint: Checkpoint) -> int | None:
+    """Rows of the embedding table, as config.json states or as GGUF's own name shows it."""
+    table = checkpoint.tensors.get("token_embd.weight")
+    stated = checkpoint.metadata.get("vocab_size")
+    if table is not None:
+        return table.shape[0]
+    return stated if type(stated) is int and stated > 0 else None

@@ -1,0 +1,256 @@
+"""From what a user names a model by to files on this machine, downloaded from the hub if need be.
+
+huggingface_hub does the transfer (cache, resuming, progress bars on standard error, HF_TOKEN,
+HF_HUB_OFFLINE, HF_ENDPOINT) and is imported only when a hub name is given.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from weights.checkpoint import split_parts
+from weights.errors import UserError
+from weights.safetensors_file import INDEX_SUFFIX, index_shards
+from weights.tensor import Encoding
+
+Result = TypeVar("Result")
+
+HUB_SCHEME = "hf://"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_FILE = re.compile(
+    r"hf://(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>[^/].*[^/]|[^/])"
+)
+_FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin")
+
+# The models whose float GGUF files were published by MAX's authors, apart from the originals,
+# which exist as a PyTorch pickle only.
+_PUBLISHED_REPOSITORY = "modularai/replit-code-1.5"
+_PUBLISHED_FILES = {
+    "float32": "replit-code-v1_5-3b-f32.gguf",
+    "bfloat16": "replit-code-v1_5-3b-bf16.gguf",
+}
+_PUBLISHED_NAMES = ("replit/replit-code-v1_5-3b", _PUBLISHED_REPOSITORY)
+# It was trained and published in bfloat16: the float32 file holds the same values.
+_PUBLISHED_DEFAULT = "bfloat16"
+
+# What GGUF file names call the encodings; q4_k comes in mixtures.
+_NAMES_IN_FILES = {
+    "float32": ("f32", "fp32", "float32"),
+    "float16": ("f16", "fp16", "float16"),
+    "bfloat16": ("bf16", "bfloat16"),
+    "q4_k": ("q4_k", "q4_k_m", "q4_k_s"),
+    "q5_k": ("q5_k", "q5_k_m", "q5_k_s"),
+}
+_SMALL_FILES = "*.json"  # configuration, tokenizer, index
+
+
+def resolve(
+    model: str, *, encoding: str | None, revision: str | None = None, weight_path: str | None = None
+) -> Path:
+    """The local file or directory of a model.
+
+    `model` is a path, `hf://owner/repository/file` or a hub repository; `weight_path`, a path or
+    `hf://…`, replaces its weights. `encoding` picks among a repository's files, `revision` is a
+    branch, tag or commit. Raises UserError for what does not exist or cannot be downloaded.
+    """
+    if weight_path is not None:
+        return _path_or_file(weight_path, revision, "--weight-path")
+    if model.startswith(HUB_SCHEME) or Path(model).exists():
+        return _path_or_file(model, revision, "--model")
+    looks_like_file = model.endswith(_FILE_SUFFIXES) or not _REPOSITORY.fullmatch(model)
+    if looks_like_file:
+        raise _no_such_path(model, "--model")
+    if model in _PUBLISHED_NAMES:
+        name = _published_file(model, encoding)
+        return download_file(_PUBLISHED_REPOSITORY, name, revision)
+    return _from_repository(model, encoding, revision)
+
+
+def _path_or_file(name: str, revision: str | None, option: str) -> Path:
+    if not name.startswith(HUB_SCHEME):
+        path = Path(name)
+        if not path.exists():
+            raise _no_such_path(name, option)
+        return path
+    match = _HUB_FILE.fullmatch(name)
+    if match is None:
+        raise UserError(
+            f"{option} {name!r} names no file; expected hf://owner/repository/file: "
+            "type the file's name after the repository"
+        )
+    return download_file(match["repository"], match["file"], match["revision"] or revision)
+
+
+def _no_such_path(name: str, option: str) -> UserError:
+    return UserError(
+        f"{option} {name!r} does not exist here; expected a file, a directory, "
+        "owner/repository or hf://owner/repository/file: check the spelling"
+    )
+
+
+def _published_file(model: str, encoding: str | None) -> str:
+    name = _PUBLISHED_FILES.get(encoding or _PUBLISHED_DEFAULT)
+    if name is None:
+        raise UserError(
+            f"{model} is not published in {encoding}; expected {' or '.join(_PUBLISHED_FILES)}: "
+            f"type `replit convert {model} model.gguf --quantization-encoding {encoding}`, then "
+            "--weight-path model.gguf"
+        )
+    return name
+
+
+def _from_repository(repository: str, encoding: str | None, revision: str | None) -> Path:
+    files = list_files(repository, revision)
+    names = [name for name in files if "/" not in name]
+    index = f"model{INDEX_SUFFIX}"
+    if index in names:
+        directory = download_files(repository, [_SMALL_FILES], revision)
+        return download_files(
+            repository, [_SMALL_FILES, *index_shards(directory / index)], revision
+        )
+    if "model.safetensors" in names:
+        return download_files(repository, [_SMALL_FILES, "model.safetensors"], revision)
+    ggufs = [name for name in names if name.endswith(".gguf") and split_parts(name)[0] == name]
+    if not ggufs:
+        held = ", ".join(name for name in names if name.endswith(_FILE_SUFFIXES)) or "no model"
+        raise UserError(
+            f"the hub repository {repository} holds {held}; expected model.safetensors or a .gguf "
+            f"file: type `replit convert {repository} model.gguf`, then --weight-path model.gguf"
+        )
+    return download_file(repository, _choose(repository, ggufs, encoding), revision)
+
+
+def _choose(repository: str, names: list[str], encoding: str | None) -> str:
+    """The only GGUF file, or the only one that is named after the encoding."""
+    if encoding is not None and (len(names) > 1 or encoding_in_name(names[0]) is not None):
+        fitting = [name for name in names if encoding_in_name(name) == encoding]
+    else:
+        fitting = names
+    if len(fitting) == 1:
+        return fitting[0]
+    wanted = f"one in {encoding}" if encoding else "one of them to be chosen"
+    raise UserError(
+        f"the hub repository {repository} holds {', '.join(names)}; expected {wanted}: type "
+        f"--weight-path hf://{repository}/{names[0]}"
+    )
+
+
+def encoding_in_name(name: str) -> str | None:
+    """The encoding that a GGUF file's name states, None if it states none."""
+    stem = name.lower().removesuffix(".gguf")
+    for encoding in Encoding:
+        for text in _NAMES_IN_FILES.get(encoding.value, (encoding.value,)):
+            if re.search(rf"(?<![a-z0-9]){text}(?![a-z0-9_])", stem):
+                return encoding.value
+    return None
+
+
+def list_files(repository: str, revision: str | None = None) -> list[str]:
+    """File names in a hub repository; those in the cache where the hub cannot be reached."""
+
+    def listed() -> list[str]:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+        try:
+            return HfApi().list_repo_files(repository, revision=revision)
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            raise
+        except Exception:
+            return _cached_files(repository, revision)
+
+    return _translated(listed, repository, revision)
+
+
+def _cached_files(repository: str, revision: str | None) -> list[str]:
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(
+        repository, revision=revision, allow_patterns=_SMALL_FILES, local_files_only=True
+    )
+    root = Path(folder)
+    return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+
+
+def download_file(repository: str, name: str, revision: str | None = None) -> Path:
+    """The local path of a file of a hub repository, of its first part if the model is split."""
+
+    def downloaded() -> Path:
+        from huggingface_hub import hf_hub_download
+
+        parts = [hf_hub_download(repository, part, revision=revision) for part in split_parts(name)]
+        return Path(parts[0])
+
+    return _translated(downloaded, repository, revision, name)
+
+
+def download_files(repository: str, patterns: list[str], revision: str | None = None) -> Path:
+    """The local directory with the files of a hub repository that match."""
+
+    def downloaded() -> Path:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+
+    return _translated(downloaded, repository, revision)
+
+
+def _translated(
+    action: Callable[[], Result], repository: str, revision: str | None, name: str | None = None
+) -> Result:
+    """Run one use of the library, its many errors as ours.
+
+    Its HTTP client's errors share no base class with its own, so everything is caught; the cause
+    stays attached for --debug.
+    """
+    try:
+        return action()
+    except UserError:
+        raise
+    except Exception as error:
+        _raise_hub_error(error, repository, revision, name)
+
+
+def _raise_hub_error(
+    error: Exception, repository: str, revision: str | None, name: str | None
+) -> NoReturn:
+    from huggingface_hub import errors
+
+    where = f"the hub repository {repository}"
+    if isinstance(error, errors.GatedRepoError):
+        text = f"{where} is gated; expected access to it: accept its terms, set HF_TOKEN"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        text = f"{where} does not exist or is private; expected a public one: check its name, or "
+        text += "set HF_TOKEN"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        text = f"{where} has no revision {revision!r}; expected a branch, tag or commit: check it"
+    elif isinstance(error, errors.RemoteEntryNotFoundError):
+        text = f"{where} has no file {name!r}; expected one that it holds: check the name"
+    elif isinstance(error, errors.HFValidationError):
+        text = f"{repository!r} cannot be a hub repository ({error}); expected owner/name: check it"
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        text = f"no space is left for {where}; expected room in the cache: free some or set HF_HOME"
+    else:
+        text = _unreachable(error, where)
+    raise UserError(text) from error
+
+
+def _unreachable(error: Exception, where: str) -> str:
+    from huggingface_hub import errors, is_offline_mode
+
+    if is_offline_mode():
+        return (
+            f"{where} is not in the cache and HF_HUB_OFFLINE is set; expected its files there: "
+            "unset HF_HUB_OFFLINE, or give a local file with --weight-path"
+        )
+    # The library wraps the reason in two layers of advice of its own.
+    cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
+    reason = str(cause or error) or type(cause or error).__name__
+    return (
+        f"cannot download {where} ({reason[:200]}); expected the hub to answer or the files in its "
+        "cache: check the connection, or give a local file with --weight-path"
+    )
