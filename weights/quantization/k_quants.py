@@ -147,7 +147,8 @@ def _linear_fit(x: Array, weight: Array) -> Array:
     """The scale of each run, signed, [runs]: the best fit of x = scale * codes of -32..31."""
     high, low = x.max(axis=0), x.min(axis=0)
     step = inverse(np.where(high > -low, high, low))
-    scale, best = np.zeros_like(high), np.full_like(high, -1)
+    scale: Array = np.zeros_like(high)
+    best = np.full_like(high, -1)
     codes, weighted = np.empty_like(x), np.empty_like(x)
     for extreme in Q6_K_EXTREMES:
         np.multiply(x, step * np.float32(extreme), out=codes)
