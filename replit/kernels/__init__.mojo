@@ -1,3 +1,4 @@
 """Custom operations of the decoder graph, one module for each group of operations."""
 
 from .embedding import Embedding
+from .linear import Linear, LinearAdd, LinearGelu, NormLinear, NormLinearGelu

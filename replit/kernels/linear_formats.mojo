@@ -1,0 +1,139 @@
+"""How a row of weights is stored, read and multiplied: one struct for each weight type.
+
+A row is read in steps of `STEP` elements; a step adds its products to one vector of partial sums, so
+the order of the additions is the same in every kernel that uses the format.
+"""
+
+from std.sys import CompilationTarget, llvm_intrinsic, simd_width_of
+from std.memory import bitcast
+
+comptime Bytes = MutPointer[UInt8, MutUntrackedOrigin]
+comptime Floats = MutPointer[Float32, MutUntrackedOrigin]
+comptime LANES = simd_width_of[DType.float32]()
+comptime Vector = SIMD[DType.float32, LANES]
+comptime HAS_BF16_DOT = CompilationTarget._has_feature["avx512bf16"]()
+
+
+trait Format:
+    comptime Weights: TrivialRegisterPassable
+    comptime Inputs: TrivialRegisterPassable
+    comptime STEP: Int
+    """Elements of a row in one step."""
+    comptime WEIGHT_BYTES: Int
+    """Bytes of a stored row in one step."""
+    comptime INPUT_BYTES: Int
+    """Bytes of a packed activation row in one step."""
+
+    @staticmethod
+    def pack_step(x: Floats, step: Bytes):
+        """Writes the `STEP` activations at `x` as `add_product` wants them."""
+        ...
+
+    @staticmethod
+    def load_weights(step: Bytes) -> Self.Weights:
+        ...
+
+    @staticmethod
+    def load_inputs(step: Bytes) -> Self.Inputs:
+        ...
+
+    @staticmethod
+    def add_product(sum: Vector, weights: Self.Weights, inputs: Self.Inputs) -> Vector:
+        ...
+
+
+struct Float32Format(Format):
+    comptime Weights = Vector
+    comptime Inputs = Vector
+    comptime STEP = LANES
+    comptime WEIGHT_BYTES = 4 * LANES
+    comptime INPUT_BYTES = 4 * LANES
+
+    @staticmethod
+    @always_inline
+    def pack_step(x: Floats, step: Bytes):
+        step.unsafe_bitcast[Float32]().unsafe_store(0, x.unsafe_load[width=LANES]())
+
+    @staticmethod
+    @always_inline
+    def load_weights(step: Bytes) -> Vector:
+        return step.unsafe_bitcast[Float32]().unsafe_load[width=LANES, alignment=1]()
+
+    @staticmethod
+    @always_inline
+    def load_inputs(step: Bytes) -> Vector:
+        return step.unsafe_bitcast[Float32]().unsafe_load[width=LANES]()
+
+    @staticmethod
+    @always_inline
+    def add_product(sum: Vector, weights: Vector, inputs: Vector) -> Vector:
+        return weights.fma(inputs, sum)
+
+
+struct BFloat16Rounded(Format):
+    """AVX512-BF16: activations rounded to bfloat16, products and sums in float32."""
+
+    comptime Weights = SIMD[DType.bfloat16, 2 * LANES]
+    comptime Inputs = SIMD[DType.bfloat16, 2 * LANES]
+    comptime STEP = 2 * LANES
+    comptime WEIGHT_BYTES = 4 * LANES
+    comptime INPUT_BYTES = 4 * LANES
+
+    @staticmethod
+    @always_inline
+    def pack_step(x: Floats, step: Bytes):
+        var rounded = x.unsafe_load[width=2 * LANES]().cast[DType.bfloat16]()
+        step.unsafe_bitcast[BFloat16]().unsafe_store(0, rounded)
+
+    @staticmethod
+    @always_inline
+    def load_weights(step: Bytes) -> Self.Weights:
+        return step.unsafe_bitcast[BFloat16]().unsafe_load[width=2 * LANES, alignment=1]()
+
+    @staticmethod
+    @always_inline
+    def load_inputs(step: Bytes) -> Self.Inputs:
+        return step.unsafe_bitcast[BFloat16]().unsafe_load[width=2 * LANES]()
+
+    @staticmethod
+    @always_inline
+    def add_product(sum: Vector, weights: Self.Weights, inputs: Self.Inputs) -> Vector:
+        return llvm_intrinsic[
+            "llvm.x86.avx512bf16.dpbf16ps.512", Vector, has_side_effect=False
+        ](sum, weights, inputs)
+
+
+struct BFloat16Widened(Format):
+    """Without AVX512-BF16: weights widened to float32, even and odd elements apart."""
+
+    comptime Weights = SIMD[DType.uint32, LANES]
+    comptime Inputs = SIMD[DType.float32, 2 * LANES]
+    comptime STEP = 2 * LANES
+    comptime WEIGHT_BYTES = 4 * LANES
+    comptime INPUT_BYTES = 8 * LANES
+
+    @staticmethod
+    @always_inline
+    def pack_step(x: Floats, step: Bytes):
+        var pairs = x.unsafe_load[width=2 * LANES]().deinterleave()
+        step.unsafe_bitcast[Float32]().unsafe_store(0, pairs[0].join(pairs[1]))
+
+    @staticmethod
+    @always_inline
+    def load_weights(step: Bytes) -> Self.Weights:
+        return step.unsafe_bitcast[UInt32]().unsafe_load[width=LANES, alignment=1]()
+
+    @staticmethod
+    @always_inline
+    def load_inputs(step: Bytes) -> Self.Inputs:
+        return step.unsafe_bitcast[Float32]().unsafe_load[width=2 * LANES]()
+
+    @staticmethod
+    @always_inline
+    def add_product(sum: Vector, weights: Self.Weights, inputs: Self.Inputs) -> Vector:
+        var even = bitcast[DType.float32, LANES](weights << 16)
+        var odd = bitcast[DType.float32, LANES](weights & 0xFFFF0000)
+        return odd.fma(inputs.slice[LANES, offset=LANES](), even.fma(inputs.slice[LANES](), sum))
+
+
+comptime BFloat16Format = BFloat16Rounded if HAS_BF16_DOT else BFloat16Widened
