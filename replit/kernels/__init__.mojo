@@ -1,4 +1,5 @@
 """Custom operations of the decoder graph, one module for each group of operations."""
 
+from .attention import PagedAlibiAttention
 from .embedding import Embedding
 from .linear import Linear, LinearAdd, LinearGelu, NormLinear, NormLinearGelu

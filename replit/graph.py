@@ -1,0 +1,105 @@
+"""The decoder as one ragged graph over MAX's paged key-value cache: prefill, decode, batches and scoring alike.
+
+T tokens, B sequences, R rows that get logits, H heads, K key/value heads, D head size, E model size.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from max.dtype import DType
+from max.graph import DeviceRef, Graph, TensorType, TensorValue, Type, Weight, ops
+
+from replit import layers
+from replit.alibi import alibi_slopes
+from replit.config import ReplitConfig
+from replit.kv_cache import CacheInputs, cache_input_types
+from replit.weight_memory import WeightTypes
+from weights.tensor import Encoding
+
+KERNELS = Path(__file__).parent / "kernels"
+
+_DTYPES = {
+    Encoding.FLOAT32: DType.float32,
+    Encoding.FLOAT16: DType.float16,
+    Encoding.BFLOAT16: DType.bfloat16,
+}
+
+
+def build_graph(config: ReplitConfig, weights: WeightTypes) -> Graph:
+    """The graph of a model whose weights have the given encodings.
+
+    Inputs: tokens int64 `[T]`, row offsets uint32 `[B + 1]`, rows with logits int64 `[R]`, then MAX's paged-cache
+    inputs (`cache_input_types`). Output: float32 logits `[R, vocab]`.
+    """
+    device = DeviceRef.CPU()
+    inputs: list[Type] = [
+        TensorType(DType.int64, ["tokens"], device),
+        TensorType(DType.uint32, ["offsets"], device),
+        TensorType(DType.int64, ["rows"], device),
+        *cache_input_types(config, device),
+    ]
+    with Graph("replit", input_types=inputs, custom_extensions=[KERNELS]) as graph:
+        tokens, row_offsets, rows, *cache_inputs = graph.inputs
+        cache = CacheInputs.of(cache_inputs)
+        decoder = _Decoder(config, weights, row_offsets.tensor, cache)
+        graph.output(decoder(tokens.tensor, rows.tensor))
+    return graph
+
+
+class _Decoder:
+    """What every layer shares, while the graph is built."""
+
+    def __init__(
+        self,
+        config: ReplitConfig,
+        weights: WeightTypes,
+        row_offsets: TensorValue,
+        cache: CacheInputs,
+    ) -> None:
+        self.config = config
+        self.weights = {name: graph_weight(name, *kind) for name, kind in weights.items()}
+        self.row_offsets = row_offsets
+        self.cache = cache
+        slopes = alibi_slopes(config.n_heads, config.alibi_bias_max)
+        self.slopes = ops.constant(slopes, DType.float32, layers.CPU)
+
+    def __call__(self, tokens: TensorValue, rows: TensorValue) -> TensorValue:
+        config, weights = self.config, self.weights
+        table = weights["token_embd.weight"]
+        x = layers.lookup(tokens, table, config.d_model)  # [T, E]
+        for layer in range(config.n_layers):
+            x = self.block(x, layer)
+        x = layers.lookup(rows, x, config.d_model)  # [R, E]
+        output = weights.get("output.weight", table)
+        logits = layers.norm_linear(x, weights["output_norm.weight"], output, config.layer_norm_eps)
+        return logits if config.logit_scale is None else logits * config.logit_scale
+
+    def block(self, x: TensorValue, layer: int) -> TensorValue:
+        eps = self.config.layer_norm_eps
+
+        def weight(name: str) -> TensorValue:
+            return self.weights[f"blk.{layer}.{name}.weight"]
+
+        qkv = layers.norm_linear(x, weight("attn_norm"), weight("attn_qkv"), eps)
+        if self.config.clip_qkv is not None:
+            qkv = ops.max(ops.min(qkv, self.config.clip_qkv), -self.config.clip_qkv)
+        index = ops.constant(layer, DType.uint32, layers.CPU)
+        attended = layers.attention(
+            self.config, qkv, self.row_offsets, self.cache, self.slopes, index
+        )
+        x = layers.linear_add(x, attended, weight("attn_output"))
+        hidden = layers.norm_linear_gelu(x, weight("ffn_norm"), weight("ffn_up"), eps)
+        return layers.linear_add(x, hidden, weight("ffn_down"))
+
+
+def graph_weight(name: str, encoding: Encoding, shape: tuple[int, ...]) -> TensorValue:
+    """A weight of the graph, bound to memory when the compiled model is initialized."""
+    if encoding.is_quantized:
+        stored = [*shape[:-1], encoding.row_bytes(shape[-1])]
+        return _add(Weight(name, DType.uint8, stored, layers.CPU, align=1))
+    return _add(Weight(name, _DTYPES[encoding], shape, layers.CPU, align=1))
+
+
+def _add(weight: Weight) -> TensorValue:
+    return Graph.current.add_weight(weight)

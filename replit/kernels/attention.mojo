@@ -1,0 +1,490 @@
+"""Causal ALiBi attention over MAX's paged key-value cache, on the CPU in float32.
+
+One call stores the new keys and values in their pages, then attends. A sequence with a single new token
+takes the decode path: each key and value is read once for all query heads of its group, in chunks of fixed
+size, so that its result depends neither on the rest of the batch nor on the number of threads. Longer inputs
+go through in blocks of queries, as two small matrix products with an online softmax between them.
+"""
+
+import extensibility
+from extensibility import InputTensor, OutputTensor
+from extensibility import _MutableInputTensor as MutableInputTensor
+from max.algorithm import sync_parallelize
+from max.gpu.host import DeviceContext
+from max.runtime.asyncrt import parallelism_level
+from std.math import align_up, ceildiv, exp, iota
+from std.sys import simd_width_of
+from std.sys.info import CompilationTarget
+from std.sys.intrinsics import PrefetchOptions, prefetch
+
+comptime Floats = Pointer[Float32, MutUntrackedOrigin]
+comptime Indices = Pointer[UInt32, MutUntrackedOrigin]
+
+comptime WIDTH = simd_width_of[DType.float32]()
+comptime Vector = SIMD[DType.float32, WIDTH]
+# A register tile of the small matrix products: TILE_ROWS x TILE_VECTORS accumulators.
+comptime TILE_ROWS = 6
+comptime TILE_VECTORS = 4 if CompilationTarget.has_avx512f() else 2
+comptime KEY_BLOCK = 64  # keys scored at a time; divides the page size, so a block never crosses pages
+comptime BLOCK_ROWS = 48  # rows (queries x heads of a group) of a prefill block; a multiple of TILE_ROWS
+comptime CHUNK = 512  # keys of one piece of decode work; a multiple of KEY_BLOCK
+comptime PREFETCH_KEYS = 8  # a page's rows are further apart than hardware prefetchers follow
+comptime NEGLIGIBLE = Float32(-1.0e30)  # start of a running maximum: exp(NEGLIGIBLE - x) is 0, never NaN
+# Below this many multiply-adds a second thread costs more than it saves.
+comptime WORTH_A_THREAD = 1 << 17
+
+
+@fieldwise_init
+struct Layer(Copyable, ImplicitlyCopyable, Movable):
+    """One layer of the cache, `blocks[page, key or value, layer, slot, kv head, element]`, and its heads."""
+
+    var blocks: Floats
+    var pages: Indices  # page of each block of positions, [sequences, pages_per_sequence]
+    var pages_per_sequence: Int
+    var page_size: Int
+    var page_stride: Int
+    var value_offset: Int  # from a key to its value
+    var token_stride: Int  # from a position to the next one in its page
+    var n_kv_heads: Int
+    var group: Int  # query heads of one kv head
+    var scale: Float32
+    var slopes: Floats  # ALiBi, [heads]
+
+    @inline(.always)
+    def keys(self, sequence: Int, position: Int) -> Floats:
+        var page = self.pages[unsafe_offset=sequence * self.pages_per_sequence + position // self.page_size]
+        return self.blocks.unsafe_offset(
+            Int(page) * self.page_stride + (position % self.page_size) * self.token_stride
+        )
+
+
+@fieldwise_init
+struct Sequence(Copyable, ImplicitlyCopyable, Movable):
+    """The new tokens of one sequence: rows `start .. start + length` of the batch, positions from `cached` on."""
+
+    var index: Int
+    var start: Int
+    var length: Int
+    var cached: Int
+    var first_task: Int  # its first piece of work, see `Work`
+
+
+@inline(.always)
+def copy(destination: Floats, source: Floats, count: Int):
+    for i in range(0, count, WIDTH):
+        destination.unsafe_store(i, source.unsafe_load[width=WIDTH](i))
+
+
+# --- small matrix products ---------------------------------------------------------------------------------
+
+
+def matmul_tile[
+    rows: Int, vectors: Int
+](a: Floats, a_stride: Int, b: Floats, b_stride: Int, c: Floats, c_stride: Int, depth: Int, accumulate: Bool):
+    """`c[rows, vectors * WIDTH] (+)= a[rows, depth] @ b[depth, vectors * WIDTH]`, all sums in registers."""
+    var sums = Array[Vector, rows * vectors](fill=0)
+    if accumulate:
+        comptime for r in range(rows):
+            comptime for v in range(vectors):
+                sums[r * vectors + v] = c.unsafe_load[width=WIDTH](r * c_stride + v * WIDTH)
+    for k in range(depth):
+        var row = b.unsafe_offset(k * b_stride)
+        comptime for r in range(rows):
+            var scalar = Vector(a[unsafe_offset=r * a_stride + k])
+            comptime for v in range(vectors):
+                sums[r * vectors + v] = scalar.fma(row.unsafe_load[width=WIDTH](v * WIDTH), sums[r * vectors + v])
+    comptime for r in range(rows):
+        comptime for v in range(vectors):
+            c.unsafe_store(r * c_stride + v * WIDTH, sums[r * vectors + v])
+
+
+def matmul[
+    columns: Int
+](rows: Int, a: Floats, a_stride: Int, b: Floats, b_stride: Int, c: Floats, depth: Int, accumulate: Bool):
+    """`c[rows, columns] (+)= a[rows, depth] @ b[depth, columns]`; `rows` is a multiple of TILE_ROWS."""
+    comptime tile = TILE_VECTORS * WIDTH
+    comptime rest = columns % tile // WIDTH
+    for r in range(0, rows, TILE_ROWS):
+        var a_rows = a.unsafe_offset(r * a_stride)
+        var c_rows = c.unsafe_offset(r * columns)
+        comptime for i in range(columns // tile):
+            matmul_tile[TILE_ROWS, TILE_VECTORS](
+                a_rows, a_stride, b.unsafe_offset(i * tile), b_stride, c_rows.unsafe_offset(i * tile), columns, depth, accumulate
+            )
+        comptime if rest > 0:
+            comptime done = columns - columns % tile
+            matmul_tile[TILE_ROWS, rest](
+                a_rows, a_stride, b.unsafe_offset(done), b_stride, c_rows.unsafe_offset(done), columns, depth, accumulate
+            )
+
+
+# --- softmax -----------------------------------------------------------------------------------------------
+
+
+@inline(.always)
+def softmax_step[
+    size: Int
+](scores: Floats, visible: Int, bias: Float32, slope: Float32, row: Floats, mut maximum: Float32, mut total: Float32):
+    """Turns the scores of one query with KEY_BLOCK keys into weights against the running maximum.
+
+    The first `visible` keys take part; key `i` gets the ALiBi term `bias + slope * i`. `row`, the sum of values so
+    far, and `total`, the sum of weights so far, are rescaled to the new maximum.
+    """
+    var highest = Vector(maximum)
+    comptime for i in range(0, KEY_BLOCK, WIDTH):
+        var index = iota[DType.float32, WIDTH](Float32(i))
+        var score = scores.unsafe_load[width=WIDTH](i) + index.fma(Vector(slope), Vector(bias))
+        score = index.lt(Vector(Float32(visible))).select(score, Vector(NEGLIGIBLE))
+        scores.unsafe_store(i, score)
+        highest = max(highest, score)
+    var new_maximum = highest.reduce_max()
+    var sum = Vector(0)
+    comptime for i in range(0, KEY_BLOCK, WIDTH):
+        var weight = exp(scores.unsafe_load[width=WIDTH](i) - new_maximum)
+        scores.unsafe_store(i, weight)
+        sum += weight
+    if new_maximum != maximum:
+        var correction = exp(maximum - new_maximum)
+        total *= correction
+        comptime for i in range(0, size, WIDTH):
+            row.unsafe_store(i, row.unsafe_load[width=WIDTH](i) * correction)
+        maximum = new_maximum
+    total += sum.reduce_add()
+
+
+# --- prefill -----------------------------------------------------------------------------------------------
+
+
+def transpose_keys[size: Int](keys: Floats, stride: Int, count: Int, transposed: Floats):
+    """Lays `count` keys out as columns, `[size, KEY_BLOCK]`; the columns beyond them are zero."""
+    for i in range(KEY_BLOCK):
+        var key = keys.unsafe_offset(i * stride)
+        for e in range(size):
+            transposed[unsafe_offset=e * KEY_BLOCK + i] = key[unsafe_offset=e] if i < count else Float32(0)
+
+
+def attend_block[
+    size: Int
+](layer: Layer, sequence: Sequence, kv_head: Int, first: Int, count: Int, q: Floats, q_stride: Int, output: Floats, scratch: Floats):
+    """Attention of queries `first .. first + count` of a sequence, for the heads of one group.
+
+    Rows of the block are (query, head) pairs, heads fastest. `scratch` holds `scratch_floats[size]()` floats.
+    """
+    var group = layer.group
+    var rows = count * group
+    var padded = align_up(rows, TILE_ROWS)
+    var queries = scratch  # [BLOCK_ROWS, size], scaled
+    var values = queries.unsafe_offset(BLOCK_ROWS * size)  # [BLOCK_ROWS, size]
+    var transposed = values.unsafe_offset(BLOCK_ROWS * size)  # [size, KEY_BLOCK]
+    var scores = transposed.unsafe_offset(size * KEY_BLOCK)  # [BLOCK_ROWS, KEY_BLOCK]
+    var maxima = scores.unsafe_offset(BLOCK_ROWS * KEY_BLOCK)  # [BLOCK_ROWS]
+    var totals = maxima.unsafe_offset(BLOCK_ROWS)  # [BLOCK_ROWS]
+    for r in range(padded):
+        var token = sequence.start + first + min(r, rows - 1) // group
+        var head = kv_head * group + min(r, rows - 1) % group
+        var query = q.unsafe_offset(token * q_stride + head * size)
+        comptime for i in range(0, size, WIDTH):
+            queries.unsafe_store(r * size + i, query.unsafe_load[width=WIDTH](i) * layer.scale)
+            values.unsafe_store(r * size + i, Vector(0))
+        maxima[unsafe_offset=r] = NEGLIGIBLE
+        totals[unsafe_offset=r] = 0
+
+    var end = sequence.cached + first + count  # keys that the last query sees
+    for key in range(0, end, KEY_BLOCK):
+        var keys = layer.keys(sequence.index, key).unsafe_offset(kv_head * size)
+        var present = min(KEY_BLOCK, end - key)
+        transpose_keys[size](keys, layer.token_stride, present, transposed)
+        matmul[KEY_BLOCK](padded, queries, size, transposed, KEY_BLOCK, scores, size, False)
+        for r in range(rows):
+            var position = sequence.cached + first + r // group
+            var slope = layer.slopes[unsafe_offset=kv_head * group + r % group]
+            softmax_step[size](
+                scores.unsafe_offset(r * KEY_BLOCK),
+                position + 1 - key,
+                slope * Float32(key - position),
+                slope,
+                values.unsafe_offset(r * size),
+                maxima[unsafe_offset=r],
+                totals[unsafe_offset=r],
+            )
+        var block_values = keys.unsafe_offset(layer.value_offset)
+        matmul[size](padded, scores, KEY_BLOCK, block_values, layer.token_stride, values, present, True)
+
+    for r in range(rows):
+        var token = sequence.start + first + r // group
+        var head = kv_head * group + r % group
+        var row = output.unsafe_offset((token * layer.n_kv_heads * group + head) * size)
+        var factor = 1 / totals[unsafe_offset=r]
+        comptime for i in range(0, size, WIDTH):
+            row.unsafe_store(i, values.unsafe_load[width=WIDTH](r * size + i) * factor)
+
+
+# --- decode ------------------------------------------------------------------------------------------------
+
+
+@inline(.always)
+def score_keys[
+    size: Int, rows: Int
+](queries: Floats, keys: Floats, stride: Int, count: Int, scores: Floats):
+    """`scores[rows, KEY_BLOCK] = queries[rows, size] . keys[count, size]`: each key is loaded once."""
+    for i in range(count):
+        var key = keys.unsafe_offset(i * stride)
+        comptime for e in range(0, size, 16):
+            prefetch[PrefetchOptions().for_read().high_locality()](key.unsafe_offset(PREFETCH_KEYS * stride + e))
+        var sums = Array[Vector, rows](fill=0)
+        comptime for e in range(0, size, WIDTH):
+            var part = key.unsafe_load[width=WIDTH](e)
+            comptime for r in range(rows):
+                sums[r] = part.fma(queries.unsafe_load[width=WIDTH](r * size + e), sums[r])
+        comptime for r in range(rows):
+            scores[unsafe_offset=r * KEY_BLOCK + i] = sums[r].reduce_add()
+
+
+@inline(.always)
+def add_values[
+    size: Int, rows: Int
+](weights: Floats, values: Floats, stride: Int, count: Int, sums: Floats):
+    """`sums[rows, size] += weights[rows, count] @ values[count, size]`: each value is loaded once."""
+    comptime part = min(size, TILE_VECTORS * WIDTH)
+    comptime vectors = part // WIDTH
+    comptime for e in range(0, size - size % part, part):
+        matmul_tile[rows, vectors](
+            weights, KEY_BLOCK, values.unsafe_offset(e), stride, sums.unsafe_offset(e), size, count, True
+        )
+    comptime if size % part > 0:
+        comptime e = size - size % part
+        matmul_tile[rows, size % part // WIDTH](
+            weights, KEY_BLOCK, values.unsafe_offset(e), stride, sums.unsafe_offset(e), size, count, True
+        )
+
+
+def attend_chunk[
+    size: Int, rows: Int
+](layer: Layer, sequence: Sequence, head: Int, kv_head: Int, begin: Int, end: Int, q: Floats, partial: Floats):
+    """Attention of one query over keys `begin .. end`, for `rows` heads of one group from `head` on.
+
+    Writes for each head its sum of weighted values, their total weight and their maximum: `[rows, size + 2]`.
+    """
+    comptime record = size + 2
+    var queries_storage = Array[Float32, rows * size](fill=0)
+    var sums_storage = Array[Float32, rows * size](fill=0)
+    var scores_storage = Array[Float32, rows * KEY_BLOCK](fill=0)
+    var queries = queries_storage.unsafe_ptr().unsafe_origin_cast[MutUntrackedOrigin]()
+    var sums = sums_storage.unsafe_ptr().unsafe_origin_cast[MutUntrackedOrigin]()
+    var scores = scores_storage.unsafe_ptr().unsafe_origin_cast[MutUntrackedOrigin]()
+    var maxima = Array[Float32, rows](fill=NEGLIGIBLE)
+    var totals = Array[Float32, rows](fill=0)
+    comptime for i in range(0, rows * size, WIDTH):
+        queries.unsafe_store(i, q.unsafe_load[width=WIDTH](head * size + i) * layer.scale)
+    for key in range(begin, end, KEY_BLOCK):
+        var keys = layer.keys(sequence.index, key).unsafe_offset(kv_head * size)
+        var count = min(KEY_BLOCK, end - key)
+        score_keys[size, rows](queries, keys, layer.token_stride, count, scores)
+        comptime for r in range(rows):
+            var slope = layer.slopes[unsafe_offset=head + r]
+            var bias = slope * Float32(key - sequence.cached)
+            softmax_step[size](
+                scores.unsafe_offset(r * KEY_BLOCK), count, bias, slope, sums.unsafe_offset(r * size), maxima[r], totals[r]
+            )
+        var values = keys.unsafe_offset(layer.value_offset)
+        add_values[size, rows](scores, values, layer.token_stride, count, sums)
+    comptime for r in range(rows):
+        copy(partial.unsafe_offset(r * record), sums.unsafe_offset(r * size), size)
+        partial[unsafe_offset=r * record + size] = totals[r]
+        partial[unsafe_offset=r * record + size + 1] = maxima[r]
+    # The pointers do not keep their storage alive.
+    _ = queries_storage^
+    _ = sums_storage^
+    _ = scores_storage^
+
+
+def attend_group_chunk[
+    size: Int
+](layer: Layer, sequence: Sequence, kv_head: Int, begin: Int, end: Int, q: Floats, partial: Floats):
+    """`attend_chunk` for all heads of a group, as many at a time as registers hold."""
+    var first = kv_head * layer.group
+    var done = 0
+    while done < layer.group:
+        var head = first + done
+        var record = partial.unsafe_offset(done * (size + 2))
+        var left = layer.group - done
+        if left >= 4:
+            attend_chunk[size, 4](layer, sequence, head, kv_head, begin, end, q, record)
+            done += 4
+        elif left == 3:
+            attend_chunk[size, 3](layer, sequence, head, kv_head, begin, end, q, record)
+            done += 3
+        elif left == 2:
+            attend_chunk[size, 2](layer, sequence, head, kv_head, begin, end, q, record)
+            done += 2
+        else:
+            attend_chunk[size, 1](layer, sequence, head, kv_head, begin, end, q, record)
+            done += 1
+
+
+def merge_chunks[size: Int](partials: Floats, chunks: Int, chunk_stride: Int, output: Floats):
+    """The attention of one head from the records of its chunks, in order."""
+    var maximum = NEGLIGIBLE
+    for c in range(chunks):
+        maximum = max(maximum, partials[unsafe_offset=c * chunk_stride + size + 1])
+    var total = Float32(0)
+    comptime for i in range(0, size, WIDTH):
+        output.unsafe_store(i, Vector(0))
+    for c in range(chunks):
+        var record = partials.unsafe_offset(c * chunk_stride)
+        var factor = exp(record[unsafe_offset=size + 1] - maximum)
+        total += record[unsafe_offset=size] * factor
+        comptime for i in range(0, size, WIDTH):
+            output.unsafe_store(i, record.unsafe_load[width=WIDTH](i).fma(Vector(factor), output.unsafe_load[width=WIDTH](i)))
+    comptime for i in range(0, size, WIDTH):
+        output.unsafe_store(i, output.unsafe_load[width=WIDTH](i) / total)
+
+
+# --- the op ------------------------------------------------------------------------------------------------
+
+
+def store_rows(layer: Layer, sequence: Sequence, first: Int, count: Int, rows: Floats, row_stride: Int, size: Int):
+    """Copies the keys and values of new tokens `first .. first + count` of a sequence into its pages."""
+    var width = layer.n_kv_heads * size
+    for i in range(first, first + count):
+        var key = rows.unsafe_offset((sequence.start + i) * row_stride + layer.n_kv_heads * layer.group * size)
+        var slot = layer.keys(sequence.index, sequence.cached + i)
+        copy(slot, key, width)
+        copy(slot.unsafe_offset(layer.value_offset), key.unsafe_offset(width), width)
+
+
+@extensibility.register("replit.attention")
+struct PagedAlibiAttention:
+    """`output[T, H * D]` from the fused `qkv[T, (H + 2K) * D]` of a ragged batch, see the module's head.
+
+    Raises if a group has more query heads than a block has rows, or if a page is no multiple of KEY_BLOCK.
+    """
+
+    @staticmethod
+    def execute[
+        head_size: Int,
+        n_heads: Int,
+        target: StaticString,
+    ](
+        output: OutputTensor[dtype=DType.float32, rank=2, ...],
+        qkv: InputTensor[dtype=DType.float32, rank=2, ...],
+        row_offsets: InputTensor[dtype=DType.uint32, rank=1, ...],
+        blocks: MutableInputTensor[dtype=DType.float32, rank=6, ...],
+        page_stride: InputTensor[dtype=DType.int64, rank=1, ...],
+        cache_lengths: InputTensor[dtype=DType.uint32, rank=1, ...],
+        lookup_table: InputTensor[dtype=DType.uint32, rank=2, ...],
+        slopes: InputTensor[dtype=DType.float32, rank=1, ...],
+        layer_index: UInt32,
+        scale: Float32,
+        ctx: DeviceContext,
+    ) raises:
+        comptime size = head_size
+        comptime assert size % WIDTH == 0, "the head size must be a multiple of the vector width"
+        var shape = blocks.shape()
+        var n_kv_heads = shape[4]
+        var token_stride = n_kv_heads * size
+        var layer_stride = shape[3] * token_stride
+        var stride = Int(page_stride.unsafe_ptr()[unsafe_offset=0])
+        var layer = Layer(
+            blocks=floats(blocks.unsafe_ptr()).unsafe_offset(Int(layer_index) * layer_stride),
+            pages=indices(lookup_table.unsafe_ptr()),
+            pages_per_sequence=lookup_table.shape()[1],
+            page_size=shape[3],
+            page_stride=stride if stride > 0 else 2 * shape[2] * layer_stride,
+            value_offset=shape[2] * layer_stride,
+            token_stride=token_stride,
+            n_kv_heads=n_kv_heads,
+            group=n_heads // n_kv_heads,
+            scale=scale,
+            slopes=floats(slopes.unsafe_ptr()),
+        )
+        if layer.page_size % KEY_BLOCK != 0:
+            raise Error("the page size must be a multiple of 64")
+        if layer.group > BLOCK_ROWS:
+            raise Error("more than 48 query heads share one key-value head")
+        attend[size](layer, floats(qkv.unsafe_ptr()), floats(output.unsafe_ptr()), split(row_offsets, cache_lengths, layer))
+
+
+@inline(.always)
+def floats(pointer: Pointer[Float32, _]) -> Floats:
+    return pointer.unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+
+
+@inline(.always)
+def indices(pointer: Pointer[UInt32, _]) -> Indices:
+    return pointer.unsafe_mut_cast[True]().unsafe_origin_cast[MutUntrackedOrigin]()
+
+
+def split(
+    row_offsets: InputTensor[dtype=DType.uint32, rank=1, ...],
+    cache_lengths: InputTensor[dtype=DType.uint32, rank=1, ...],
+    layer: Layer,
+) -> List[Sequence]:
+    """The sequences of a batch, each with the number of its first piece of work; a last empty one ends the list."""
+    var sequences = List[Sequence]()
+    var tasks = 0
+    var count = cache_lengths.shape()[0]
+    for i in range(count):
+        var start = Int(row_offsets.unsafe_ptr()[unsafe_offset=i])
+        var length = Int(row_offsets.unsafe_ptr()[unsafe_offset=i + 1]) - start
+        var cached = Int(cache_lengths.unsafe_ptr()[unsafe_offset=i])
+        sequences.append(Sequence(i, start, length, cached, tasks))
+        var pieces = ceildiv(cached + 1, CHUNK) if length == 1 else ceildiv(length, BLOCK_ROWS // layer.group)
+        tasks += pieces * layer.n_kv_heads
+    sequences.append(Sequence(count, 0, 0, 0, tasks))
+    return sequences^
+
+
+def attend[size: Int](layer: Layer, qkv: Floats, output: Floats, sequences: List[Sequence]):
+    """Stores the new keys and values, then attends, on as many threads as the work is worth."""
+    var n_heads = layer.n_kv_heads * layer.group
+    var row_stride = (n_heads + 2 * layer.n_kv_heads) * size
+    var last = len(sequences) - 1
+    var tasks = sequences[last].first_task
+    var work = 0
+    for i in range(last):
+        ref sequence = sequences[i]
+        store_rows(layer, sequence, 0, sequence.length, qkv, row_stride, size)
+        work += sequence.length * (sequence.cached + sequence.length) * n_heads * size * 2
+    var workers = max(1, min(min(parallelism_level(None), tasks), work // WORTH_A_THREAD))
+    var record = layer.group * (size + 2)
+    var partials_storage = List[Float32](unsafe_uninit_length=tasks * record)
+    var partials = floats(partials_storage.unsafe_ptr())
+    var queries_a_block = BLOCK_ROWS // layer.group
+
+    def run(worker: Int) {imm}:
+        var storage = List[Float32](unsafe_uninit_length=2 * BLOCK_ROWS * (size + 1) + KEY_BLOCK * (size + BLOCK_ROWS))
+        var scratch = floats(storage.unsafe_ptr())
+        var i = 0
+        for task in range(worker, tasks, workers):
+            while sequences[i + 1].first_task <= task:
+                i += 1
+            var sequence = sequences[i]
+            var kv_head = (task - sequence.first_task) % layer.n_kv_heads
+            var piece = (task - sequence.first_task) // layer.n_kv_heads
+            if sequence.length == 1:
+                var query = qkv.unsafe_offset(sequence.start * row_stride)
+                var begin = piece * CHUNK
+                var end = min(begin + CHUNK, sequence.cached + 1)
+                attend_group_chunk[size](layer, sequence, kv_head, begin, end, query, partials.unsafe_offset(task * record))
+            else:
+                var first = piece * queries_a_block
+                var count = min(queries_a_block, sequence.length - first)
+                attend_block[size](layer, sequence, kv_head, first, count, qkv, row_stride, output, scratch)
+        _ = storage^
+
+    if workers == 1:
+        run(0)
+    else:
+        sync_parallelize(run, workers)
+    for i in range(last):
+        ref sequence = sequences[i]
+        if sequence.length == 1:
+            for head in range(n_heads):
+                merge_chunks[size](
+                    partials.unsafe_offset(sequence.first_task * record + head * (size + 2)),
+                    ceildiv(sequence.cached + 1, CHUNK),
+                    layer.n_kv_heads * record,
+                    output.unsafe_offset((sequence.start * n_heads + head) * size),
+                )
+    _ = partials_storage^

@@ -1,0 +1,95 @@
+"""The paged key-value cache: MAX's layout as graph inputs, and the memory of one batch for our own loop.
+
+The inputs are spelled out here rather than taken from `max.nn`, whose import costs half a second (and, once in an
+installation, a compilation of its own); a test holds them against MAX's. In our loop every
+sequence has a slot with pages for the longest sequence; the operating system backs a page with memory when
+it is first written. Sharing of pages between requests is MAX Serve's business, see docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from max.dtype import DType
+from max.graph import BufferType, BufferValue, DeviceRef, TensorType, TensorValue, Type, Value
+
+from replit.config import ReplitConfig
+
+# Positions of a page. A multiple of the attention kernel's KEY_BLOCK, and what MAX Serve uses.
+PAGE_SIZE = 128
+
+
+@dataclass(frozen=True)
+class CacheInputs:
+    """The graph's view of a paged cache, in the order of MAX's `KVCacheInputsPerDevice`."""
+
+    blocks: BufferValue  # [pages, 2, layers, PAGE_SIZE, K, D]
+    cache_lengths: TensorValue  # uint32 [B], positions before this call
+    lookup_table: TensorValue  # uint32 [B, pages of a sequence]
+    max_prompt_length: TensorValue  # uint32 [1]
+    max_cache_length: TensorValue  # uint32 [1]
+    page_stride: TensorValue  # int64 [1], in elements; -1: pages are packed
+    dispatch_metadata: TensorValue  # int64 [4], for GPU kernels
+
+    @classmethod
+    def of(cls, values: Sequence[Value]) -> CacheInputs:
+        """From the graph's last inputs."""
+        blocks, *tensors = values
+        return cls(blocks.buffer, *(value.tensor for value in tensors))
+
+
+def cache_input_types(config: ReplitConfig, device: DeviceRef) -> list[Type]:
+    """The types of `CacheInputs`, in order."""
+    host = DeviceRef.CPU()
+    shape = ["pages", 2, config.n_layers, PAGE_SIZE, config.n_kv_heads, config.head_dim]
+    return [
+        BufferType(DType.float32, shape, device),
+        TensorType(DType.uint32, ["batch"], device),
+        TensorType(DType.uint32, ["batch", "pages_per_sequence"], device),
+        TensorType(DType.uint32, [1], host),
+        TensorType(DType.uint32, [1], host),
+        TensorType(DType.int64, [1], host),
+        TensorType(DType.int64, [4], host),
+    ]
+
+
+class PagedKVCache:
+    """Keys and values of up to `slots` sequences of up to `max_length` positions."""
+
+    def __init__(self, config: ReplitConfig, slots: int, max_length: int) -> None:
+        pages_per_slot = -(-max_length // PAGE_SIZE)
+        shape = (
+            slots * pages_per_slot,
+            2,  # keys, values
+            config.n_layers,
+            PAGE_SIZE,
+            config.n_kv_heads,
+            config.head_dim,
+        )
+        self.blocks: npt.NDArray[np.float32] = np.zeros(shape, np.float32)
+        self.page_table: npt.NDArray[np.uint32] = np.arange(
+            slots * pages_per_slot, dtype=np.uint32
+        ).reshape(slots, pages_per_slot)
+        self.lengths: npt.NDArray[np.uint32] = np.zeros(slots, np.uint32)
+        self.max_length = max_length
+
+    @property
+    def slots(self) -> int:
+        """Sequences that it holds at once."""
+        return len(self.lengths)
+
+    @staticmethod
+    def bytes_per_token(config: ReplitConfig) -> int:
+        """Memory of one position over all layers."""
+        return 2 * config.n_layers * config.kv_dim * np.dtype(np.float32).itemsize
+
+    def copy_prefix(self, source: int, targets: Sequence[int]) -> None:
+        """Gives `targets` the cached positions of slot `source`, as a prompt shared by several samples."""
+        used = -(-int(self.lengths[source]) // PAGE_SIZE)
+        for target in targets:
+            self.blocks[self.page_table[target, :used]] = self.blocks[self.page_table[source, :used]]
+            self.lengths[target] = self.lengths[source]

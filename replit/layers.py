@@ -1,0 +1,84 @@
+"""The operations of a decoder on the CPU: our Mojo kernels as functions on graph values.
+
+Activations are float32 matrices over the T tokens of a ragged batch. A weight keeps its stored encoding: float types
+as `[out, in]`, quantized ones as rows of bytes, `[out, bytes]`.
+"""
+
+from __future__ import annotations
+
+from max.dtype import DType
+from max.graph import DeviceRef, TensorType, TensorValue, Value, ops
+
+from replit.config import ReplitConfig
+from replit.kv_cache import CacheInputs
+
+CPU = DeviceRef.CPU()
+
+
+def scalar(value: float) -> TensorValue:
+    """A float32 that a kernel takes by value."""
+    return ops.constant(value, DType.float32, CPU)
+
+
+def lookup(ids: TensorValue, table: TensorValue, width: int) -> TensorValue:
+    """Rows `table[ids]` as float32, `[T, width]`."""
+    return _call("embedding", [ids, table], ids, width)
+
+
+def linear(x: TensorValue, weight: TensorValue) -> TensorValue:
+    """`x @ weight^T`, `[T, out]`."""
+    return _call("linear", [x, weight], x, weight.shape[0])
+
+
+def linear_add(residual: TensorValue, x: TensorValue, weight: TensorValue) -> TensorValue:
+    """`residual + x @ weight^T`, `[T, out]`."""
+    return _call("linear_add", [residual, x, weight], x, weight.shape[0])
+
+
+def norm_linear(
+    x: TensorValue, gain: TensorValue, weight: TensorValue, eps: float
+) -> TensorValue:
+    """`layer_norm(x) @ weight^T`, `[T, out]`; the norm has a gain and no bias."""
+    return _call("norm_linear", [x, gain, weight, scalar(eps)], x, weight.shape[0])
+
+
+def norm_linear_gelu(
+    x: TensorValue, gain: TensorValue, weight: TensorValue, eps: float
+) -> TensorValue:
+    """`gelu(layer_norm(x) @ weight^T)` with the exact (erf) GELU, `[T, out]`."""
+    return _call("norm_linear_gelu", [x, gain, weight, scalar(eps)], x, weight.shape[0])
+
+
+def attention(
+    config: ReplitConfig,
+    qkv: TensorValue,
+    row_offsets: TensorValue,
+    cache: CacheInputs,
+    slopes: TensorValue,
+    layer: TensorValue,
+) -> TensorValue:
+    """Causal ALiBi attention of `qkv` `[T, (H + 2K) * D]` over the cache, which it extends: `[T, H * D]`."""
+    values: list[Value] = [
+        qkv,
+        row_offsets,
+        cache.blocks,
+        cache.page_stride,
+        cache.cache_lengths,
+        cache.lookup_table,
+        slopes,
+        layer,
+        scalar(config.softmax_scale),
+    ]
+    width = config.n_heads * config.head_dim
+    return ops.inplace_custom(
+        "replit.attention",
+        CPU,
+        values,
+        [TensorType(DType.float32, [qkv.shape[0], width], CPU)],
+        {"head_size": config.head_dim, "n_heads": config.n_heads},
+    )[0].tensor
+
+
+def _call(name: str, values: list[Value], rows: TensorValue, width: object) -> TensorValue:
+    out = TensorType(DType.float32, [rows.shape[0], width], CPU)
+    return ops.custom(f"replit.{name}", CPU, values, [out])[0].tensor

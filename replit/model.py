@@ -1,0 +1,252 @@
+"""A compiled model in memory and the cache of its batch: the only place that holds an InferenceSession.
+
+What compiles comes from replit/graph.py, imported only when something is compiled: a model that was compiled before
+starts without building a graph.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from replit.compiled_file import CompileKey, cache_path, check_key, read_compiled, write_compiled
+from replit.config import ReplitConfig
+from replit.kv_cache import PagedKVCache
+from replit.weight_memory import WeightTypes, materialize
+from weights.errors import UserError
+from weights.tensor import Encoding, Tensor
+
+Floats = npt.NDArray[np.float32]
+
+# Prompt tokens of one call: more make no product faster, and the activations of 512 rows stay small.
+PREFILL_TOKENS = 512
+
+
+class Progress(Protocol):
+    """Tells the user what takes time."""
+
+    def step(self, message: str, expectation: str = "") -> AbstractContextManager[None]:
+        """Shows `message` while the body runs, with what it is expected to take."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Says something in passing."""
+        ...
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Where a compiled model is looked for and kept. None and False: the user's cache."""
+
+    load_from: Path | None = None
+    save_to: Path | None = None
+
+
+class Engine:
+    """MAX's session. One a process: the engine's threads are started once."""
+
+    _current: Engine | None = None
+
+    def __init__(self, threads: int | None) -> None:
+        from max.engine import InferenceSession
+
+        self.threads = threads
+        self.session = InferenceSession(num_threads=threads)
+
+    @classmethod
+    def get(cls, threads: int | None = None) -> Engine:
+        """The engine of this process, started at the first call.
+
+        Raises UserError when it already runs with another number of threads.
+        """
+        if cls._current is None:
+            cls._current = cls(threads)
+        elif threads is not None and threads != cls._current.threads:
+            raise UserError(
+                f"the engine already runs with {cls._current.threads or 'all'} threads; "
+                f"expected {threads}: start another process"
+            )
+        return cls._current
+
+
+def compile_model(
+    config: ReplitConfig, types: WeightTypes, options: CompileOptions, progress: Progress
+) -> Any:
+    """The compiled body (`max.engine.CompiledModel`), read from a file or compiled and kept in one.
+
+    Raises UserError for a given file that does not fit, and for a place that cannot be written.
+    """
+    from max.engine import read
+
+    key = CompileKey.of(config, types)
+    if options.load_from is not None:
+        file = read_compiled(options.load_from)
+        check_key(file, key)
+        compiled = read(BytesIO(file.body))
+        if options.save_to is not None:
+            _save(compiled, key, options.save_to)
+        return compiled
+    kept = cache_path(key)
+    compiled = _read_cached(kept, key)
+    if compiled is None:
+        compiled = _compile(config, types, progress)
+        try:
+            _save(compiled, key, kept)
+        except UserError as error:
+            progress.note(f"not kept for the next start: {error}")
+    if options.save_to is not None:
+        _save(compiled, key, options.save_to)
+    return compiled
+
+
+def _read_cached(path: Path, key: CompileKey) -> Any:
+    """The compiled model in the cache, None if it is not there or no longer good."""
+    from max.engine import read
+
+    if not path.exists():
+        return None
+    try:
+        file = read_compiled(path)
+        check_key(file, key)
+    except UserError:
+        return None  # it is written again
+    return read(BytesIO(file.body))
+
+
+def _compile(config: ReplitConfig, types: WeightTypes, progress: Progress) -> Any:
+    with progress.step("Building the graph", "about 5 s"):
+        from replit.graph import build_graph
+
+        graph = build_graph(config, types)
+    with progress.step("Compiling the model, once for this machine", "about 30 s on two cores"):
+        return Engine.get().session.compile(graph)
+
+
+def _save(compiled: Any, key: CompileKey, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        body = Path(folder) / "model.mef"
+        compiled.export_mef(body)
+        write_compiled(path, key, body)
+
+
+class ReplitModel:
+    """Logits of a batch of sequences, each in a slot of the cache."""
+
+    def __init__(
+        self, config: ReplitConfig, model: Any, slots: int, max_length: int
+    ) -> None:
+        self.config = config
+        self.slots = slots
+        self.max_length = max_length
+        self.cache = PagedKVCache(config, slots, max_length)
+        self._model = model
+        self._inputs: dict[int, _Inputs] = {}
+        from max.driver import Buffer
+
+        self._blocks = Buffer.from_numpy(self.cache.blocks)
+
+    def prefill(self, slot: int, ids: Sequence[int]) -> Floats:
+        """Starts a sequence in `slot`; the logits `[vocab]` after its last id."""
+        self.cache.lengths[slot] = 0
+        for start in range(0, len(ids), PREFILL_TOKENS):
+            part = ids[start : start + PREFILL_TOKENS]
+            logits = self._run([slot], [part], [len(part) - 1])
+        return logits[0]
+
+    def decode(self, slots: Sequence[int], ids: Sequence[int]) -> Floats:
+        """Appends one id to each sequence; the logits `[len(slots), vocab]` after them."""
+        return self._run(slots, [[i] for i in ids], range(len(slots)))
+
+    def score(self, ids: Sequence[int]) -> Floats:
+        """Logits `[len(ids), vocab]` after every id of a sequence, computed in slot 0."""
+        self.cache.lengths[0] = 0
+        parts = [ids[i : i + PREFILL_TOKENS] for i in range(0, len(ids), PREFILL_TOKENS)]
+        return np.concatenate([self._run([0], [part], range(len(part))) for part in parts])
+
+    def _run(
+        self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]
+    ) -> Floats:
+        counts = [len(part) for part in ids]
+        inputs = self._inputs.get(len(slots)) if max(counts) == 1 else None
+        if inputs is None:
+            inputs = _Inputs(self._blocks, sum(counts), len(slots), len(rows), self.cache)
+            if max(counts) == 1:
+                self._inputs[len(slots)] = inputs
+        inputs.fill(self.cache, slots, ids, rows)
+        logits: Floats = self._model.execute(*inputs.buffers)[0].to_numpy()
+        for slot, count in zip(slots, counts, strict=True):
+            self.cache.lengths[slot] += count
+        return logits
+
+
+class _Inputs:
+    """The graph's inputs as arrays that the engine reads in place; those of decode steps are reused."""
+
+    def __init__(
+        self, blocks: Any, tokens: int, sequences: int, rows: int, cache: PagedKVCache
+    ) -> None:
+        from max.driver import Buffer
+
+        self.tokens = np.zeros(tokens, np.int64)
+        self.row_offsets = np.zeros(sequences + 1, np.uint32)
+        self.rows = np.zeros(rows, np.int64)
+        self.cache_lengths = np.zeros(sequences, np.uint32)
+        self.lookup_table = np.zeros((sequences, cache.page_table.shape[1]), np.uint32)
+        self.max_prompt_length = np.zeros(1, np.uint32)
+        self.max_cache_length = np.zeros(1, np.uint32)
+        packed = np.array([-1], np.int64)
+        dispatch = np.zeros(4, np.int64)  # for GPU kernels
+        arrays = (
+            self.cache_lengths, self.lookup_table, self.max_prompt_length, self.max_cache_length,
+            packed, dispatch,
+        )  # fmt: skip
+        leading = (self.tokens, self.row_offsets, self.rows)
+        self.buffers = [
+            *map(Buffer.from_numpy, leading),
+            blocks,
+            *map(Buffer.from_numpy, arrays),
+        ]
+
+    def fill(
+        self,
+        cache: PagedKVCache,
+        slots: Sequence[int],
+        ids: Sequence[Sequence[int]],
+        rows: Sequence[int],
+    ) -> None:
+        start = 0
+        for index, (slot, part) in enumerate(zip(slots, ids, strict=True)):
+            self.tokens[start : start + len(part)] = part
+            start += len(part)
+            self.row_offsets[index + 1] = start
+            self.cache_lengths[index] = cache.lengths[slot]
+            self.lookup_table[index] = cache.page_table[slot]
+        self.rows[:] = rows
+        self.max_prompt_length[0] = max(map(len, ids))
+        self.max_cache_length[0] = int(self.cache_lengths.max())
+
+
+def bind_weights(
+    compiled: Any, tensors: Mapping[str, Tensor], types: WeightTypes, mapped: bool
+) -> Any:
+    """The executable `max.engine.Model`. The compiled file was checked against `types` before."""
+    from max.driver import Buffer
+    from max.dtype import DType
+
+    registry = {}
+    for name, data in materialize(tensors, types, mapped):
+        encoding, shape = types[name]
+        if encoding.is_quantized:
+            dtype, shape = DType.uint8, (*shape[:-1], encoding.row_bytes(shape[-1]))
+        else:
+            dtype = {"float32": DType.float32, "bfloat16": DType.bfloat16}[encoding]
+        registry[name] = Buffer.from_numpy(data).view(dtype, shape)
+    return Engine.get().session.init(compiled, weights_registry=registry)

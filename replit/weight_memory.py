@@ -1,0 +1,101 @@
+"""In which encoding each weight is computed with, and its bytes in memory in that encoding.
+
+Bytes are read into anonymous memory, which decodes a third faster than pages mapped from the file; mapped weights are
+for machines short of memory. A weight that already has its encoding is never converted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from weights.errors import UserError
+from weights.tensor import Encoding, Tensor, stored_bytes
+
+# What the CPU kernels multiply with.
+COMPUTABLE = (
+    Encoding.FLOAT32,
+    Encoding.BFLOAT16,
+)
+
+Bytes = npt.NDArray[np.uint8]
+WeightTypes = Mapping[str, tuple[Encoding, tuple[int, ...]]]
+
+
+def weight_types(tensors: Mapping[str, Tensor], requested: Encoding | None) -> WeightTypes:
+    """Encoding and shape of every weight as it will be computed with; `requested` None keeps the file's.
+
+    Raises UserError for an encoding that the kernels cannot multiply with.
+    """
+    return {
+        name: (_encoding(name, tensor, requested), tensor.shape)
+        for name, tensor in tensors.items()
+    }
+
+
+def _encoding(name: str, tensor: Tensor, requested: Encoding | None) -> Encoding:
+    if len(tensor.shape) == 1:  # norms: a few kilobytes
+        return Encoding.FLOAT32
+    encoding = requested or tensor.encoding
+    if encoding is Encoding.FLOAT16:  # the kernels have no float16; nothing is lost in float32
+        return Encoding.FLOAT32
+    if encoding not in COMPUTABLE:
+        known = ", ".join(COMPUTABLE)
+        raise UserError(
+            f"the weight {name} is stored as {encoding}; expected one of {known} on the CPU: "
+            "choose one with --quantization-encoding"
+        )
+    return encoding
+
+
+def total_bytes(types: WeightTypes) -> int:
+    """Memory of all weights in the encodings of `types`."""
+    return sum(stored_bytes(shape, encoding) for encoding, shape in types.values())
+
+
+def fits_in_memory(size: int) -> bool:
+    """Whether `size` bytes can be read into memory with room to spare, as far as the system tells."""
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":") for line in file)
+        available = int(fields["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return size * 1.1 < available
+
+
+def materialize(
+    tensors: Mapping[str, Tensor], types: WeightTypes, mapped: bool
+) -> Iterator[tuple[str, Bytes]]:
+    """The bytes of one weight after the other: converted where the encoding differs, else copied or `mapped`."""
+    for name, tensor in tensors.items():
+        encoding, _ = types[name]
+        if encoding is not tensor.encoding:
+            yield name, converted(tensor, encoding)
+        elif mapped:
+            yield name, tensor.data
+        else:
+            yield name, aligned_copy(tensor.data)
+
+
+def converted(tensor: Tensor, encoding: Encoding) -> Bytes:
+    """The bytes of `tensor` in another encoding."""
+    values = tensor.to_float32()
+    if encoding is Encoding.FLOAT32:
+        return values.reshape(-1).view(np.uint8)
+    # Imported here: a model that is computed as stored needs no codecs.
+    from weights.quantization import quantize
+
+    return quantize(values.reshape(-1, values.shape[-1]), encoding).reshape(-1)
+
+
+def aligned_copy(data: Bytes, alignment: int = 64) -> Bytes:
+    """A copy whose address is a multiple of a cache line, so that no vector load crosses two."""
+    room = np.empty(data.size + alignment, np.uint8)
+    start = -room.ctypes.data % alignment
+    copy = room[start : start + data.size]
+    copy[:] = data
+    return copy
