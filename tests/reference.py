@@ -45,7 +45,7 @@ def layer_norm(x: Array, weight: Array, eps: float) -> Array:
 
 def attention(config: ReplitConfig, weights: Mapping[str, Array], block: str, x: Array) -> Array:
     """Causal grouped-query attention with ALiBi, [T, E] to [T, E]."""
-    T, H, K, D = len(x), config.n_heads, config.n_kv_heads, config.head_dim  # noqa: N806
+    T, H, K, D = len(x), config.n_heads, config.n_kv_heads, config.head_dim
     qkv = x @ weights[block + "attn_qkv.weight"].T
     if config.clip_qkv is not None:
         qkv = qkv.clip(-config.clip_qkv, config.clip_qkv)

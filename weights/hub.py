@@ -153,25 +153,39 @@ def list_files(repository: str, revision: str | None = None) -> list[str]:
     """File names in a hub repository; those in the cache where the hub cannot be reached."""
 
     def listed() -> list[str]:
-        from huggingface_hub import HfApi
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
         try:
-            return HfApi().list_repo_files(repository, revision=revision)
+            return _listed_by_hub(repository, revision)
         except (RepositoryNotFoundError, RevisionNotFoundError):
             raise
-        except Exception:
-            return _cached_files(repository, revision)
+        except Exception as error:
+            cached = _cached_files(repository, revision)
+            if not cached:
+                raise error
+            return cached
 
     return _translated(listed, repository, revision)
 
 
+def _listed_by_hub(repository: str, revision: str | None) -> list[str]:
+    """One request that is not retried: the library's other calls try for 23 seconds."""
+    from huggingface_hub import HfApi
+
+    siblings = HfApi().model_info(repository, revision=revision).siblings
+    return [file.rfilename for file in siblings or ()]
+
+
 def _cached_files(repository: str, revision: str | None) -> list[str]:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    folder = snapshot_download(
-        repository, revision=revision, allow_patterns=_SMALL_FILES, local_files_only=True
-    )
+    try:
+        folder = snapshot_download(
+            repository, revision=revision, allow_patterns=_SMALL_FILES, local_files_only=True
+        )
+    except LocalEntryNotFoundError:
+        return []
     root = Path(folder)
     return [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
 
@@ -180,8 +194,10 @@ def download_file(repository: str, name: str, revision: str | None = None) -> Pa
     """The local path of a file of a hub repository, of its first part if the model is split."""
 
     def downloaded() -> Path:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+        if not isinstance(try_to_load_from_cache(repository, name, revision=revision), str):
+            _listed_by_hub(repository, revision)  # says at once what is wrong with the connection
         parts = [hf_hub_download(repository, part, revision=revision) for part in split_parts(name)]
         return Path(parts[0])
 

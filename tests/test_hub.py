@@ -1,0 +1,303 @@
+"""Names of models to local files, against a hub on a local port that is really downloaded from."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import fake_hub
+import pytest
+
+from weights.errors import UserError
+from weights.hub import encoding_in_name, resolve
+
+ROOT = Path(__file__).parent.parent
+BIG = bytes(range(256)) * 4096 * 12  # 12 MiB: more than one chunk of the client
+
+# Resolves each set of arguments in turn, in a process of its own: the library reads its
+# environment at import. One JSON line an answer: [path, content] or the error.
+CLIENT = """
+import json, sys
+from contextlib import suppress
+from pathlib import Path
+from weights.errors import UserError
+from weights.hub import resolve
+for arguments in json.loads(sys.argv[1]):
+    try:
+        path = resolve(**arguments)
+        if path.is_dir():
+            held = sorted(file.name for file in path.iterdir())
+        else:
+            held = path.read_bytes()[:20].decode()
+        print(json.dumps([str(path), held]))
+    except UserError as error:
+        print(json.dumps(str(error)))
+"""
+
+REPOSITORIES = {
+    "modularai/replit-code-1.5": {
+        "main": {
+            "config.json": b"{}",
+            "replit-code-v1_5-3b-f32.gguf": b"GGUF f32",
+            "replit-code-v1_5-3b-bf16.gguf": b"GGUF bf16",
+        }
+    },
+    "some/tensors": {
+        "main": {
+            "config.json": b"{}",
+            "tokenizer.json": b"{}",
+            "model.safetensors": b"new",
+            "pytorch_model.bin": b"x" * 100,
+        },
+        "v1": {"config.json": b"{}", "model.safetensors": b"old"},
+    },
+    "some/shards": {
+        "main": {
+            "config.json": b"{}",
+            "model.safetensors.index.json": json.dumps(
+                {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+            ).encode(),
+            "model-1.safetensors": b"1",
+            "model-2.safetensors": b"2",
+            "unrelated.safetensors": b"3",
+        }
+    },
+    "some/split": {
+        "main": {
+            "model-00001-of-00002.gguf": b"GGUF 1",
+            "model-00002-of-00002.gguf": b"GGUF 2",
+        }
+    },
+    "some/ggufs": {"main": {"m-q4_0.gguf": b"GGUF q4", "m-q8_0.gguf": b"GGUF q8"}},
+    "some/pickle": {"main": {"config.json": b"{}", "pytorch_model.bin": b"x"}},
+    "some/big": {"main": {"model.gguf": BIG}},
+    "gated/model": {"main": {"model.gguf": b"GGUF"}},
+}
+
+
+@pytest.fixture
+def hub() -> Iterator[fake_hub.FakeHub]:
+    with fake_hub.serve(REPOSITORIES) as running:
+        yield running
+
+
+def client(
+    url: str, home: Path, *calls: dict[str, Any], stderr: int = subprocess.PIPE, **environment: str
+) -> list[Any]:
+    """What `resolve` answered to each call, standard error as the last item."""
+    arguments = [{"encoding": None, **call} for call in calls]
+    removed = ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "TRANSFORMERS_OFFLINE")
+    inherited = {key: value for key, value in os.environ.items() if key not in removed}
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, json.dumps(arguments)],
+        cwd=ROOT,
+        env={**inherited, "HF_ENDPOINT": url, "HF_HOME": str(home), **environment},
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(calls), done.stderr
+    return [*answers, done.stderr]
+
+
+def test_default_files_of_the_published_model(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    model = "replit/replit-code-v1_5-3b"
+    default, f32, repo, q4, _ = client(
+        hub.url,
+        tmp_path,
+        {"model": model},
+        {"model": model, "encoding": "float32"},
+        {"model": "modularai/replit-code-1.5", "encoding": "bfloat16"},
+        {"model": model, "encoding": "q4_0"},
+    )
+    assert default[1] == repo[1] == "GGUF bf16"
+    assert f32[1] == "GGUF f32"
+    assert q4 == (
+        f"{model} is not published in q4_0; expected float32 or bfloat16: type `replit convert "
+        f"{model} model.gguf --quantization-encoding q4_0`, then --weight-path model.gguf"
+    )
+
+
+def test_a_file_by_address_and_revision(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    commit = hub.commit("some/tensors", "v1")
+    answers = client(
+        hub.url,
+        tmp_path,
+        {"model": "hf://some/tensors/model.safetensors"},
+        {"model": "nano", "weight_path": "hf://some/tensors/model.safetensors", "revision": "v1"},
+        {"model": "hf://some/tensors@v1/model.safetensors"},
+        {"model": "hf://some/tensors/model.safetensors", "revision": commit},
+    )
+    assert [answer[1] for answer in answers[:4]] == ["new", "old", "old", "old"]
+
+
+def test_repositories_of_each_kind(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    tensors, old, shards, split, q8, _ = client(
+        hub.url,
+        tmp_path,
+        {"model": "some/tensors"},
+        {"model": "some/tensors", "revision": "v1"},
+        {"model": "some/shards"},
+        {"model": "some/split"},
+        {"model": "some/ggufs", "encoding": "q8_0"},
+    )
+    assert tensors[1] == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert Path(old[0], "model.safetensors").read_text() == "old"
+    assert shards[1] == [
+        "config.json",
+        "model-1.safetensors",
+        "model-2.safetensors",
+        "model.safetensors.index.json",
+    ]
+    assert split[1] == "GGUF 1"
+    assert Path(split[0]).with_name("model-00002-of-00002.gguf").read_text() == "GGUF 2"
+    assert q8[1] == "GGUF q8"
+
+
+def test_what_was_downloaded_is_found_without_the_hub(tmp_path: Path) -> None:
+    calls = [
+        {"model": "some/tensors"},
+        {"model": "replit/replit-code-v1_5-3b"},
+        {"model": "some/ggufs", "encoding": "q8_0"},
+        {"model": "some/shards"},
+    ]
+    with fake_hub.serve(REPOSITORIES) as hub:
+        online = client(hub.url, tmp_path, *calls)[:-1]
+    offline = client(hub.url, tmp_path, *calls, HF_HUB_OFFLINE="1")[:-1]
+    gone = client(hub.url, tmp_path, *calls)[:-1]
+    assert online == offline == gone
+    assert all(isinstance(answer, list) for answer in online)
+
+
+def test_offline_and_not_in_the_cache(tmp_path: Path) -> None:
+    calls = [{"model": "replit/replit-code-v1_5-3b"}, {"model": "some/tensors"}]
+    offline = client("http://127.0.0.1:9", tmp_path, *calls, HF_HUB_OFFLINE="1")[:-1]
+    assert offline[0] == (
+        "the hub repository modularai/replit-code-1.5 is not in the cache and HF_HUB_OFFLINE is "
+        "set; expected its files there: unset HF_HUB_OFFLINE, or give a local file with "
+        "--weight-path"
+    )
+    assert offline[1].startswith("the hub repository some/tensors is not in the cache and HF_HUB")
+    unreachable = client("http://127.0.0.1:9", tmp_path, *calls)[:-1]
+    for answer, name in zip(
+        unreachable, ("modularai/replit-code-1.5", "some/tensors"), strict=True
+    ):
+        assert answer.startswith(f"cannot download the hub repository {name} (")
+        assert "refused" in answer
+        assert answer.endswith("check the connection, or give a local file with --weight-path")
+
+
+def test_an_interrupted_download_resumes(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    hub.cut_after, hub.cuts = len(BIG) - 1000, 1
+    answer, _ = client(hub.url, tmp_path, {"model": "some/big"})
+    assert Path(answer[0]).read_bytes() == BIG
+    ranges = [wanted for method, path, wanted in hub.requests if method == "GET" and wanted]
+    assert len(ranges) == 1
+    assert int(ranges[0].removeprefix("bytes=").removesuffix("-")) > 0
+
+
+def test_a_terminal_shows_a_progress_bar(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    terminal, end = os.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    try:
+        client(hub.url, tmp_path, {"model": "some/big"}, stderr=end)
+        os.set_blocking(terminal, False)
+        shown = ""
+        with suppress(BlockingIOError):
+            while piece := os.read(terminal, 1 << 16):
+                shown += piece.decode()
+    finally:
+        os.close(end)
+        os.close(terminal)
+    assert "model.gguf" in shown
+    assert "12.6M/12.6M" in shown
+
+
+def test_what_the_hub_does_not_have(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    answers = client(
+        hub.url,
+        tmp_path,
+        {"model": "some/nothing"},
+        {"model": "some/tensors", "revision": "v9"},
+        {"model": "hf://some/tensors/other.gguf"},
+        {"model": "gated/model"},
+        {"model": "some/pickle"},
+        {"model": "some/ggufs"},
+        {"model": "some/ggufs", "encoding": "float32"},
+    )[:-1]
+    assert answers == [
+        "the hub repository some/nothing does not exist or is private; expected a public one: "
+        "check its name, or set HF_TOKEN",
+        "the hub repository some/tensors has no revision 'v9'; expected a branch, tag or commit: "
+        "check it",
+        "the hub repository some/tensors has no file 'other.gguf'; expected one that it holds: "
+        "check the name",
+        "the hub repository gated/model is gated; expected access to it: accept its terms, "
+        "set HF_TOKEN",
+        "the hub repository some/pickle holds config.json, pytorch_model.bin; expected "
+        "model.safetensors or a .gguf file: type `replit convert some/pickle model.gguf`, then "
+        "--weight-path model.gguf",
+        "the hub repository some/ggufs holds m-q4_0.gguf, m-q8_0.gguf; expected one of them to be "
+        "chosen: type --weight-path hf://some/ggufs/m-q4_0.gguf",
+        "the hub repository some/ggufs holds m-q4_0.gguf, m-q8_0.gguf; expected one in float32: "
+        "type --weight-path hf://some/ggufs/m-q4_0.gguf",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"model": "missing.gguf"},
+            "--model 'missing.gguf' does not exist here; expected a file, ",
+        ),
+        ({"model": "nonsense"}, "--model 'nonsense' does not exist here; expected a file, "),
+        ({"model": "./a/b"}, "--model './a/b' does not exist here; expected a file, "),
+        (
+            {"model": "a/b", "weight_path": "x.gguf"},
+            "--weight-path 'x.gguf' does not exist here; expected a file, ",
+        ),
+        ({"model": "hf://a/b"}, "--model 'hf://a/b' names no file; expected hf://owner/repo"),
+        ({"model": "hf://a/b/"}, "--model 'hf://a/b/' names no file; expected hf://owner/repo"),
+    ],
+)
+def test_names_that_cannot_be_models(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        resolve(**{"encoding": None, **arguments})
+    assert str(raised.value).startswith(message)
+
+
+def test_local_paths_stay(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    file.touch()
+    assert resolve(str(file), encoding=None) == file
+    assert resolve(str(tmp_path), encoding="q4_0") == tmp_path
+    assert resolve("some/tensors", encoding=None, weight_path=str(file)) == file
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        ("replit-code-v1_5-3b-bf16.gguf", "bfloat16"),
+        ("replit-code-v1_5-3b-f32.gguf", "float32"),
+        ("Replit-Code-3.3B-v1.5-Q4_K_M.gguf", "q4_k"),
+        ("model.Q4_0.gguf", "q4_0"),
+        ("model-f16.gguf", "float16"),
+        ("model-f16x.gguf", None),
+        ("model.gguf", None),
+    ],
+)
+def test_encoding_in_file_names(name: str, encoding: str | None) -> None:
+    assert encoding_in_name(name) == encoding
