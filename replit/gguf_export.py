@@ -1,0 +1,157 @@
+"""Converts an opened model to a GGUF file: its keys for llama.cpp, its tokenizer, its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isclose, prod, sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from replit.config import ReplitConfig, from_checkpoint
+from replit.weight_names import EMBEDDING, OUTPUT, map_weights
+from weights.checkpoint import Checkpoint
+from weights.convert import choose_encodings, ggml_name, write_gguf
+from weights.errors import UserError
+from weights.gguf_tokenizer import add_keys, tokenizer_keys
+from weights.model_name import ModelName, file_name, parse_name
+from weights.tensor import Encoding, Tensor, stored_bytes
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+#: llama.cpp's names of whole-file types, where they differ from MOSTLY_ and the tensor type.
+_FILE_TYPES = {Encoding.FLOAT32: "ALL_F32", Encoding.Q4_K: "MOSTLY_Q4_K_S"}
+
+#: General keys that describe the source file and not the model.
+_NOT_KEPT = ("architecture", "file_type", "quantization_version", "alignment", "size_label")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a file in `encoding` will hold; `tensors` by canonical name, in the file's order."""
+
+    config: ReplitConfig
+    name: ModelName
+    general: dict[str, Any]
+    tokenizer: dict[str, Any]
+    tensors: dict[str, Tensor]
+    encoding: Encoding
+    encodings: dict[str, Encoding]
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(prod(tensor.shape) for tensor in self.tensors.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensor data in the new file."""
+        return sum(stored_bytes(t.shape, self.encodings[n]) for n, t in self.tensors.items())
+
+    @property
+    def file_name(self) -> str:
+        """The name that GGUF's convention gives the file."""
+        return file_name(self.name, self.parameters, self.encoding)
+
+
+def plan(checkpoint: Checkpoint, name: str, encoding: Encoding) -> Conversion:
+    """Check everything that can be checked before tensor data is read.
+
+    `name` is what the source is called, for a source that does not say so itself. Raises
+    UserError for a model that is incomplete, of another architecture, or cannot be so encoded.
+    """
+    config = from_checkpoint(checkpoint)
+    tensors = map_weights(checkpoint, config)
+    logits = EMBEDDING if config.tied_embeddings else OUTPUT
+    general = _general(checkpoint)
+    return Conversion(
+        config,
+        parse_name(str(general.get("general.name", name))),
+        {"general.name": name} | general,
+        tokenizer_keys(checkpoint, config.vocab_size),
+        tensors,
+        encoding,
+        choose_encodings(tensors, encoding, logits),
+    )
+
+
+def _general(checkpoint: Checkpoint) -> dict[str, Any]:
+    if checkpoint.format != "gguf":
+        return {}
+    dropped = {f"general.{key}" for key in _NOT_KEPT}
+    items = checkpoint.metadata.items()
+    return {k: v for k, v in items if k.startswith("general.") and k not in dropped}
+
+
+def write(
+    conversion: Conversion,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda name: None,
+) -> None:
+    """Write the file; see `weights.convert.write_gguf`."""
+
+    def describe(writer: GGUFWriter) -> None:
+        _add_general(writer, conversion)
+        _add_config(writer, conversion.config)
+        add_keys(writer, conversion.tokenizer)
+
+    write_gguf(
+        path,
+        "mpt",
+        describe,
+        conversion.tensors,
+        conversion.encodings,
+        overwrite=overwrite,
+        report=report,
+    )
+
+
+def _add_general(writer: GGUFWriter, conversion: Conversion) -> None:
+    from gguf import GGML_QUANT_VERSION, LlamaFileType, size_label
+
+    name, encoding = conversion.name, conversion.encoding
+    named = {
+        "general.basename": name.base,
+        "general.finetune": name.finetune,
+        "general.version": name.version,
+        "general.size_label": size_label(conversion.parameters, 0, 0, 0),
+    }
+    add_keys(writer, {k: v for k, v in named.items() if v} | conversion.general)
+    kind = _FILE_TYPES.get(encoding, f"MOSTLY_{ggml_name(encoding)}")
+    writer.add_file_type(LlamaFileType[kind])
+    if encoding.is_quantized:
+        writer.add_quantization_version(GGML_QUANT_VERSION)
+
+
+def _add_config(writer: GGUFWriter, config: ReplitConfig) -> None:
+    """llama.cpp's keys of the architecture "mpt"; the inverse of replit.config's reader."""
+    writer.add_context_length(config.max_seq_len)
+    writer.add_embedding_length(config.d_model)
+    writer.add_block_count(config.n_layers)
+    writer.add_feed_forward_length(config.ffn_size)
+    writer.add_head_count(config.n_heads)
+    writer.add_head_count_kv(config.n_kv_heads)
+    writer.add_layer_norm_eps(config.layer_norm_eps)
+    writer.add_max_alibi_bias(config.alibi_bias_max)
+    if config.clip_qkv is not None:
+        writer.add_clamp_kqv(config.clip_qkv)
+    # llama.cpp has no such keys for this architecture: it would load the file and be wrong.
+    if config.logit_scale is not None:
+        writer.add_logit_scale(config.logit_scale)
+    if not isclose(config.softmax_scale, 1 / sqrt(config.head_dim), rel_tol=1e-6):
+        writer.add_attention_scale(config.softmax_scale)
+
+
+def destination(conversion: Conversion, path: Path) -> Path:
+    """The file to write: `path`, or the conventional name in it where it is a directory."""
+    if path.is_dir():
+        return path / conversion.file_name
+    if not path.suffix:
+        raise UserError(
+            f"there is no directory {path}; expected one, or a file name: create it, or type "
+            f"{path}.gguf"
+        )
+    return path

@@ -1,0 +1,208 @@
+"""Writes tensors to a GGUF file in a chosen encoding, one after the other.
+
+Names and metadata come from the caller, who knows the architecture. The file grows under a
+temporary name and takes its own when it is whole; whatever goes wrong, nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from weights.errors import UserError
+from weights.quantization import dequantize, quantize
+from weights.quantization.decode import Bytes
+from weights.tensor import Encoding, Tensor, stored_bytes
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+#: What a model can be converted to.
+TARGETS = (
+    Encoding.FLOAT32,
+    Encoding.BFLOAT16,
+    Encoding.Q8_0,
+    Encoding.Q4_0,
+    Encoding.Q4_K,
+    Encoding.Q6_K,
+)
+
+#: gguf-py's names of the tensor types, where they differ from ours.
+_GGML_NAMES = {"FLOAT32": "F32", "FLOAT16": "F16", "BFLOAT16": "BF16"}
+
+#: Values expanded to float32 at once: 64 MiB.
+_CHUNK = 16 * 1024 * 1024
+
+_MADV_PAGEOUT = 21  # Linux 5.4 and later; older ones refuse it and nothing happens
+
+
+def ggml_name(encoding: Encoding) -> str:
+    """The name that gguf-py and file names use: F32, BF16, Q4_K and so on."""
+    return _GGML_NAMES.get(encoding.name, encoding.name)
+
+
+def choose_encodings(
+    tensors: Mapping[str, Tensor], encoding: Encoding, logits: str
+) -> dict[str, Encoding]:
+    """The encoding of each tensor in a file of `encoding`.
+
+    Vectors (norms) stay float32: they are tiny and scale everything. `logits` names the matrix
+    that makes the logits, often the embedding table too; it is kept at 8 bits or more, since its
+    errors reach the output unmixed. Raises UserError for rows that the blocks do not divide.
+    """
+    chosen: dict[str, Encoding] = {}
+    for name, tensor in tensors.items():
+        stored = encoding
+        if len(tensor.shape) == 1:
+            stored = Encoding.FLOAT32
+        elif name == logits and encoding.is_quantized:
+            stored = Encoding.Q8_0
+        columns = tensor.shape[-1]
+        if columns % stored.block_size:
+            fitting = (e for e in TARGETS if columns % e.block_size == 0)
+            raise UserError(
+                f"tensor {name!r} has rows of {columns} values; {stored} needs a multiple of "
+                f"{stored.block_size}: choose {', '.join(fitting)}"
+            )
+        chosen[name] = stored
+    return chosen
+
+
+def write_gguf(
+    path: Path,
+    architecture: str,
+    describe: Callable[[GGUFWriter], None],
+    tensors: Mapping[str, Tensor],
+    encodings: Mapping[str, Encoding],
+    *,
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda name: None,
+) -> None:
+    """Write `tensors` to `path`, each in its encoding; `describe` adds the key-values.
+
+    `report` is called with the name of each tensor that was written. Raises UserError if the
+    file exists (unless `overwrite`), for values that cannot be stored and when the disk is full.
+    """
+    total = sum(stored_bytes(t.shape, encodings[name]) for name, t in tensors.items())
+    _check_destination(path, total, overwrite)
+    try:
+        handle, temporary = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
+    except OSError as error:
+        raise _unwritable(path, error, total) from None
+    os.close(handle)
+    try:
+        _write(Path(temporary), architecture, describe, tensors, encodings, report)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error, total) from None
+    finally:
+        # Also on an interrupt; after the rename there is nothing under this name.
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _check_destination(path: Path, total: int, overwrite: bool) -> None:
+    if path.suffix != ".gguf":
+        raise UserError(f"{path} does not end in .gguf; expected the name of a GGUF file")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no directory {path.parent}; create it or give another place")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; give another name, or --force to replace it")
+    free = shutil.disk_usage(path.parent).free
+    if free < total:
+        raise UserError(
+            f"{path} needs {total:,} bytes and {free:,} are free; make room or give another place"
+        )
+
+
+def _unwritable(path: Path, error: OSError, total: int) -> UserError:
+    # numpy reports a full disk without an error number, so the free space decides.
+    free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
+    reason = error.strerror or str(error)
+    return UserError(
+        f"cannot write {path} ({reason}): it needs {total:,} bytes, {free:,} are free; nothing was "
+        "left behind: make room or give another place"
+    )
+
+
+def _umask() -> int:
+    """The process's mask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _write(
+    path: Path,
+    architecture: str,
+    describe: Callable[[GGUFWriter], None],
+    tensors: Mapping[str, Tensor],
+    encodings: Mapping[str, Encoding],
+    report: Callable[[str], None],
+) -> None:
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    writer = GGUFWriter(path, architecture)
+    describe(writer)
+    for name, tensor in tensors.items():
+        encoding = encodings[name]
+        kind = GGMLQuantizationType[ggml_name(encoding)]
+        size = stored_bytes(tensor.shape, encoding)
+        writer.add_tensor_info(name, tensor.shape, np.dtype(np.float32), size, raw_dtype=kind)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for name, tensor in tensors.items():
+            writer.write_tensor_data(encode_tensor(tensor, encodings[name]))
+            report(name)
+    finally:
+        writer.close()
+
+
+def encode_tensor(tensor: Tensor, encoding: Encoding) -> Bytes:
+    """The bytes of `tensor` in `encoding`, 1-D; unchanged if it is stored so already.
+
+    Raises UserError, with the tensor's name, for NaN, infinity and values beyond the encoding.
+    """
+    columns = tensor.shape[-1]
+    rows = prod(tensor.shape[:-1])
+    out = np.empty((rows, encoding.row_bytes(columns)), np.uint8)
+    stored = tensor.data.reshape(rows, tensor.row_bytes)
+    step = max(1, _CHUNK // columns)
+    for start in range(0, rows, step):
+        part = stored[start : start + step]
+        values = dequantize(part.reshape(-1), tensor.encoding, (len(part), columns))
+        try:
+            # Encoding what is stored in blocks already would only lose by it; this is the check.
+            same = tensor.encoding is encoding
+            encoded = quantize(values, Encoding.FLOAT32 if same else encoding)
+        except UserError as error:
+            raise UserError(f"tensor {tensor.name!r} {error}") from None
+        out[start : start + step] = part if same else encoded
+        _release(part)
+    return out.reshape(-1)
+
+
+def _release(data: Bytes) -> None:
+    """Let the system take back the pages of a mapped file, or they add up to the whole source.
+
+    It changes where the bytes are, never what they are, whatever memory `data` is in.
+    """
+    if sys.platform != "linux":
+        return
+    start = -(-data.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+    stop = (data.ctypes.data + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if stop > start:
+        advise = ctypes.CDLL(None).madvise
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _MADV_PAGEOUT)
