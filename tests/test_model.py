@@ -1,0 +1,120 @@
+"""The compiled graph against independent decoders: NumPy's here, transformers' by recorded logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reference
+from models import RandomModel, random_ids, random_model
+from replit.model import ReplitModel
+from weights.tensor import Encoding
+
+GOLDEN = Path(__file__).parent / "golden"
+# Logits of random models have a spread of about 1.
+FLOAT32_BOUND = 1e-4
+BFLOAT16_BOUND = 3e-2
+DECODE_BOUND = 1e-5
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 127, 128, 129, 300, 700])
+def test_grouped_query_logits_equal_the_numpy_decoder(
+    grouped: RandomModel, grouped_model: ReplitModel, length: int
+) -> None:
+    ids = random_ids(grouped, length)
+    expected = reference.logits(grouped.config, grouped.weights, ids)
+    np.testing.assert_allclose(grouped_model.score(ids), expected, atol=FLOAT32_BOUND, rtol=0)
+
+
+def test_decode_with_the_cache_equals_prefill_of_the_longer_prompt(
+    grouped: RandomModel, grouped_model: ReplitModel
+) -> None:
+    ids = random_ids(grouped, 300)
+    whole = grouped_model.score(ids)
+    steps = [grouped_model.prefill(0, ids[:100])]
+    steps += [grouped_model.decode([0], [token])[0] for token in ids[100:]]
+    np.testing.assert_allclose(np.stack(steps), whole[99:], atol=DECODE_BOUND, rtol=0)
+
+
+def test_prompts_longer_than_one_call_continue_in_the_cache(
+    grouped: RandomModel, grouped_model: ReplitModel
+) -> None:
+    ids = random_ids(grouped, 1000)
+    last = grouped_model.prefill(2, ids)
+    expected = reference.logits(grouped.config, grouped.weights, ids)[-1]
+    np.testing.assert_allclose(last, expected, atol=FLOAT32_BOUND, rtol=0)
+
+
+def test_decode_does_not_depend_on_the_batch_bit_for_bit(
+    grouped: RandomModel, grouped_model: ReplitModel
+) -> None:
+    prompts = [random_ids(grouped, n, seed=1) for n in (3, 600, 130, 64)]
+    alone = []
+    for prompt in prompts:
+        grouped_model.prefill(1, prompt)
+        alone.append(np.stack([grouped_model.decode([1], [t])[0] for t in (5, 9, 2)]))
+    for slot, prompt in enumerate(prompts):
+        grouped_model.prefill(slot, prompt)
+    together = np.stack([grouped_model.decode(range(4), [t] * 4) for t in (5, 9, 2)], axis=1)
+    np.testing.assert_array_equal(together, np.stack(alone))
+
+
+def test_slots_keep_their_sequences_apart(
+    grouped: RandomModel, grouped_model: ReplitModel
+) -> None:
+    first, second = random_ids(grouped, 200, seed=2), random_ids(grouped, 150, seed=3)
+    grouped_model.prefill(3, first)
+    grouped_model.prefill(0, second)
+    step = grouped_model.decode([3, 0], [1, 2])
+    for row, ids in zip(step, (first + [1], second + [2]), strict=True):
+        expected = reference.logits(grouped.config, grouped.weights, ids)[-1]
+        np.testing.assert_allclose(row, expected, atol=FLOAT32_BOUND, rtol=0)
+
+
+@pytest.mark.parametrize("n_heads", [4, 6, 24])
+def test_logits_and_greedy_tokens_equal_those_recorded_from_transformers(n_heads: int) -> None:
+    """tests/record_golden.py made the recordings with transformers' MptForCausalLM, float32 on the CPU."""
+    recorded = np.load(GOLDEN / f"mpt-{n_heads}-heads.npz")
+    random = random_model(n_heads)
+    model = random.compiled()
+    for length in recorded["lengths"]:
+        ids = random_ids(random, int(length))
+        positions = recorded[f"positions-{length}"]
+        np.testing.assert_allclose(
+            model.score(ids)[positions], recorded[f"logits-{length}"], atol=FLOAT32_BOUND, rtol=0
+        )
+    assert greedy(model, random_ids(random, 20), 200) == recorded["greedy"].tolist()
+
+
+def test_bfloat16_weights_stay_within_their_bound() -> None:
+    random = random_model(4)
+    model = random.compiled(Encoding.BFLOAT16)
+    ids = random_ids(random, 300)
+    expected = reference.logits(random.config, random.rounded(), ids)
+    np.testing.assert_allclose(model.score(ids), expected, atol=BFLOAT16_BOUND, rtol=0)
+    # Decoding keeps activations in float32: only the weights are rounded.
+    model.prefill(0, ids[:1])
+    for token in ids[1:41]:
+        last = model.decode([0], [token])[0]
+    np.testing.assert_allclose(last, expected[40], atol=FLOAT32_BOUND, rtol=0)
+
+
+def test_clipping_and_logit_scale_are_computed() -> None:
+    from dataclasses import replace
+
+    random = random_model(4, head_dim=32, vocab=53)
+    changed = RandomModel(replace(random.config, clip_qkv=0.5, logit_scale=0.25), random.weights)
+    ids = random_ids(random, 40)
+    expected = reference.logits(changed.config, changed.weights, ids)
+    plain = reference.logits(random.config, random.weights, ids)
+    assert np.abs(expected - plain * 0.25).max() > 0.01  # the clipping matters here
+    np.testing.assert_allclose(changed.compiled().score(ids), expected, atol=FLOAT32_BOUND, rtol=0)
+
+
+def greedy(model: ReplitModel, ids: list[int], count: int) -> list[int]:
+    """The most probable continuation."""
+    tokens = [int(model.prefill(0, ids).argmax())]
+    while len(tokens) < count:
+        tokens.append(int(model.decode([0], tokens[-1:])[0].argmax()))
+    return tokens
