@@ -11,7 +11,10 @@ import click
 from pipelines import errors
 
 # Subcommand to "module:attribute".
-SUBCOMMANDS: dict[str, str] = {}
+SUBCOMMANDS: dict[str, str] = {
+    "convert": "pipelines.convert_command:convert",
+    "inspect": "pipelines.inspect_command:inspect",
+}
 
 
 class LazyGroup(click.Group):

@@ -61,9 +61,12 @@ def convert(source: str, destination: Path, encoding: str, force: bool) -> None:
 
 def open_source(source: str) -> tuple[Checkpoint, str]:
     """The model that SRC names, downloaded if need be, and what it is called."""
+    from pipelines.registry import EMBEDDED, locate
     from weights.checkpoint import open_checkpoint
     from weights.pytorch_file import find_pytorch, open_pytorch
 
+    if source in EMBEDDED:
+        return open_checkpoint(locate(source, None, None)), source
     path = Path(source) if Path(source).exists() else _download(source)
     pytorch = find_pytorch(path)
     checkpoint = open_pytorch(pytorch) if pytorch else open_checkpoint(path)
@@ -109,6 +112,9 @@ def _stoppable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except (KeyboardInterrupt, SystemExit):
+        click.echo("interrupted: nothing was written", err=True)
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -1,0 +1,190 @@
+"""What a model or a serialized model holds and would take to run, as plain values for JSON.
+
+Nothing of the weights is read. What is wrong with a model ends up in "problems", one line each,
+beside everything that could be found out all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from weights.errors import UserError
+from weights.tensor import Encoding, Tensor
+
+if TYPE_CHECKING:
+    from replit.config import ReplitConfig
+    from replit.weight_memory import WeightTypes
+    from weights.checkpoint import Checkpoint
+    from weights.tokenizer import Tokenizer
+
+Result = TypeVar("Result")
+
+#: Memory of a running model outside weights and cache: the engine and its code 250 MB, the rest
+#: activations of 512 prompt tokens (measured, docs/models.md).
+ENGINE_BYTES = 300 << 20
+
+
+def inspect_model(
+    checkpoint: Checkpoint, encoding: Encoding | None, max_length: int, batch: int
+) -> dict[str, Any]:
+    """Describe a model; `encoding`, `max_length` and `batch` are those of a run on the CPU."""
+    from replit.config import from_checkpoint
+    from replit.weight_names import map_weights
+    from weights.tokenizer import load_tokenizer
+
+    problems: list[str] = []
+    config = _attempt(lambda: from_checkpoint(checkpoint), problems)
+    tensors = config and _attempt(lambda: map_weights(checkpoint, config), problems)
+    tokenizer = _attempt(lambda: load_tokenizer(checkpoint), problems)
+    run = None
+    if config and tensors:
+        run = _attempt(lambda: _run(config, tensors, encoding, max_length, batch), problems)
+    return {
+        "file": {
+            "path": str(checkpoint.path),
+            "format": checkpoint.format,
+            "bytes": checkpoint.path.stat().st_size,
+        },
+        "general": {
+            key: value
+            for key, value in checkpoint.metadata.items()
+            if key.startswith("general.") and not isinstance(value, list)
+        },
+        "parameters": sum(prod(tensor.shape) for tensor in checkpoint.tensors.values()),
+        "config": config and asdict(config),
+        "tokenizer": tokenizer and _tokenizer(tokenizer, checkpoint),
+        "encodings": _encodings(checkpoint.tensors),
+        "tensors": [_tensor(tensor) for tensor in checkpoint.tensors.values()],
+        "run": run,
+        "problems": problems,
+    }
+
+
+def _attempt(action: Callable[[], Result], problems: list[str]) -> Result | None:
+    try:
+        return action()
+    except UserError as error:
+        problems.append(str(error))
+        return None
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "encoding": str(tensor.encoding),
+        "bytes": tensor.nbytes,
+    }
+
+
+def _encodings(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, int]]:
+    """Number of tensors and bytes by encoding."""
+    sums: dict[str, dict[str, int]] = {}
+    for tensor in tensors.values():
+        entry = sums.setdefault(str(tensor.encoding), {"tensors": 0, "bytes": 0})
+        entry["tensors"] += 1
+        entry["bytes"] += tensor.nbytes
+    return sums
+
+
+def _tokenizer(tokenizer: Tokenizer, checkpoint: Checkpoint) -> dict[str, Any]:
+    metadata = checkpoint.metadata
+    return {
+        "kind": type(tokenizer).__name__,
+        "vocab_size": tokenizer.vocab_size,
+        "splits_like": metadata.get("tokenizer.ggml.pre"),
+        "special": asdict(tokenizer.special),
+        "control_tokens": len(tokenizer.control_token_ids),
+    }
+
+
+def _run(
+    config: ReplitConfig,
+    tensors: Mapping[str, Tensor],
+    encoding: Encoding | None,
+    max_length: int,
+    batch: int,
+) -> dict[str, Any]:
+    """What would compute with what, and the memory it needs."""
+    from replit.compiled_file import CompileKey, cache_path
+    from replit.kv_cache import PAGE_SIZE, PagedKVCache
+    from replit.weight_memory import total_bytes, weight_types
+
+    if max_length > config.max_seq_len:
+        raise UserError(
+            f"--max-length is {max_length}; expected at most {config.max_seq_len}, "
+            "this model's limit"
+        )
+    types = weight_types(tensors, encoding)
+    positions = batch * -(-max_length // PAGE_SIZE) * PAGE_SIZE
+    memory = {
+        "weights": total_bytes(types),
+        "cache": positions * PagedKVCache.bytes_per_token(config),
+        "engine": ENGINE_BYTES,
+    }
+    return {
+        "device": "cpu",
+        "max_length": max_length,
+        "batch": batch,
+        "encodings": _counts(types),
+        "memory": memory | {"total": sum(memory.values()), "available": _available()},
+        "compiled": cache_path(CompileKey.of(config, types)).exists(),
+    }
+
+
+def _counts(types: WeightTypes) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for encoding, _ in types.values():
+        counts[str(encoding)] = counts.get(str(encoding), 0) + 1
+    return counts
+
+
+def _available() -> int:
+    """Memory of this machine that a new process could have; all of it where that is unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(x.split()[1]) << 10 for x in lines if x.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+_OTHERS = {
+    "max_version": "another version of MAX",
+    "kernels": "other kernels",
+    "processor": "another processor",
+}
+
+
+def inspect_compiled(path: Path) -> dict[str, Any]:
+    """Describe a serialized model: what it was compiled from, and whether it can run here."""
+    import importlib.metadata
+
+    from replit.compiled_file import kernels_digest, processor, read_header
+
+    header = read_header(path)
+    key = header["key"]
+    here = {"max_version": importlib.metadata.version("max"), "kernels": kernels_digest()}
+    if key["device"] == "cpu":
+        here["processor"] = processor()
+    types = key["weights"].values()
+    encodings = {kind: sum(kind == k for k, _ in types) for kind in sorted({k for k, _ in types})}
+    return {
+        "file": {"path": str(path), "format": "compiled", "bytes": path.stat().st_size},
+        "config": key["config"],
+        "encodings": encodings,
+        "compiled_for": {name: key[name] for name in ("device", "max_version", "processor")},
+        "tensors": [
+            {"name": name, "shape": shape, "encoding": kind}
+            for name, (kind, shape) in key["weights"].items()
+        ],
+        "problems": [
+            f"compiled for {_OTHERS[name]}: make it again with --save-to-serialized-model-path"
+            for name, value in here.items()
+            if key[name] != value
+        ],
+    }
