@@ -67,6 +67,7 @@ def from_checkpoint(checkpoint: Checkpoint) -> ReplitConfig:
     else:
         config = _from_config_json(checkpoint)
     _check_heads(config, str(checkpoint.path))
+    _check_layers(config, checkpoint)
     return config
 
 
@@ -80,6 +81,15 @@ def _check_heads(config: ReplitConfig, source: str) -> None:
                 f"{source}: cannot divide {what.format(whole, part)}; expected a whole "
                 "number: the file's configuration is damaged, download it again"
             )
+
+
+def _check_layers(config: ReplitConfig, checkpoint: Checkpoint) -> None:
+    """Tables of weights are as long as this number says, so it must not be absurd."""
+    if config.n_layers > len(checkpoint.tensors):
+        raise UserError(
+            f"{checkpoint.path}: the configuration says {config.n_layers} layers, the file has "
+            f"{len(checkpoint.tensors)} tensors; expected several a layer: download it again"
+        )
 
 
 def _from_gguf(checkpoint: Checkpoint) -> ReplitConfig:
@@ -226,7 +236,7 @@ def _refuse_config_keys(keys: Keys, attention: Keys, ffn: Keys) -> None:
     keys.must_be("final_logit_softcapping")
     keys.must_be("block_overrides")
     keys.must_be("quantization_config")
-    attention.must_be("alibi", True)
+    _check_alibi(keys, attention)
     for key in ("prefix_lm", "qk_ln", "qk_gn", "rope", "nope"):
         attention.must_be(key, False)
     attention.must_be(
@@ -238,6 +248,14 @@ def _refuse_config_keys(keys: Keys, attention: Keys, ffn: Keys) -> None:
     attention.must_be("kv_dim")
     ffn.must_be("ffn_type", "mptmlp")
     ffn.must_be("ffn_act_fn", {"name": "gelu"}, {"name": "gelu", "approximate": "none"})
+
+
+def _check_alibi(keys: Keys, attention: Keys) -> None:
+    """Without the key llm-foundry uses position embeddings, transformers ALiBi all the same."""
+    attention.must_be("alibi", True)
+    by_transformers = "MptForCausalLM" in (keys.values.get("architectures") or [])
+    if attention.values.get("alibi") is None and not by_transformers:
+        raise attention.error("alibi", "true, the only position encoding implemented")
 
 
 def _kv_heads(attention: Keys, n_heads: int) -> int:

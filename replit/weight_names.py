@@ -63,6 +63,11 @@ def map_weights(checkpoint: Checkpoint, config: ReplitConfig) -> dict[str, Tenso
         canonical = names.get(name)
         if canonical in shapes:
             _check(checkpoint, tensor, shapes[canonical])
+            if canonical in found:
+                raise UserError(
+                    f"{checkpoint.path}: {found[canonical].name!r} and {name!r} are both "
+                    f"{canonical}; expected it once: save the model again"
+                )
             found[canonical] = tensor
         elif name not in dropped:
             raise _surplus(checkpoint, name)

@@ -67,7 +67,7 @@ def open_file(path: Path) -> Checkpoint:
 def _guess(start: bytes) -> str:
     if start[:2] == b"PK" or start[:1] == b"\x80":
         return "a PyTorch file"
-    if start.startswith(b"version https"[: len(start)]):
+    if start == b"version h":
         return "a Git LFS pointer, not the file itself"
     return f"of an unknown kind (it starts with {start!r})"
 
