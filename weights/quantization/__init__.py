@@ -137,6 +137,13 @@ def _in_chunks(work: Callable[[int, int], None], count: int) -> None:
         for start in starts:
             work(start, min(start + CHUNK, count))
         return
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(_cores()) as pool:
         for _ in pool.map(lambda start: work(start, min(start + CHUNK, count)), starts):
             pass
+
+
+def _cores() -> int:
+    """Cores that this process may use; all of them where the system cannot say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
