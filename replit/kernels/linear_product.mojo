@@ -2,28 +2,32 @@
 
 from std.memory import unsafe_stack_allocation, unsafe_memcpy, unsafe_memset_zero
 from std.memory.alloc import unsafe_alloc
+from std.atomic import Atomic
 from std.math import ceildiv, sqrt
 from max.algorithm import sync_parallelize
 from std.runtime import parallelism_level
 from .linear_formats import Bytes, Floats, Format, LANES
 from .linear_epilogue import Epilogue
-from .linear_tile import tile
+from .linear_tile import Ahead, Rows, tile
 
-comptime BLOCK_BYTES = 4096
-"""Bytes of one weight row that a tile reads before its sums are added to the output."""
-comptime TILE_ROWS = 3
-comptime TILE_COLUMNS = 8
-comptime CHUNK_ROWS = 126
+comptime BLOCK_STEPS = 48
+"""Steps of a row that a tile adds up before its sums go to the output; a tile's rows fill half a
+32 KiB first-level cache."""
+comptime TILE_ROWS = 4
+comptime TILE_COLUMNS = 6
+comptime CHUNK_ROWS = 128
 """Activation rows whose block stays in the second-level cache."""
 comptime SMALL_ROWS = 16
 """Up to here the weights are streamed once, row after row."""
 
 
 struct Shape[F: Format](TrivialRegisterPassable):
-    """Where the blocks of `rows` packed activation rows of `depth` elements lie."""
+    """Where the blocks of `rows` packed activation rows of `depth` elements lie.
 
-    comptime BLOCK_STEPS = BLOCK_BYTES // Self.F.WEIGHT_BYTES
-    comptime INPUT_BLOCK = Self.BLOCK_STEPS * Self.F.INPUT_BYTES
+    Block after block, then tile after tile; within a tile the rows are interleaved step by step.
+    """
+
+    comptime INPUT_BLOCK = BLOCK_STEPS * Self.F.INPUT_BYTES
     var rows: Int
     var depth: Int
     var blocks: Int
@@ -32,17 +36,22 @@ struct Shape[F: Format](TrivialRegisterPassable):
     def __init__(out self, rows: Int, depth: Int):
         self.rows = rows
         self.depth = depth
-        self.blocks = ceildiv(depth // Self.F.STEP, Self.BLOCK_STEPS)
+        self.blocks = ceildiv(depth // Self.F.STEP, BLOCK_STEPS)
         self.tail = depth % Self.F.STEP
 
     def steps(self, block: Int) -> Int:
-        return min(Self.BLOCK_STEPS, self.depth // Self.F.STEP - block * Self.BLOCK_STEPS)
+        return min(BLOCK_STEPS, self.depth // Self.F.STEP - block * BLOCK_STEPS)
 
-    def block(self, block: Int, row: Int) -> Int:
-        return (block * self.rows + row) * Self.INPUT_BLOCK
+    def tile_rows(self, row: Int) -> Int:
+        return min(TILE_ROWS, self.rows - row // TILE_ROWS * TILE_ROWS)
+
+    def place(self, block: Int, row: Int) -> Int:
+        """The first step of a row; the next is `tile_rows(row) * F.INPUT_BYTES` further."""
+        var first = row // TILE_ROWS * TILE_ROWS
+        return (block * self.rows + first) * self.INPUT_BLOCK + (row - first) * Self.F.INPUT_BYTES
 
     def size(self) -> Int:
-        return (self.blocks + 1) * self.rows * Self.INPUT_BLOCK
+        return (self.blocks + 1) * self.rows * self.INPUT_BLOCK
 
 
 @fieldwise_init
@@ -79,49 +88,149 @@ def normalize(x: Floats, count: Int, norm: Norm, output: Floats):
 
 @no_inline
 def pack_row[F: Format](x: Floats, shape: Shape[F], row: Int, packed: Bytes):
+    var advance = shape.tile_rows(row) * F.INPUT_BYTES
     for block in range(shape.blocks):
-        var source = x.unsafe_offset(block * shape.BLOCK_STEPS * F.STEP)
-        var dest = packed.unsafe_offset(shape.block(block, row))
+        var source = x.unsafe_offset(block * BLOCK_STEPS * F.STEP)
+        var dest = packed.unsafe_offset(shape.place(block, row))
         for s in range(shape.steps(block)):
-            F.pack_step(source.unsafe_offset(s * F.STEP), dest.unsafe_offset(s * F.INPUT_BYTES))
+            F.pack_step(source.unsafe_offset(s * F.STEP), dest.unsafe_offset(s * advance))
     if shape.tail > 0:
         var last = unsafe_stack_allocation[F.STEP, DType.float32, alignment=64]()
         for i in range(F.STEP):
             last.unsafe_store(i, x.unsafe_load(shape.depth - shape.tail + i) if i < shape.tail else 0)
-        F.pack_step(rebind[Floats](last), packed.unsafe_offset(shape.block(shape.blocks, row)))
+        F.pack_step(rebind[Floats](last), packed.unsafe_offset(shape.place(shape.blocks, row)))
 
 
 @no_inline
-def product[F: Format](
-    weights: Bytes, row_bytes: Int, inputs: Bytes, shape: Shape[F],
-    output: Floats, width: Int,
-    column0: Int, column1: Int, row0: Int, row1: Int, block0: Int, block1: Int,
+def tile_block[
+    F: Format, N: Int
+](
+    weights: Rows,
+    next: Ahead,
+    inputs: Bytes,
+    shape: Shape[F],
+    block: Int,
+    row0: Int,
+    row1: Int,
+    output: Floats,
+    width: Int,
 ):
+    """One block of `N` weight rows times the activation rows `row0..row1`, tile by tile.
+
+    The tiles share the rows to fetch ahead, so that the memory is busy all the time.
+    """
+    var share = ceildiv(N, ceildiv(row1 - row0, TILE_ROWS))
+    var fetched = 0
+    var t = row0
+    while t < row1:
+        var count = min(TILE_ROWS, row1 - t)
+        var ahead = Ahead(
+            next.start.unsafe_offset(fetched * next.stride), next.stride, min(share, next.count - fetched)
+        )
+        fetched += ahead.count
+        comptime for r in range(1, TILE_ROWS + 1):
+            if count == r:
+                tile[F, r, N](
+                    weights,
+                    inputs.unsafe_offset(shape.place(block, t)),
+                    shape.steps(block),
+                    ahead,
+                    block == 0,
+                    output.unsafe_offset(t * width),
+                    width,
+                )
+        t += count
+
+
+@no_inline
+def stream[
+    F: Format
+](
+    weights: Bytes,
+    row_bytes: Int,
+    inputs: Bytes,
+    shape: Shape[F],
+    output: Floats,
+    width: Int,
+    column0: Int,
+    column1: Int,
+):
+    """Few activation rows: each weight row is read once, from its start to its end."""
+    comptime BLOCK_BYTES = BLOCK_STEPS * F.WEIGHT_BYTES
     var n = column0
     while n < column1:
         var full = n + TILE_COLUMNS <= column1
-        for block in range(block0, block1):
+        for block in range(shape.blocks):
             var w = weights.unsafe_offset(n * row_bytes + block * BLOCK_BYTES)
-            var ahead = BLOCK_BYTES if block + 1 < block1 else TILE_COLUMNS * row_bytes - (block - block0) * BLOCK_BYTES
-            var t = row0
-            while t < row1:
-                var x = inputs.unsafe_offset(shape.block(block, t))
-                var y = output.unsafe_offset(t * width + n)
-                var rows = min(TILE_ROWS, row1 - t)
-                comptime for r in range(1, TILE_ROWS + 1):
-                    if rows == r:
-                        if full:
-                            tile[F, r, TILE_COLUMNS](w, row_bytes, ahead, x, shape.INPUT_BLOCK, shape.steps(block), block == 0, y, width)
-                        else:
-                            tile[F, r, 1](w, row_bytes, ahead, x, shape.INPUT_BLOCK, shape.steps(block), block == 0, y, width)
-                t += rows
+            var next = w.unsafe_offset(BLOCK_BYTES)
+            if block + 1 == shape.blocks:
+                next = weights.unsafe_offset((n + TILE_COLUMNS) * row_bytes)
+            var rows = Rows(w, row_bytes, F.WEIGHT_BYTES)
+            var y = output.unsafe_offset(n)
+            if full:
+                tile_block[F, TILE_COLUMNS](rows, Ahead(next, row_bytes, TILE_COLUMNS), inputs, shape, block, 0, shape.rows, y, width)
+            else:
+                tile_block[F, 1](rows, Ahead(next, row_bytes, 1), inputs, shape, block, 0, shape.rows, y, width)
         n += TILE_COLUMNS if full else 1
 
 
 @no_inline
-def tail_product[F: Format](
-    weights: Bytes, row_bytes: Int, inputs: Bytes, shape: Shape[F],
-    output: Floats, width: Int, column0: Int, column1: Int,
+def pack_weights[
+    F: Format, N: Int
+](weights: Bytes, row_bytes: Int, steps: Int, packed: Bytes):
+    """Interleaves `N` rows step by step: rows a multiple of 4 KiB apart would evict each other."""
+    for s in range(steps):
+        comptime for n in range(N):
+            var source = weights.unsafe_offset(n * row_bytes + s * F.WEIGHT_BYTES)
+            packed.unsafe_offset((s * N + n) * F.WEIGHT_BYTES).unsafe_store(0, source.unsafe_load[width=F.WEIGHT_BYTES]())
+
+
+@no_inline
+def block_product[
+    F: Format
+](
+    weights: Bytes,
+    row_bytes: Int,
+    inputs: Bytes,
+    shape: Shape[F],
+    output: Floats,
+    width: Int,
+    column0: Int,
+    column1: Int,
+    row0: Int,
+    row1: Int,
+    block: Int,
+):
+    """Many activation rows, whose block is in the second-level cache: weights packed tile by tile."""
+    var packed = rebind[Bytes](unsafe_stack_allocation[TILE_COLUMNS * BLOCK_STEPS * F.WEIGHT_BYTES, DType.uint8, alignment=64]())
+    var steps = shape.steps(block)
+    var n = column0
+    while n < column1:
+        var full = n + TILE_COLUMNS <= column1
+        var w = weights.unsafe_offset(n * row_bytes + block * BLOCK_STEPS * F.WEIGHT_BYTES)
+        var next = Ahead(w.unsafe_offset(TILE_COLUMNS * row_bytes), row_bytes, TILE_COLUMNS)
+        var y = output.unsafe_offset(n)
+        if full:
+            pack_weights[F, TILE_COLUMNS](w, row_bytes, steps, packed)
+            var rows = Rows(packed, F.WEIGHT_BYTES, TILE_COLUMNS * F.WEIGHT_BYTES)
+            tile_block[F, TILE_COLUMNS](rows, next, inputs, shape, block, row0, row1, y, width)
+        else:
+            tile_block[F, 1](Rows(w, row_bytes, F.WEIGHT_BYTES), Ahead(w, 0, 0), inputs, shape, block, row0, row1, y, width)
+        n += TILE_COLUMNS if full else 1
+
+
+@no_inline
+def tail_product[
+    F: Format
+](
+    weights: Bytes,
+    row_bytes: Int,
+    inputs: Bytes,
+    shape: Shape[F],
+    output: Floats,
+    width: Int,
+    column0: Int,
+    column1: Int,
 ):
     """Adds the last elements of rows that are no whole number of steps, padded with zeros."""
     var padded = unsafe_stack_allocation[F.WEIGHT_BYTES, DType.uint8, alignment=64]()
@@ -129,15 +238,55 @@ def tail_product[F: Format](
     for n in range(column0, column1):
         for i in range(F.WEIGHT_BYTES):
             padded.unsafe_store(i, weights.unsafe_load(n * row_bytes + offset + i) if offset + i < row_bytes else 0)
+        var rows = Rows(rebind[Bytes](padded), 0, 0)
         for t in range(shape.rows):
             tile[F, 1, 1](
-                rebind[Bytes](padded), 0, 0, inputs.unsafe_offset(shape.block(shape.blocks, t)), 0, 1,
-                shape.blocks == 0, output.unsafe_offset(t * width + n), width)
+                rows,
+                inputs.unsafe_offset(shape.place(shape.blocks, t)),
+                1,
+                Ahead(weights, 0, 0),
+                shape.blocks == 0,
+                output.unsafe_offset(t * width + n),
+                width,
+            )
 
 
 @no_inline
-def linear[F: Format, E: Epilogue](
-    x: Floats, weights: Bytes, row_bytes: Int, output: Floats, rows: Int, width: Int, depth: Int, norm: Norm, epilogue: E,
+def columns_product[
+    F: Format
+](
+    weights: Bytes,
+    row_bytes: Int,
+    inputs: Bytes,
+    shape: Shape[F],
+    output: Floats,
+    width: Int,
+    column0: Int,
+    column1: Int,
+):
+    if shape.rows <= SMALL_ROWS:
+        stream(weights, row_bytes, inputs, shape, output, width, column0, column1)
+    else:
+        for row in range(0, shape.rows, CHUNK_ROWS):
+            for block in range(shape.blocks):
+                block_product(weights, row_bytes, inputs, shape, output, width, column0, column1, row, min(shape.rows, row + CHUNK_ROWS), block)
+    if shape.tail > 0:
+        tail_product(weights, row_bytes, inputs, shape, output, width, column0, column1)
+
+
+@no_inline
+def linear[
+    F: Format, E: Epilogue
+](
+    x: Floats,
+    weights: Bytes,
+    row_bytes: Int,
+    output: Floats,
+    rows: Int,
+    width: Int,
+    depth: Int,
+    norm: Norm,
+    epilogue: E,
 ):
     """`output[rows, width] = epilogue(norm(x)[rows, depth] @ weights[width, depth]^T)`."""
     var shape = Shape[F](rows, depth)
@@ -151,24 +300,19 @@ def linear[F: Format, E: Epilogue](
             source = rebind[Floats](normed)
         pack_row(source, shape, t, inputs)
 
-    def chunk(column0: Int, column1: Int) {imm}:
-        if rows <= SMALL_ROWS:
-            product(weights, row_bytes, inputs, shape, output, width, column0, column1, 0, rows, 0, shape.blocks)
-        else:
-            for row in range(0, rows, CHUNK_ROWS):
-                for block in range(shape.blocks):
-                    product(weights, row_bytes, inputs, shape, output, width, column0, column1, row, min(rows, row + CHUNK_ROWS), block, block + 1)
-        if shape.tail > 0:
-            tail_product(weights, row_bytes, inputs, shape, output, width, column0, column1)
-        for t in range(rows):
-            epilogue.apply(output.unsafe_offset(t * width + column0), t, column0, column1 - column0)
-
     var workers = parallelism_level()
-    var share = ceildiv(ceildiv(width, workers), TILE_COLUMNS) * TILE_COLUMNS
+    var share = ceildiv(ceildiv(width, workers * 8), TILE_COLUMNS) * TILE_COLUMNS
+    var next = Atomic(Int64(0))
 
-    def worker(i: Int) {imm}:
-        var column0 = min(width, i * share)
-        chunk(column0, min(width, column0 + share))
+    def worker(i: Int) {mut next, imm}:
+        while True:
+            var column0 = Int(next.fetch_add(1)) * share
+            if column0 >= width:
+                break
+            var column1 = min(width, column0 + share)
+            columns_product(weights, row_bytes, inputs, shape, output, width, column0, column1)
+            for t in range(rows):
+                epilogue.apply(output.unsafe_offset(t * width + column0), t, column0, column1 - column0)
 
     sync_parallelize(worker, workers)
     packed.unsafe_free()

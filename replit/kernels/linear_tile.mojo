@@ -1,10 +1,11 @@
 """A tile of dot products kept in registers: `T` activation rows by `N` weight rows."""
 
-from std.sys import prefetch, PrefetchOptions
-from std.memory import bitcast
+from std.sys import PrefetchOptions, prefetch
+
 from .linear_formats import Bytes, Floats, Format, LANES, Vector
 
-comptime Flags = PrefetchOptions().for_read().high_locality().to_data_cache()
+comptime READ = PrefetchOptions().for_read().high_locality().to_data_cache()
+comptime LINE = 64
 
 
 @always_inline
@@ -24,27 +25,53 @@ def sum_lanes(v: Vector) -> Float32:
         return d[0] + d[1]
 
 
+@fieldwise_init
+struct Rows(TrivialRegisterPassable):
+    """Rows of bytes: `[n, step]` is at `start + n * stride + step * advance`."""
+
+    var start: Bytes
+    var stride: Int
+    var advance: Int
+
+
+@fieldwise_init
+struct Ahead(TrivialRegisterPassable):
+    """Rows to fetch into the cache while a tile is computed, a line a step."""
+
+    var start: Bytes
+    var stride: Int
+    var count: Int
+
+
 @no_inline
-def tile[F: Format, T: Int, N: Int](
-    weights: Bytes, weight_stride: Int, ahead: Int,
-    inputs: Bytes, input_stride: Int,
-    steps: Int, first: Bool, output: Floats, output_stride: Int,
-):
+def tile[
+    F: Format, T: Int, N: Int
+](weights: Rows, inputs: Bytes, steps: Int, ahead: Ahead, first: Bool, output: Floats, stride: Int):
+    """Adds the products of one block to `output[T, N]`, or sets it when the block is the first.
+
+    The inputs are interleaved: `T` rows of a step, then those of the next.
+    """
     var sums = Array[Vector, T * N](fill=Vector(0))
-    var w = weights
+    var w = weights.start
     var x = inputs
+    var next = ahead.start
     for _ in range(steps):
-        comptime for n in range(N):
-            prefetch[Flags](w.unsafe_offset(n * weight_stride + ahead))
-        var rows = Array[F.Weights, N](fill_with=lambda (n: Int) -> F.Weights: F.load_weights(w.unsafe_offset(n * weight_stride)))
+        for row in range(ahead.count):
+            prefetch[READ](next.unsafe_offset(row * ahead.stride))
+        next = next.unsafe_offset(F.WEIGHT_BYTES)
+        var rows = Array[F.Weights, N](
+            fill_with=lambda (n: Int) -> F.Weights: F.load_weights(
+                w.unsafe_offset(n * weights.stride)
+            )
+        )
         comptime for t in range(T):
-            var row = F.load_inputs(x.unsafe_offset(t * input_stride))
+            var row = F.load_inputs(x.unsafe_offset(t * F.INPUT_BYTES))
             comptime for n in range(N):
                 sums[t * N + n] = F.add_product(sums[t * N + n], rows[n], row)
-        w = w.unsafe_offset(F.WEIGHT_BYTES)
-        x = x.unsafe_offset(F.INPUT_BYTES)
+        w = w.unsafe_offset(weights.advance)
+        x = x.unsafe_offset(T * F.INPUT_BYTES)
     comptime for t in range(T):
         comptime for n in range(N):
-            var place = output.unsafe_offset(t * output_stride + n)
+            var place = output.unsafe_offset(t * stride + n)
             var before = Float32(0) if first else place.unsafe_load()
             place.unsafe_store(before + sum_lanes(sums[t * N + n]))
