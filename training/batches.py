@@ -1,0 +1,69 @@
+"""Training rows from the prepared token arrays: which row a step sees is a function of the seed and the step alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MIX = {"files": 0.3, "fim": 0.5, "snippets": 0.2}  # share of the rows of a batch
+
+
+def aligned_rows(starts: np.ndarray, total: int, length: int) -> np.ndarray:
+    """Row starts that are document starts: each row begins at the first document after the row before it."""
+    rows, position = [], 0
+    while position + length + 1 <= total:
+        rows.append(position)
+        following = np.searchsorted(starts, position + length)
+        if following == len(starts):
+            break
+        position = int(starts[following])
+    return np.array(rows)
+
+
+class Batches:
+    """Rows of `seq_len` + 1 ids; `files` are cut anywhere, the other sources only begin at a document."""
+
+    def __init__(self, data: Path, batch_rows: int, seq_len: int, seed: int) -> None:
+        self.seq_len, self.seed = seq_len, seed
+        self.counts = {name: round(batch_rows * share) for name, share in MIX.items()}
+        self.counts["fim"] += batch_rows - sum(self.counts.values())
+        self._ids: dict[str, np.ndarray] = {}
+        self._rows: dict[str, np.ndarray] = {}
+        self._order: dict[tuple[str, int], np.ndarray] = {}
+        for name in MIX:
+            with np.load(data / f"{name}.npz") as file:
+                ids, starts = file["ids"], file["starts"]
+            self._ids[name] = ids
+            cut_anywhere = np.arange(0, len(ids) - seq_len - 1, seq_len)
+            self._rows[name] = cut_anywhere if name == "files" else aligned_rows(starts, len(ids), seq_len)
+
+    def _start(self, name: str, index: int) -> int:
+        rows = self._rows[name]
+        epoch, at = divmod(index, len(rows))
+        if (name, epoch) not in self._order:
+            rng = np.random.default_rng([self.seed, epoch, len(name)])
+            self._order = {k: v for k, v in self._order.items() if k[0] != name or k[1] >= epoch - 1}
+            self._order[name, epoch] = rng.permutation(len(rows))
+        return int(rows[self._order[name, epoch][at]])
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Ids and targets [rows, seq_len] of a step, int64."""
+        rows = []
+        for name, count in self.counts.items():
+            for i in range(count):
+                start = self._start(name, step * count + i)
+                rows.append(self._ids[name][start : start + self.seq_len + 1])
+        both = torch.from_numpy(np.stack(rows).astype(np.int64))
+        return both[:, :-1], both[:, 1:]
+
+
+def heldout_rows(data: Path, rows: int, seq_len: int) -> tuple[Tensor, Tensor]:
+    """Evenly spaced rows of the held-out packages."""
+    with np.load(data / "heldout.npz") as file:
+        ids = file["ids"].astype(np.int64)
+    starts = np.linspace(0, len(ids) - seq_len - 2, rows).astype(int)
+    both = torch.from_numpy(np.stack([ids[s : s + seq_len + 1] for s in starts]))
+    return both[:, :-1], both[:, 1:]

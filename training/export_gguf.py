@@ -1,0 +1,113 @@
+"""Writes a trained nano and its tokenizer as one GGUF file of llama.cpp's `mpt` architecture.
+
+    python -m training.export_gguf --checkpoint FILE --tokenizer tokenizer.json --output nano.gguf
+"""  # noqa: D208
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import torch
+
+from training.fim import END, MIDDLE, PAD, PREFIX, SPECIAL_TOKENS, SUFFIX
+from training.model import ModelConfig, Nano
+
+_BLOCK_NAMES = {
+    "norm_1": "attn_norm",
+    "attn.wqkv": "attn_qkv",
+    "attn.out_proj": "attn_output",
+    "norm_2": "ffn_norm",
+    "up_proj": "ffn_up",
+    "down_proj": "ffn_down",
+}
+
+
+def gguf_name(name: str) -> str:
+    """GGUF name of one of the training model's parameters."""
+    if not name.startswith("blocks."):
+        return {"wte.weight": "token_embd.weight", "norm_f.weight": "output_norm.weight"}[name]
+    _, layer, rest = name.split(".", 2)
+    return f"blk.{layer}.{_BLOCK_NAMES[rest.removesuffix('.weight')]}.weight"
+
+
+def _add_config(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
+    writer.add_name("nano")
+    writer.add_license("Apache-2.0")
+    writer.add_context_length(c.max_seq_len)
+    writer.add_embedding_length(c.d_model)
+    writer.add_block_count(c.n_layers)
+    writer.add_feed_forward_length(4 * c.d_model)
+    writer.add_head_count(c.n_heads)
+    writer.add_head_count_kv(c.n_kv_heads)
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_max_alibi_bias(c.alibi_bias_max)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: dict[str, Any]) -> None:
+    vocab: dict[str, int] = tokenizer["model"]["vocab"]
+    control = set(SPECIAL_TOKENS)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("refact")
+    tokens = sorted(vocab, key=vocab.__getitem__)
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL if t in control else gguf.TokenType.NORMAL for t in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(vocab[END])
+    writer.add_eos_token_id(vocab[END])
+    writer.add_pad_token_id(vocab[PAD])
+    writer.add_uint32("tokenizer.ggml.fim_pre_token_id", vocab[PREFIX])
+    writer.add_uint32("tokenizer.ggml.fim_suf_token_id", vocab[SUFFIX])
+    writer.add_uint32("tokenizer.ggml.fim_mid_token_id", vocab[MIDDLE])
+    writer.add_uint32("tokenizer.ggml.fim_pad_token_id", vocab[PAD])
+    writer.add_add_bos_token(False)
+    writer.add_add_space_prefix(False)
+
+
+def _to_bf16(x: torch.Tensor) -> np.ndarray:
+    """bfloat16 bits as uint16; torch rounds to nearest even."""
+    return x.to(torch.bfloat16).view(torch.uint16).numpy()
+
+
+def export(model: Nano, tokenizer_json: Path, output: Path) -> None:
+    """Writes the file: matrices in bfloat16, norms in float32; no output.weight, since it is tied."""
+    writer = gguf.GGUFWriter(str(output), "mpt")
+    _add_config(writer, model.config)
+    _add_tokenizer(writer, json.loads(tokenizer_json.read_text()))
+    for name, p in model.state_dict().items():
+        if p.ndim == 1:
+            writer.add_tensor(gguf_name(name), p.float().cpu().numpy())
+        else:
+            bits = _to_bf16(p.cpu().contiguous())
+            writer.add_tensor(gguf_name(name), bits, raw_dtype=gguf.GGMLQuantizationType.BF16)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def load_checkpoint(path: Path) -> Nano:
+    """The model of a training checkpoint, with its averaged weights if it has them."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model = Nano(ModelConfig(**state["model_config"]))
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+    export(load_checkpoint(args.checkpoint), args.tokenizer, args.output)
+
+
+if __name__ == "__main__":
+    main()
