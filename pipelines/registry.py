@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import weights
 from replit.config import ReplitConfig, from_checkpoint
 from replit.weight_names import map_weights
 from weights.checkpoint import Checkpoint, open_checkpoint
@@ -32,9 +33,7 @@ def locate(model: str, weight_path: str | None, encoding: Encoding | None) -> Pa
     Raises UserError for an unknown name, a missing file and an unreachable hub.
     """
     if weight_path is None and model in EMBEDDED:
-        import weights.embedded
-
-        return Path(weights.embedded.__file__).parent / EMBEDDED[model]
+        return Path(weights.__file__).parent / "embedded" / EMBEDDED[model]
     from weights.hub import resolve
 
     return resolve(model, encoding=encoding, weight_path=weight_path)
