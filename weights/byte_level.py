@@ -196,7 +196,7 @@ class _GgufKeys:
         """A missing variant is GPT-2's, as in files older than the key."""
         key = "tokenizer.ggml.pre"
         variant = self.metadata.get(key, "gpt-2")
-        if variant not in _SPLITS_DIGITS:
+        if not isinstance(variant, str) or variant not in _SPLITS_DIGITS:
             raise self.error(key, f"is {variant!r}", "one of " + ", ".join(_SPLITS_DIGITS))
         for flag in ("add_bos_token", "add_eos_token", "add_space_prefix"):
             if self.metadata.get(f"tokenizer.ggml.{flag}"):

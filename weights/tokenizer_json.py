@@ -27,12 +27,14 @@ def read_tokenizer_json(path: Path, embedding_rows: int | None) -> ByteLevelToke
 
     Raises UserError for another kind of tokenizer, a damaged file, or more tokens than rows.
     """
-    _check_kind(path, read_json(path))
+    content = read_json(path)
+    _check_kind(path, content)
     backend = _backend(path)
     ids = backend.get_vocab(with_added_tokens=True)
     size = max(ids.values(), default=-1) + 1
     if size > (embedding_rows or LARGEST_VOCABULARY):
         raise _refuse(path, f"has token ids up to {size - 1}", f"at most {embedding_rows} tokens")
+    _check_ids(path, ids, content.get("added_tokens"))
     table = [b""] * (embedding_rows or size)
     added = backend.get_added_tokens_decoder()
     control = frozenset(index for index, token in added.items() if token.special)
@@ -49,6 +51,18 @@ def _check_kind(path: Path, content: dict[str, Any]) -> None:
         raise _refuse(path, f"is of the kind {kind!r}", "'BPE'")
     if not any(step.get("type") == "ByteLevel" for step in _steps(content.get("pre_tokenizer"))):
         raise _refuse(path, "does not split text into bytes", "the pre-tokenizer ByteLevel")
+
+
+def _check_ids(path: Path, ids: dict[str, int], declared: Any) -> None:
+    """The library renumbers added tokens that leave a gap; then two tokens can share an id."""
+    if len(set(ids.values())) != len(ids):
+        raise _refuse(path, "gives one id to two tokens", "an id for each")
+    for token in declared if isinstance(declared, list) else []:
+        text, stated = token["content"], token["id"]  # the library has checked that they exist
+        if ids.get(text) != stated:
+            raise _refuse(
+                path, f"gives the added token {text!r} the id {stated}", "ids without gaps"
+            )
 
 
 def _steps(part: Any) -> list[dict[str, Any]]:

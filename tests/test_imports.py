@@ -1,0 +1,75 @@
+"""Imports point down: pipelines to replit to weights; and importing is cheap where it must be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# What each package may import of ours; `weights` also keeps clear of MAX and torch.
+ALLOWED = {
+    "weights": {"weights"},
+    "replit": {"replit", "weights"},
+    "pipelines": {"pipelines", "replit", "weights"},
+}
+OURS = {*ALLOWED, "tests", "training", "benchmarks"}
+FILES = [file for package in ALLOWED for file in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported(source: str, package: str) -> set[str]:
+    """The first names of all modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(package if node.level else (node.module or "").split(".")[0])
+    return names
+
+
+def upward(source: str, package: str) -> set[str]:
+    found = imported(source, package)
+    wrong = (found & OURS) - ALLOWED[package]
+    return wrong | (found & {"max"} if package == "weights" else set())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_file_imports_upward(file: Path) -> None:
+    package = file.relative_to(ROOT).parts[0]
+    assert not upward(file.read_text(), package)
+
+
+def test_an_upward_import_is_found() -> None:
+    assert upward("def f():\n    from replit.config import x\n", "weights") == {"replit"}
+    assert upward("import max.graph", "weights") == {"max"}
+    assert upward("import max.graph\nfrom weights import hub", "replit") == set()
+    assert upward("from pipelines.cli import main", "replit") == {"pipelines"}
+    assert upward("import training.train", "pipelines") == {"training"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "weights",
+        "replit",
+        "weights.checkpoint",
+        "weights.tokenizer",
+        "weights.hub",
+        "replit.config",
+    ],
+)
+def test_reading_weights_imports_nothing_heavy(module: str) -> None:
+    """Start-up time: these are loaded by every command, the libraries only where they are used."""
+    code = f"import sys, {module}; print(*(name for name in sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    heavy = {"max", "tokenizers", "huggingface_hub", "gguf", "torch", "transformers", "safetensors"}
+    assert not loaded & heavy
+    if module in ("weights", "replit"):
+        assert "numpy" not in loaded
