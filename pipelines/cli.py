@@ -37,43 +37,74 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 
 
 @click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"max_content_width": 100})
-@click.option("--prompt", metavar="TEXT", multiple=True,
-              help="What to complete; repeat it for a batch, - reads standard input.")
-@click.option("--model", default="nano", show_default=True, metavar="NAME",
-              help="nano (it ships with the package), a directory, a GGUF file, or a hub repository "
-                   "such as replit/replit-code-v1_5-3b.")
-@click.option("--weight-path", metavar="PATH",
-              help="A GGUF or safetensors file, an index or a directory, or hf://owner/repository/file.")
-@click.option("--quantization-encoding", type=click.Choice(ENCODINGS, case_sensitive=False),
-              help="What to compute with [default: the file's own encoding].")
-@click.option("--max-length", default=512, show_default=True, metavar="N",
-              help="Longest sequence in tokens, prompt included.")
-@click.option("--max-new-tokens", default=-1, show_default=True, metavar="N",
-              help="Most tokens to generate; -1: up to the longest sequence.")
-@click.option("--top-k", default=1, show_default=True, metavar="K",
-              help="Draw from the K most probable tokens; 1 takes the most probable.")
+@click.option(
+    "--prompt", metavar="TEXT", multiple=True, help="What to complete; repeat it for a batch, - reads standard input."
+)
+@click.option(
+    "--model",
+    default="nano",
+    show_default=True,
+    metavar="NAME",
+    help="nano (it ships with the package), a directory, a GGUF file, or a hub repository "
+    "such as replit/replit-code-v1_5-3b.",
+)
+@click.option(
+    "--weight-path",
+    metavar="PATH",
+    help="A GGUF or safetensors file, an index or a directory, or hf://owner/repository/file.",
+)
+@click.option(
+    "--quantization-encoding",
+    type=click.Choice(ENCODINGS, case_sensitive=False),
+    help="What to compute with [default: the file's own encoding].",
+)
+@click.option(
+    "--max-length", default=512, show_default=True, metavar="N", help="Longest sequence in tokens, prompt included."
+)
+@click.option(
+    "--max-new-tokens",
+    default=-1,
+    show_default=True,
+    metavar="N",
+    help="Most tokens to generate; -1: up to the longest sequence.",
+)
+@click.option(
+    "--top-k",
+    default=1,
+    show_default=True,
+    metavar="K",
+    help="Draw from the K most probable tokens; 1 takes the most probable.",
+)
 @click.option("--temperature", default=1.0, show_default=True, help="Divides the logits; 0 is greedy.")
-@click.option("--top-p", default=1.0, show_default=True,
-              help="Draw from the fewest tokens that together have this probability.")
-@click.option("--min-p", default=0.0, show_default=True,
-              help="Leave out tokens below this share of the most probable one's probability.")
-@click.option("--repetition-penalty", default=1.0, show_default=True,
-              help="Divides the logits of tokens that were seen.")
+@click.option(
+    "--top-p", default=1.0, show_default=True, help="Draw from the fewest tokens that together have this probability."
+)
+@click.option(
+    "--min-p",
+    default=0.0,
+    show_default=True,
+    help="Leave out tokens below this share of the most probable one's probability.",
+)
+@click.option(
+    "--repetition-penalty", default=1.0, show_default=True, help="Divides the logits of tokens that were seen."
+)
 @click.option("--seed", type=int, metavar="N", help="Makes sampling repeatable.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated.")
 @click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-text token.")
-@click.option("--num-return-sequences", default=1, show_default=True, metavar="N",
-              help="Completions of each prompt.")
+@click.option("--num-return-sequences", default=1, show_default=True, metavar="N", help="Completions of each prompt.")
 @click.option("--strip", is_flag=True, help="Leave out whitespace at the end.")
-@click.option("--echo-prompt/--no-echo-prompt", default=True, show_default=True,
-              help="Print the prompt before its completion.")
-@click.option("--max-cache-batch-size", default=1, show_default=True, metavar="N",
-              help="Sequences at once.")
+@click.option(
+    "--echo-prompt/--no-echo-prompt", default=True, show_default=True, help="Print the prompt before its completion."
+)
+@click.option("--max-cache-batch-size", default=1, show_default=True, metavar="N", help="Sequences at once.")
 @click.option("--serialized-model-path", metavar="PATH", help="Load the compiled model from here.")
 @click.option("--save-to-serialized-model-path", metavar="PATH", help="Write the compiled model here.")
 @click.option("--threads", type=int, metavar="N", help="Threads to compute with [default: all cores].")
-@click.option("--mmap/--no-mmap", default=None,
-              help="Keep the weights mapped from the file, or read them [default: read if they fit].")
+@click.option(
+    "--mmap/--no-mmap",
+    default=None,
+    help="Keep the weights mapped from the file, or read them [default: read if they fit].",
+)
 @click.option("--use-gpu", is_flag=False, flag_value="0", metavar="[ID]", help="Run on this GPU.")
 @click.option("--serve", is_flag=True, help="Serve an OpenAI-compatible API instead.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where --serve listens.")
@@ -82,7 +113,7 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.version_option(package_name="replit-code-max", prog_name="replit")
 @click.pass_context
-def replit(ctx: click.Context, **options: Any) -> None:
+def replit(ctx: click.Context, /, **options: Any) -> None:
     """Complete code with Replit Code models.
 
     replit --prompt "def fibonacci(n):"

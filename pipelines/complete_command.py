@@ -26,8 +26,7 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
     SamplingParams(**sampling)  # before anything is loaded
     if options["num_return_sequences"] < 1:
         raise UserError(
-            f"--num-return-sequences is {options['num_return_sequences']}; "
-            "expected a whole number from 1 up"
+            f"--num-return-sequences is {options['num_return_sequences']}; expected a whole number from 1 up"
         )
     prompts = read_prompts(ctx, options)
     progress = Quiet() if options["quiet"] else Terminal()
@@ -65,8 +64,7 @@ def read_prompts(ctx: click.Context, options: dict[str, Any]) -> list[str]:
             prompts = [sys.stdin.buffer.read().decode("utf-8")]
         except UnicodeDecodeError as error:
             raise UserError(
-                f"standard input is not UTF-8 text ({error.reason} at byte {error.start}); "
-                "expected UTF-8: convert it"
+                f"standard input is not UTF-8 text ({error.reason} at byte {error.start}); expected UTF-8: convert it"
             ) from None
     if "" in prompts:
         raise UserError("the prompt is empty; expected text to complete: give --prompt TEXT")
@@ -138,7 +136,6 @@ class Output:
         first, rest = self._first - self._start, now - self._first
         rate = f", {(self._tokens - 1) / rest:.1f} tokens/s" if self._tokens > 1 and rest else ""
         print(
-            f"{prompt_tokens} prompt tokens, first token after {first:.2f} s; "
-            f"{self._tokens} generated{rate}",
+            f"{prompt_tokens} prompt tokens, first token after {first:.2f} s; {self._tokens} generated{rate}",
             file=sys.stderr,
         )

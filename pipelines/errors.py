@@ -29,7 +29,7 @@ def report(error: BaseException, debug: bool) -> int:
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         # The reader has gone, as with `| head`: nothing is left to say, nor to flush at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return FAILURE
     raise error
 

@@ -50,9 +50,7 @@ class Request:
     slot: int = -1
 
 
-def generate(
-    decoder: Decoder, requests: Sequence[Request], eos_token_id: int | None
-) -> Iterator[tuple[Request, int]]:
+def generate(decoder: Decoder, requests: Sequence[Request], eos_token_id: int | None) -> Iterator[tuple[Request, int]]:
     """Yields (request, token id) as tokens come; a finished request's slot goes to the next waiting one.
 
     The end-of-text token is not yielded. Prompts must be shorter than `decoder.max_length`.

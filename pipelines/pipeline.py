@@ -5,9 +5,8 @@ Ids come from generate.py, text from text_stream.py above it; the command line a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +54,6 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     index: int = 0
-
-
-@dataclass
-class Timings:
-    """Seconds of the last call, for the command line and `replit bench`."""
-
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    prefill: float = 0.0
-    decode: float = 0.0
 
 
 class Pipeline:
@@ -129,10 +118,7 @@ class Pipeline:
             ids[piece.index].extend(piece.token_ids)
             if piece.finish_reason:
                 reasons[piece.index] = piece.finish_reason
-        return [
-            Completion("".join(texts[i]), ids[i], reasons[i], len(encoded[i]), i)
-            for i in range(len(prompts))
-        ]
+        return [Completion("".join(texts[i]), ids[i], reasons[i], len(encoded[i]), i) for i in range(len(prompts))]
 
     def stream_batch(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterator[TextPiece]:
         """Completes several prompts; pieces of different prompts interleave, told apart by `index`."""
@@ -213,9 +199,7 @@ def load(
         )
     types = weight_types(files.tensors, encoding)
     Engine.get(threads)
-    options = CompileOptions(
-        *(Path(p) if p else None for p in (serialized_model_path, save_to_serialized_model_path))
-    )
+    options = CompileOptions(*(Path(p) if p else None for p in (serialized_model_path, save_to_serialized_model_path)))
     compiled = compile_model(files.config, types, options, progress)
     mapped = not fits_in_memory(total_bytes(types)) if mmap is None else mmap
     if mapped and mmap is None:
@@ -232,9 +216,7 @@ def parse_encoding(name: str | None) -> Encoding | None:
         return Encoding(name.lower())
     except ValueError:
         known = ", ".join(encoding.value for encoding in Encoding)
-        raise UserError(
-            f"--quantization-encoding is {name!r}; expected one of {known}"
-        ) from None
+        raise UserError(f"--quantization-encoding is {name!r}; expected one of {known}") from None
 
 
 def _check_positive(option: str, value: int) -> None:

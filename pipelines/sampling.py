@@ -68,9 +68,7 @@ def _check_number(name: str, value: float, low: float, high: float, *, above: bo
         raise UserError(f"--{name} is {value}; expected a number {bound}{limit}")
 
 
-def sample(
-    logits: Floats, params: SamplingParams, previous: Sequence[int], generator: np.random.Generator
-) -> int:
+def sample(logits: Floats, params: SamplingParams, previous: Sequence[int], generator: np.random.Generator) -> int:
     """The next token id from `logits` `[vocab]`; `previous` are the ids so far, prompt included."""
     if params.repetition_penalty != 1.0:
         logits = penalize_repetition(logits, previous, params.repetition_penalty)

@@ -16,4 +16,5 @@ def alibi_slopes(n_heads: int, bias_max: float) -> npt.NDArray[np.float32]:
     slopes = 2.0 ** (-bias_max / n * np.arange(1, n + 1))
     if n != n_heads:
         slopes = np.concatenate([slopes[1::2], slopes[::2]])[:n_heads]
-    return slopes.astype(np.float32)
+    result: npt.NDArray[np.float32] = slopes.astype(np.float32)
+    return result

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from replit.config import ReplitConfig
 from weights.errors import UserError
@@ -192,9 +192,7 @@ def write_compiled(path: Path, key: CompileKey, body: Path) -> None:
     Raises UserError where it cannot be written; nothing is left behind then.
     """
     content = body.read_bytes()
-    header = json.dumps(
-        {"key": key.to_json(), "body_sha256": hashlib.sha256(content).hexdigest()}
-    ).encode()
+    header = json.dumps({"key": key.to_json(), "body_sha256": hashlib.sha256(content).hexdigest()}).encode()
     prefix = _PREFIX.pack(_MAGIC, FORMAT_VERSION, len(header), hashlib.sha256(header).digest())
     temporary = None
     try:
@@ -218,10 +216,7 @@ def write_compiled(path: Path, key: CompileKey, body: Path) -> None:
 
 def _parse_header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:
     if len(content) < _PREFIX.size or not content.startswith(_MAGIC):
-        raise UserError(
-            f"{path} is not a serialized model; expected a file made with "
-            "--save-to-serialized-model-path"
-        )
+        raise UserError(f"{path} is not a serialized model; expected a file made with --save-to-serialized-model-path")
     _, version, size, digest = _PREFIX.unpack_from(content)
     if version != FORMAT_VERSION:
         raise UserError(
@@ -237,6 +232,5 @@ def _parse_header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:
 
 def _damaged(path: Path, how: str) -> UserError:
     return UserError(
-        f"{path} is damaged: {how}; expected it as it was written: make it again with "
-        "--save-to-serialized-model-path"
+        f"{path} is damaged: {how}; expected it as it was written: make it again with --save-to-serialized-model-path"
     )

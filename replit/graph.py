@@ -85,9 +85,7 @@ class _Decoder:
         if self.config.clip_qkv is not None:
             qkv = ops.max(ops.min(qkv, self.config.clip_qkv), -self.config.clip_qkv)
         index = ops.constant(layer, DType.uint32, layers.CPU)
-        attended = layers.attention(
-            self.config, qkv, self.row_offsets, self.cache, self.slopes, index
-        )
+        attended = layers.attention(self.config, qkv, self.row_offsets, self.cache, self.slopes, index)
         x = layers.linear_add(x, attended, weight("attn_output"))
         hidden = layers.norm_linear_gelu(x, weight("ffn_norm"), weight("ffn_up"), eps)
         return layers.linear_add(x, hidden, weight("ffn_down"))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
 from max.dtype import DType
 from max.graph import BufferType, BufferValue, DeviceRef, TensorType, TensorValue, Type, Value
 
@@ -71,9 +70,9 @@ class PagedKVCache:
             config.head_dim,
         )
         self.blocks: npt.NDArray[np.float32] = np.zeros(shape, np.float32)
-        self.page_table: npt.NDArray[np.uint32] = np.arange(
-            slots * pages_per_slot, dtype=np.uint32
-        ).reshape(slots, pages_per_slot)
+        self.page_table: npt.NDArray[np.uint32] = np.arange(slots * pages_per_slot, dtype=np.uint32).reshape(
+            slots, pages_per_slot
+        )
         self.lengths: npt.NDArray[np.uint32] = np.zeros(slots, np.uint32)
         self.max_length = max_length
 

@@ -35,16 +35,12 @@ def linear_add(residual: TensorValue, x: TensorValue, weight: TensorValue) -> Te
     return _call("linear_add", [residual, x, weight], x, weight.shape[0])
 
 
-def norm_linear(
-    x: TensorValue, gain: TensorValue, weight: TensorValue, eps: float
-) -> TensorValue:
+def norm_linear(x: TensorValue, gain: TensorValue, weight: TensorValue, eps: float) -> TensorValue:
     """`layer_norm(x) @ weight^T`, `[T, out]`; the norm has a gain and no bias."""
     return _call("norm_linear", [x, gain, weight, scalar(eps)], x, weight.shape[0])
 
 
-def norm_linear_gelu(
-    x: TensorValue, gain: TensorValue, weight: TensorValue, eps: float
-) -> TensorValue:
+def norm_linear_gelu(x: TensorValue, gain: TensorValue, weight: TensorValue, eps: float) -> TensorValue:
     """`gelu(layer_norm(x) @ weight^T)` with the exact (erf) GELU, `[T, out]`."""
     return _call("norm_linear_gelu", [x, gain, weight, scalar(eps)], x, weight.shape[0])
 

@@ -153,13 +153,19 @@ class ReplitModel:
 
         self._blocks = Buffer.from_numpy(self.cache.blocks)
 
+    @property
+    def executable(self) -> Any:
+        """The compiled and bound graph, for a caller with a cache of its own (MAX Serve's)."""
+        return self._model
+
     def prefill(self, slot: int, ids: Sequence[int]) -> Floats:
         """Starts a sequence in `slot`; the logits `[vocab]` after its last id."""
         self.cache.lengths[slot] = 0
         for start in range(0, len(ids), PREFILL_TOKENS):
             part = ids[start : start + PREFILL_TOKENS]
             logits = self._run([slot], [part], [len(part) - 1])
-        return logits[0]
+        last: Floats = logits[0]
+        return last
 
     def decode(self, slots: Sequence[int], ids: Sequence[int]) -> Floats:
         """Appends one id to each sequence; the logits `[len(slots), vocab]` after them."""

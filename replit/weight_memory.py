@@ -30,10 +30,7 @@ def weight_types(tensors: Mapping[str, Tensor], requested: Encoding | None) -> W
 
     Raises UserError for an encoding that the kernels cannot multiply with.
     """
-    return {
-        name: (_encoding(name, tensor, requested), tensor.shape)
-        for name, tensor in tensors.items()
-    }
+    return {name: (_encoding(name, tensor, requested), tensor.shape) for name, tensor in tensors.items()}
 
 
 def _encoding(name: str, tensor: Tensor, requested: Encoding | None) -> Encoding:
@@ -67,9 +64,7 @@ def fits_in_memory(size: int) -> bool:
     return size * 1.1 < available
 
 
-def materialize(
-    tensors: Mapping[str, Tensor], types: WeightTypes, mapped: bool
-) -> Iterator[tuple[str, Bytes]]:
+def materialize(tensors: Mapping[str, Tensor], types: WeightTypes, mapped: bool) -> Iterator[tuple[str, Bytes]]:
     """The bytes of one weight after the other: converted where the encoding differs, else copied or `mapped`."""
     for name, tensor in tensors.items():
         encoding, _ = types[name]

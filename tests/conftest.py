@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from models import RandomModel, random_model
 from pipelines.pipeline import Pipeline, load
 from replit.model import ReplitModel

@@ -31,13 +31,9 @@ class RandomModel:
 
     def rounded(self) -> dict[str, Array]:
         """The weights as bfloat16 holds them, in float32."""
-        return {
-            name: tensor.to_float32() for name, tensor in self.tensors(Encoding.BFLOAT16).items()
-        }
+        return {name: tensor.to_float32() for name, tensor in self.tensors(Encoding.BFLOAT16).items()}
 
-    def compiled(
-        self, encoding: Encoding = Encoding.FLOAT32, slots: int = 1, max_length: int = 1024
-    ) -> ReplitModel:
+    def compiled(self, encoding: Encoding = Encoding.FLOAT32, slots: int = 1, max_length: int = 1024) -> ReplitModel:
         """The model, compiled and bound as the product does it."""
         tensors = self.tensors(encoding)
         types = weight_types(tensors, None)

@@ -13,9 +13,10 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import torch
+from transformers import MptConfig, MptForCausalLM
+
 from models import RandomModel, random_ids, random_model
 from replit.weight_names import expected_shapes
-from transformers import MptConfig, MptForCausalLM
 
 LENGTHS = (1, 2, 65, 128, 129, 300, 700)
 _BLOCK_NAMES = {

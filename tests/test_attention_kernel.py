@@ -11,12 +11,13 @@ from max.driver import CPU, Buffer
 from max.dtype import DType
 from max.engine import InferenceSession
 from max.graph import Graph, TensorType, ops
+
 from replit.alibi import alibi_slopes
+from replit.config import ReplitConfig
 from replit.graph import KERNELS
 from replit.kv_cache import CacheInputs, cache_input_types
 from replit.layers import CPU as HOST
 from replit.layers import attention
-from replit.config import ReplitConfig
 
 PAGE, LAYERS, LAYER = 128, 2, 1
 Floats = npt.NDArray[np.float32]
@@ -70,9 +71,7 @@ def kernel() -> Any:
             slopes = ops.constant(alibi_slopes(heads.h, 8.0), DType.float32, HOST)
             layer = ops.constant(LAYER, DType.uint32, HOST)
             outputs.append(
-                attention(
-                    config_of(heads), qkv.tensor, offsets.tensor, CacheInputs.of(cache), slopes, layer
-                )
+                attention(config_of(heads), qkv.tensor, offsets.tensor, CacheInputs.of(cache), slopes, layer)
             )
         graph.output(*outputs)
     session = InferenceSession(devices=[CPU()])
@@ -106,9 +105,7 @@ class Case:
         pages = self.table.size
         grid = self.memory.reshape(pages, self.stride)[:, : 2 * LAYERS * PAGE * k * d]
         blocks = grid.reshape(pages, 2, LAYERS, PAGE, k, d)
-        for row, (cached, _), (_, keys, values) in zip(
-            self.table, self.batch, self.sequences, strict=True
-        ):
+        for row, (cached, _), (_, keys, values) in zip(self.table, self.batch, self.sequences, strict=True):
             for position in range(cached):
                 page, slot = row[position // PAGE], position % PAGE
                 blocks[page, 0, LAYER, slot] = keys[position]
@@ -160,9 +157,7 @@ def test_attention_equals_its_definition(kernel: Any, batch: list[tuple[int, int
     cases = [Case(heads, batch, padded) for heads in LAYOUTS]
     outputs = kernel.execute(*[value for case in cases for value in case.inputs()])
     for case, output in zip(cases, outputs, strict=True):
-        np.testing.assert_allclose(
-            output.to_numpy(), case.expected(), atol=2e-5, rtol=0, err_msg=str(case.heads)
-        )
+        np.testing.assert_allclose(output.to_numpy(), case.expected(), atol=2e-5, rtol=0, err_msg=str(case.heads))
 
 
 def test_cache_inputs_are_those_of_max() -> None:
@@ -182,6 +177,4 @@ def test_cache_inputs_are_those_of_max() -> None:
     assert [type(t) for t in ours] == [type(t) for t in theirs]
     for mine, max_type in zip(ours, theirs, strict=True):
         assert (mine.dtype, mine.device, mine.rank) == (max_type.dtype, max_type.device, max_type.rank)
-        assert [d for d in map(str, mine.shape) if d.isdigit()] == [
-            d for d in map(str, max_type.shape) if d.isdigit()
-        ]
+        assert [d for d in map(str, mine.shape) if d.isdigit()] == [d for d in map(str, max_type.shape) if d.isdigit()]

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from pipelines.pipeline import Pipeline
 
 COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
@@ -43,9 +44,7 @@ def test_a_batch_prints_each_completion_under_a_heading(nano: Pipeline) -> None:
     options = ["--max-new-tokens", "5", "--max-cache-batch-size", "2", "--quiet"]
     result = run("--prompt", "def a(", "--prompt", "class B", *options)
     texts = [nano.generate(p, max_new_tokens=5).text for p in ("def a(", "class B")]
-    assert result.stdout.decode() == (
-        f"--- 1 of 2 ---\ndef a({texts[0]}\n--- 2 of 2 ---\nclass B{texts[1]}\n"
-    )
+    assert result.stdout.decode() == (f"--- 1 of 2 ---\ndef a({texts[0]}\n--- 2 of 2 ---\nclass B{texts[1]}\n")
 
 
 def test_samples_repeat_with_a_seed() -> None:
@@ -75,9 +74,7 @@ def test_samples_repeat_with_a_seed() -> None:
         (["--prompt", "x", "--stop", ""], 1, "--stop is an empty string"),
     ],
 )
-def test_errors_are_one_line(
-    nano: Pipeline, arguments: list[str], status: int, message: str
-) -> None:
+def test_errors_are_one_line(nano: Pipeline, arguments: list[str], status: int, message: str) -> None:
     result = run(*arguments)
     lines = result.stderr.decode().splitlines()
     assert (result.returncode, len(lines), result.stdout) == (status, 1, b""), result.stderr
@@ -94,9 +91,7 @@ def test_input_that_is_no_text_is_refused() -> None:
 def test_without_a_prompt_on_a_terminal_it_says_what_to_type() -> None:
     master, slave = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        COMMAND, stdin=slave, capture_output=True, env=environment, timeout=60, check=False
-    )
+    result = subprocess.run(COMMAND, stdin=slave, capture_output=True, env=environment, timeout=60, check=False)
     os.close(master)
     os.close(slave)
     assert result.returncode == 2
@@ -120,9 +115,7 @@ def test_saving_and_loading_the_compiled_model(nano: Pipeline, tmp_path: Path) -
 def test_an_interrupt_keeps_what_was_written(nano: Pipeline) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     arguments = "--prompt def --ignore-eos --top-k 50 --max-length 2000 --quiet".split()
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    )
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     assert process.stdout is not None
     assert process.stdout.read(4)[:3] == b"def"
     time.sleep(0.1)
@@ -134,7 +127,15 @@ def test_an_interrupt_keeps_what_was_written(nano: Pipeline) -> None:
 
 
 def test_help_needs_no_max_and_no_numpy() -> None:
-    check = "import sys; sys.argv = ['replit', '--help']\nfrom pipelines.cli import main\ntry: main()\nfinally: assert not {'max', 'numpy', 'tokenizers'} & set(sys.modules)"
+    check = """
+import sys
+sys.argv = ["replit", "--help"]
+from pipelines.cli import main
+try:
+    main()
+finally:
+    assert not {"max", "numpy", "tokenizers"} & set(sys.modules)
+"""
     result = subprocess.run(
         [sys.executable, "-c", check],
         capture_output=True,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from models import RandomModel, random_model
 from pipelines.progress import Quiet
 from replit import compiled_file
@@ -55,9 +56,7 @@ def test_what_was_written_is_read(file: Path, key: CompileKey) -> None:
         ({"kernels": "0" * 64}, "was compiled for the kernels"),
     ],
 )
-def test_a_difference_is_named(
-    file: Path, key: CompileKey, change: dict[str, str], message: str
-) -> None:
+def test_a_difference_is_named(file: Path, key: CompileKey, change: dict[str, str], message: str) -> None:
     with pytest.raises(UserError) as error:
         check_key(read_compiled(file), replace(key, **change))
     assert message in str(error.value)
@@ -70,9 +69,7 @@ def test_another_model_is_named_by_what_differs(file: Path, model: RandomModel) 
     with pytest.raises(UserError, match="a model with d_model 96; expected 64"):
         check_key(read_compiled(file), wanted)
     half = CompileKey.of(model.config, weight_types(model.tensors(Encoding.BFLOAT16), None))
-    with pytest.raises(
-        UserError, match=r"weights with token_embd\.weight float32 .*; expected bfloat16"
-    ):
+    with pytest.raises(UserError, match=r"weights with token_embd\.weight float32 .*; expected bfloat16"):
         check_key(read_compiled(file), half)
 
 
@@ -100,9 +97,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
         read_compiled(tmp_path / "absent")
 
 
-def test_a_full_disk_leaves_nothing_behind(
-    tmp_path: Path, key: CompileKey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, key: CompileKey, monkeypatch: pytest.MonkeyPatch) -> None:
     body = tmp_path / "body"
     body.write_bytes(b"x" * 1000)
 

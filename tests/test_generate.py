@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from pipelines.generate import Request, generate
 from pipelines.sampling import SamplingParams
 

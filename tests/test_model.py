@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import reference
 from models import RandomModel, random_ids, random_model
 from replit.model import ReplitModel
@@ -37,18 +38,14 @@ def test_decode_with_the_cache_equals_prefill_of_the_longer_prompt(
     np.testing.assert_allclose(np.stack(steps), whole[99:], atol=DECODE_BOUND, rtol=0)
 
 
-def test_prompts_longer_than_one_call_continue_in_the_cache(
-    grouped: RandomModel, grouped_model: ReplitModel
-) -> None:
+def test_prompts_longer_than_one_call_continue_in_the_cache(grouped: RandomModel, grouped_model: ReplitModel) -> None:
     ids = random_ids(grouped, 1000)
     last = grouped_model.prefill(2, ids)
     expected = reference.logits(grouped.config, grouped.weights, ids)[-1]
     np.testing.assert_allclose(last, expected, atol=FLOAT32_BOUND, rtol=0)
 
 
-def test_decode_does_not_depend_on_the_batch_bit_for_bit(
-    grouped: RandomModel, grouped_model: ReplitModel
-) -> None:
+def test_decode_does_not_depend_on_the_batch_bit_for_bit(grouped: RandomModel, grouped_model: ReplitModel) -> None:
     prompts = [random_ids(grouped, n, seed=1) for n in (3, 600, 130, 64)]
     alone = []
     for prompt in prompts:
@@ -60,9 +57,7 @@ def test_decode_does_not_depend_on_the_batch_bit_for_bit(
     np.testing.assert_array_equal(together, np.stack(alone))
 
 
-def test_slots_keep_their_sequences_apart(
-    grouped: RandomModel, grouped_model: ReplitModel
-) -> None:
+def test_slots_keep_their_sequences_apart(grouped: RandomModel, grouped_model: ReplitModel) -> None:
     first, second = random_ids(grouped, 200, seed=2), random_ids(grouped, 150, seed=3)
     grouped_model.prefill(3, first)
     grouped_model.prefill(0, second)

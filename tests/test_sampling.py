@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from pipelines.sampling import (
     SamplingParams,
     candidates,
@@ -79,17 +80,14 @@ def test_draws_follow_the_probabilities() -> None:
 def test_the_seed_fixes_the_draws() -> None:
     params = SamplingParams(top_k=5)
     first, second = (
-        [sample(LOGITS, params, (), g) for _ in range(50)]
-        for g in (np.random.default_rng(3), np.random.default_rng(3))
+        [sample(LOGITS, params, (), g) for _ in range(50)] for g in (np.random.default_rng(3), np.random.default_rng(3))
     )
     assert first == second
 
 
 def test_softmax_survives_large_logits() -> None:
     assert softmax(np.array([1e4, 0], np.float32)).tolist() == [1.0, 0.0]
-    np.testing.assert_allclose(
-        log_softmax(np.array([[1e4, 1e4]], np.float32)), np.log([[0.5, 0.5]]), atol=1e-6
-    )
+    np.testing.assert_allclose(log_softmax(np.array([[1e4, 1e4]], np.float32)), np.log([[0.5, 0.5]]), atol=1e-6)
 
 
 @pytest.mark.parametrize(

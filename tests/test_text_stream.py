@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from pipelines.text_stream import TextStream, overlap
 from weights.tokenizer import SpecialTokens, Tokenizer
 

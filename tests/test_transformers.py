@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from models import random_ids, random_model
 from pipelines.progress import Quiet
 from replit.config import from_checkpoint
@@ -19,9 +20,7 @@ pytest.importorskip("transformers", reason="compares with transformers, which is
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-4), ("bfloat16", 3e-2)])
-def test_a_directory_saved_by_transformers_gives_its_logits(
-    tmp_path: Path, dtype: str, bound: float
-) -> None:
+def test_a_directory_saved_by_transformers_gives_its_logits(tmp_path: Path, dtype: str, bound: float) -> None:
     from record_golden import transformers_model
 
     random = random_model(4)
