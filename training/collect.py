@@ -4,7 +4,7 @@
 
 Writes DIR/train.jsonl and DIR/heldout.jsonl (package, path, test, text) and training/manifest.json. Each wheel
 is downloaded once, by name and version, with pip; the standard library is that of the running Python.
-"""  # noqa: D208
+"""
 
 from __future__ import annotations
 
@@ -117,7 +117,9 @@ def extract(job: tuple[Package, Path | None]) -> Extracted:
     return result
 
 
-def _keep(found: Extracted, dedup: Deduplicator, problems: dict[str, set[int]], overlap: Counter[str]) -> list[Document]:
+def _keep(
+    found: Extracted, dedup: Deduplicator, problems: dict[str, set[int]], overlap: Counter[str]
+) -> list[Document]:
     kept = []
     for document in found.documents:
         if not dedup.is_new(document.text):
@@ -131,6 +133,23 @@ def _keep(found: Extracted, dedup: Deduplicator, problems: dict[str, set[int]], 
     return kept
 
 
+def _write(path: Path, documents: list[Document]) -> None:
+    with path.open("w") as f:
+        f.writelines(json.dumps(asdict(document)) + "\n" for document in documents)
+
+
+def _row(found: Extracted, kept: list[Document]) -> dict[str, object]:
+    """One package's line in the manifest."""
+    return asdict(found.package) | {
+        "licence": found.licence.name,
+        "licence_from": found.licence.source,
+        "used": found.licence.permissive,
+        "files": len(kept),
+        "bytes": sum(len(d.text.encode()) for d in kept),
+        "rejected": dict(found.rejected),
+    }
+
+
 def collect(data: Path, human_eval: Path | None) -> dict[str, object]:
     """Runs everything and returns the manifest."""
     wheels = data / "wheels"
@@ -142,20 +161,19 @@ def collect(data: Path, human_eval: Path | None) -> dict[str, object]:
     extracted.sort(key=lambda e: e.package.split)  # held-out packages first: they win a duplicate
     problems = contamination.human_eval(human_eval) if human_eval else {}
     dedup, overlap, rows = Deduplicator(), Counter[str](), []
-    files = {split: open(data / f"{split}.jsonl", "w") for split in ("train", "heldout")}
+    splits: dict[str, list[Document]] = {"train": [], "heldout": []}
     for found in tqdm(extracted, desc="deduplicate"):
         kept = _keep(found, dedup, problems, overlap)
-        for document in kept:
-            print(json.dumps(asdict(document)), file=files[found.package.split])
-        size = sum(len(d.text.encode()) for d in kept)
-        rows.append(asdict(found.package) | {"licence": found.licence.name, "licence_from": found.licence.source}
-                    | {"used": found.licence.permissive, "files": len(kept), "bytes": size}
-                    | {"rejected": dict(found.rejected)})  # fmt: skip
-    for f in files.values():
-        f.close()
-    totals = {s: sum(int(r["bytes"]) for r in rows if r["split"] == s) for s in files}
-    return {"bytes": totals, "duplicates": {"exact": dedup.exact, "near": dedup.near},
-            "human_eval_overlap": dict(overlap), "packages": rows}  # fmt: skip
+        splits[found.package.split] += kept
+        rows.append(_row(found, kept))
+    for split, documents in splits.items():
+        _write(data / f"{split}.jsonl", documents)
+    return {
+        "bytes": {s: sum(len(d.text.encode()) for d in docs) for s, docs in splits.items()},
+        "duplicates": {"exact": dedup.exact, "near": dedup.near},
+        "human_eval_overlap": dict(overlap),
+        "packages": rows,
+    }
 
 
 def main() -> None:

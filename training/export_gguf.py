@@ -1,7 +1,7 @@
 """Writes a trained nano and its tokenizer as one GGUF file of llama.cpp's `mpt` architecture.
 
-    python -m training.export_gguf --checkpoint FILE --tokenizer tokenizer.json --output nano.gguf
-"""  # noqa: D208
+python -m training.export_gguf --checkpoint FILE --tokenizer tokenizer.json --output nano.gguf
+"""
 
 from __future__ import annotations
 

@@ -11,9 +11,24 @@ from email.message import Message
 
 # Every part of an expression must be one of these for the package to be used.
 PERMISSIVE = {
-    "MIT", "MIT-0", "MIT-CMU", "BSD", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "Apache-2.0", "PSF-2.0", "Python-2.0",
-    "CNRI-Python", "ISC", "Unlicense", "Zlib", "CC0-1.0", "HPND", "BSL-1.0",
-}  # fmt: skip
+    "MIT",
+    "MIT-0",
+    "MIT-CMU",
+    "BSD",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "0BSD",
+    "Apache-2.0",
+    "PSF-2.0",
+    "Python-2.0",
+    "CNRI-Python",
+    "ISC",
+    "Unlicense",
+    "Zlib",
+    "CC0-1.0",
+    "HPND",
+    "BSL-1.0",
+}
 
 _CLASSIFIERS = {
     "MIT License": "MIT",

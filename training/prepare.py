@@ -5,7 +5,7 @@
 Half of the files go to `files`, half are cut into segments and rearranged (`fim`). From all of them the top-level
 functions and classes, with the imports that they use, make `snippets`: they teach what stands at a document's start
 and that a document ends after it. Writes DIR/{files,fim,snippets,heldout}.npz with `ids` (uint16) and `starts`.
-"""  # noqa: D208
+"""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def read_corpus(path: Path, seed: int) -> list[dict[str, str]]:
     taken: defaultdict[str, int] = defaultdict(int)
     kept = []
     for row in rows:
-        if row["test"] and rng.random() > TEST_SHARE or any(t in row["text"] for t in SPECIAL_TOKENS):
+        if (row["test"] and rng.random() > TEST_SHARE) or any(t in row["text"] for t in SPECIAL_TOKENS):
             continue
         if taken[row["package"]] < PACKAGE_CAP:
             taken[row["package"]] += len(row["text"])

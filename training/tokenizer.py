@@ -4,7 +4,7 @@
 
 The pre-split is that of llama.cpp's "refact" and "starcoder": every digit alone, then GPT-2's pattern. A newline
 and the indent after it (but for its last blank, which belongs to the next word) become one token by merging.
-"""  # noqa: D208
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
 Muon for the matrices of the blocks, AdamW for the embedding and the norms; warm-up, constant rate, then a linear
 cool-down to zero over the last `--cooldown` steps, which may be chosen when resuming. A running average of the
 weights is kept and is what gets exported. Deterministic by seed; a resumed run continues bit for bit.
-"""  # noqa: D208
+"""
 
 from __future__ import annotations
 
@@ -62,10 +62,15 @@ class Trainer:
         matrices = [p for p in self.model.blocks.parameters() if p.ndim == 2]
         others = [p for p in self.model.parameters() if all(p is not m for m in matrices)]
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=config.matrix_rate, weight_decay=config.weight_decay, momentum=0.95,
-                             adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Muon(
+                matrices,
+                lr=config.matrix_rate,
+                weight_decay=config.weight_decay,
+                momentum=0.95,
+                adjust_lr_fn="match_rms_adamw",
+            ),
             torch.optim.AdamW(others, lr=config.embedding_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-        ]  # fmt: skip
+        ]
         self._loss = torch.compile(self.model.loss) if config.compile else self.model.loss
 
     def _loss_of(self, ids: Tensor, targets: Tensor) -> Tensor:
@@ -165,9 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Command line."""
     args = vars(_parser().parse_args())
-    model_config, config = (
-        cls(**{f.name: args[f.name] for f in fields(cls)}) for cls in (ModelConfig, TrainConfig)
-    )
+    model_config, config = (cls(**{f.name: args[f.name] for f in fields(cls)}) for cls in (ModelConfig, TrainConfig))
     args["out"].mkdir(parents=True, exist_ok=True)
     trainer = Trainer(model_config, config, args["data"], args["device"])
     if args["resume"]:
