@@ -92,6 +92,8 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated.")
 @click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-text token.")
 @click.option("--num-return-sequences", default=1, show_default=True, metavar="N", help="Completions of each prompt.")
+@click.option("--completion", type=click.Choice(["full", "line", "block"]), default="full", show_default=True,
+              help="Where to end: not before the model does, with the line, or with the indented block.")
 @click.option("--strip", is_flag=True, help="Leave out whitespace at the end.")
 @click.option(
     "--echo-prompt/--no-echo-prompt", default=True, show_default=True, help="Print the prompt before its completion."

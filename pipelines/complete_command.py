@@ -16,7 +16,7 @@ from weights.errors import UserError
 
 _SAMPLING = (
     "max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "seed",
-    "stop", "ignore_eos",
+    "stop", "ignore_eos", "completion", "strip",
 )  # fmt: skip
 
 
@@ -77,9 +77,7 @@ class Output:
     def __init__(self, pipeline: Pipeline, prompts: list[str], options: dict[str, Any]) -> None:
         self._prompts = prompts
         self._echo = options["echo_prompt"]
-        self._strip = options["strip"]
         self._buffers = [""] * len(prompts)  # text of completions whose turn has not come
-        self._held = ""  # trailing whitespace, under --strip
         self._done = [False] * len(prompts)
         self._current = 0
         self._start = time.perf_counter()
@@ -110,15 +108,10 @@ class Output:
 
     def _drain(self) -> None:
         while self._current < len(self._prompts):
-            text, self._buffers[self._current] = self._held + self._buffers[self._current], ""
-            self._held = ""
-            if self._strip:
-                kept = text.rstrip()
-                text, self._held = kept, text[len(kept) :]
+            text, self._buffers[self._current] = self._buffers[self._current], ""
             self._emit(text)
             if not self._done[self._current]:
                 return
-            self._held = ""
             self._emit("\n")
             self._current += 1
             if self._current < len(self._prompts):

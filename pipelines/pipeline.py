@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.completion_mode import CompletionStream, text_before_cursor
 from pipelines.generate import FinishReason, Request, generate
 from pipelines.progress import Quiet
 from pipelines.registry import ModelFiles, open_model
 from pipelines.sampling import SamplingParams
-from pipelines.text_stream import TextStream
 from replit.config import ReplitConfig
 from replit.model import (
     CompileOptions,
@@ -130,8 +130,13 @@ class Pipeline:
         ]
         return self._pieces(requests)
 
+    def _text_stream(self, request: Request) -> CompletionStream:
+        params = request.params
+        before = text_before_cursor(self.tokenizer, request.prompt_ids)
+        return CompletionStream(self.tokenizer, params.stop, params.completion, before, params.strip)
+
     def _pieces(self, requests: list[Request]) -> Iterator[TextPiece]:
-        streams = [TextStream(self.tokenizer, request.params.stop) for request in requests]
+        streams = [self._text_stream(request) for request in requests]
         emitted = [0] * len(requests)
         open_requests = set(range(len(requests)))
 

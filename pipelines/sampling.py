@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from weights.errors import UserError
 
+COMPLETIONS = ("full", "line", "block")
+
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
@@ -23,7 +25,8 @@ class SamplingParams:
     """How to choose tokens and when to stop.
 
     `top_k` 0 keeps every token, 1 is greedy like `temperature` 0; `max_new_tokens` -1 generates until the length
-    limit; `seed` None draws one. `stop` strings end the text before themselves.
+    limit; `seed` None draws one. `stop` strings end the text before themselves; `completion` is full, line or block
+    and ends it there (pipelines/completion_mode.py); `strip` leaves out whitespace at the end.
     """
 
     max_new_tokens: int = -1
@@ -35,6 +38,8 @@ class SamplingParams:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    completion: str = "full"
+    strip: bool = False
 
     def __post_init__(self) -> None:
         _check_integer("max-new-tokens", self.max_new_tokens, -1)
@@ -47,6 +52,9 @@ class SamplingParams:
             _check_integer("seed", self.seed, 0)
         if any(not text for text in self.stop):
             raise UserError("--stop is an empty string; expected text to stop at: leave it out")
+        if self.completion not in COMPLETIONS:
+            known = ", ".join(COMPLETIONS)
+            raise UserError(f"--completion is {self.completion!r}; expected one of {known}")
 
     @property
     def greedy(self) -> bool:
