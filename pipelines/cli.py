@@ -12,6 +12,7 @@ from pipelines import errors
 
 # Subcommand to "module:attribute".
 SUBCOMMANDS: dict[str, str] = {
+    "bench": "pipelines.bench_command:bench",
     "convert": "pipelines.convert_command:convert",
     "inspect": "pipelines.inspect_command:inspect",
 }

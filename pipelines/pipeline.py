@@ -59,11 +59,12 @@ class Completion:
 class Pipeline:
     """A model in memory. Not for use by several threads at once."""
 
-    def __init__(self, files: ModelFiles, model: ReplitModel) -> None:
+    def __init__(self, files: ModelFiles, model: ReplitModel, weight_bytes: int) -> None:
         self.name = files.name
         self.tokenizer: Tokenizer = files.tokenizer
         self.config: ReplitConfig = files.config
         self.model = model
+        self.weight_bytes = weight_bytes
 
     @property
     def max_length(self) -> int:
@@ -210,7 +211,7 @@ def load(
     if mapped and mmap is None:
         progress.note("memory is short: weights stay mapped from the file, which decodes slower")
     bound = bind_weights(compiled, files.tensors, types, mapped)
-    return Pipeline(files, ReplitModel(files.config, bound, max_batch_size, max_length))
+    return Pipeline(files, ReplitModel(files.config, bound, max_batch_size, max_length), total_bytes(types))
 
 
 def parse_encoding(name: str | None) -> Encoding | None:

@@ -1,0 +1,55 @@
+"""`replit bench`: what it reports is what was asked for, in every format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from pipelines import bench
+from pipelines.bench_command import bench as command
+from pipelines.pipeline import Pipeline
+from replit.bandwidth import read_bandwidth
+
+
+def test_measures_every_combination(nano: Pipeline) -> None:
+    rows = list(
+        bench.run(
+            nano, prompt_sizes=[8], generated=[2, 3], depths=[0, 20], batch_sizes=[1, 2], repeats=2, bandwidth=1e10
+        )
+    )
+    assert [(r.test, r.batch) for r in rows] == [
+        ("pp8", 1),
+        *((f"tg{n}{d}", b) for d in ("", "@d20") for b in (1, 2) for n in (2, 3)),
+    ]
+    for row in rows[1:]:
+        assert 0 < row.slowest <= row.tokens_per_second
+        # A step reads all weights: rate / batch steps a second.
+        assert row.gigabytes_per_second is not None
+        assert row.gigabytes_per_second > row.tokens_per_second / row.batch * nano.weight_bytes / 1e9
+
+
+def test_formats(nano: Pipeline) -> None:
+    arguments = ["-p", "4", "-n", "2", "-r", "1"]
+    result = json.loads(CliRunner().invoke(command, [*arguments, "-o", "json"]).output)
+    assert [row["test"] for row in result["results"]] == ["pp4", "tg2"]
+    assert result["weights_gb"] == nano.weight_bytes / 1e9
+    rows = list(csv.DictReader(io.StringIO(CliRunner().invoke(command, [*arguments, "-o", "csv"]).output)))
+    assert [row["test"] for row in rows] == ["pp4", "tg2"]
+    markdown = CliRunner().invoke(command, [*arguments, "-o", "md"]).output
+    assert markdown.startswith("| test | batch |")
+    assert "| tg2 | 1 |" in markdown
+
+
+def test_a_senseless_list_is_refused() -> None:
+    result = CliRunner().invoke(command, ["-p", "a,b"])
+    assert result.exit_code == 2
+    assert "'a,b' is no list of whole numbers such as 64,512" in result.output
+
+
+@pytest.mark.slow
+def test_the_bandwidth_is_plausible() -> None:
+    assert 1e9 < read_bandwidth(repeats=2) < 2e12
