@@ -92,7 +92,7 @@ def _download(source: str) -> Path:
     if find_spec("torch") is None:
         # The one repository of this kind that matters is published in GGUF elsewhere.
         return hub.resolve(source, encoding=None)
-    return hub.download_files(source, ["*.json", "pytorch_model*"])
+    return hub.download_files(source, ["*.json", "*.model", "pytorch_model*"])
 
 
 def _name(source: str) -> str:

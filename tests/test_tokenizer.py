@@ -222,7 +222,7 @@ def test_threads_share_a_tokenizer() -> None:
 
 
 BAD_KEYS = [
-    ({"model": "llama"}, "the tokenizer is of the kind 'llama'; expected 'gpt2' (byte-level BPE)"),
+    ({"model": "bert"}, "the tokenizer is of the kind 'bert'; expected 'gpt2' (byte-level BPE)"),
     (
         {"pre": "llama-bpe"},
         "tokenizer.ggml.pre is 'llama-bpe'; expected one of gpt-2, default, mpt",

@@ -12,6 +12,7 @@ from weights.checkpoint import Checkpoint
 from weights.errors import UserError
 from weights.mapped_file import read_json
 from weights.tokenizer import SpecialTokens, Tokenizer, load_tokenizer
+from weights.unigram import UnigramTokenizer, gguf_keys
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -36,6 +37,8 @@ def tokenizer_keys(checkpoint: Checkpoint, vocab_size: int) -> dict[str, Any]:
 
 def _from_json(checkpoint: Checkpoint, vocab_size: int) -> dict[str, Any]:
     tokenizer = load_tokenizer(checkpoint)
+    if isinstance(tokenizer, UnigramTokenizer):
+        return gguf_keys(tokenizer)
     path = checkpoint.directory / "tokenizer.json"
     content = read_json(path)
     keys = _vocabulary(content, vocab_size) | _special(tokenizer.special)

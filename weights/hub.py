@@ -45,7 +45,7 @@ _NAMES_IN_FILES = {
     "q4_k": ("q4_k", "q4_k_m", "q4_k_s"),
     "q5_k": ("q5_k", "q5_k_m", "q5_k_s"),
 }
-_SMALL_FILES = "*.json"  # configuration, tokenizer, index
+_SMALL_FILES = ("*.json", "spiece.model", "tokenizer.model")  # configuration, tokenizer, index
 
 
 def resolve(
@@ -108,12 +108,12 @@ def _from_repository(repository: str, encoding: str | None, revision: str | None
     names = [name for name in files if "/" not in name]
     index = f"model{INDEX_SUFFIX}"
     if index in names:
-        directory = download_files(repository, [_SMALL_FILES], revision)
+        directory = download_files(repository, [*_SMALL_FILES], revision)
         return download_files(
-            repository, [_SMALL_FILES, *index_shards(directory / index)], revision
+            repository, [*_SMALL_FILES, *index_shards(directory / index)], revision
         )
     if "model.safetensors" in names:
-        return download_files(repository, [_SMALL_FILES, "model.safetensors"], revision)
+        return download_files(repository, [*_SMALL_FILES, "model.safetensors"], revision)
     ggufs = [name for name in names if name.endswith(".gguf") and split_parts(name)[0] == name]
     if not ggufs:
         held = ", ".join(name for name in names if name.endswith(_FILE_SUFFIXES)) or "no model"
@@ -182,7 +182,7 @@ def _cached_files(repository: str, revision: str | None) -> list[str]:
 
     try:
         folder = snapshot_download(
-            repository, revision=revision, allow_patterns=_SMALL_FILES, local_files_only=True
+            repository, revision=revision, allow_patterns=list(_SMALL_FILES), local_files_only=True
         )
     except LocalEntryNotFoundError:
         return []

@@ -1,6 +1,6 @@
 """What every tokenizer offers, and the choice of the one that belongs to a checkpoint.
 
-The kinds themselves are elsewhere (weights/byte_level.py). Deliberately absent: templates that add
+The kinds themselves are elsewhere (weights/byte_level.py, weights/unigram.py). Deliberately absent: templates that add
 tokens by themselves, since no model of the family has any.
 """
 
@@ -13,6 +13,9 @@ from pathlib import Path
 
 from weights.checkpoint import Checkpoint
 from weights.errors import UserError
+
+# Where a hub repository keeps its tokenizer: of tokenizers, of SentencePiece.
+FILE_NAMES = ("tokenizer.json", "spiece.model", "tokenizer.model")
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Tokenizer(ABC):
 
 
 def load_tokenizer(checkpoint: Checkpoint, path: Path | None = None) -> Tokenizer:
-    """The tokenizer in `path`, else in the GGUF file, else in tokenizer.json beside the weights.
+    """The tokenizer in `path`, else in the GGUF file, else in tokenizer.json or spiece.model beside the weights.
 
     Raises UserError where there is none, or one that is unknown, damaged or of another vocabulary.
     """
@@ -97,33 +100,39 @@ def load_tokenizer(checkpoint: Checkpoint, path: Path | None = None) -> Tokenize
     if path is None:
         path = checkpoint.directory
     if path.is_dir():
-        path = path / "tokenizer.json"
+        present = (path / name for name in FILE_NAMES if (path / name).exists())
+        path = next(present, path / FILE_NAMES[0])
     if not path.exists():
         raise UserError(
             f"there is no {path}, and {checkpoint.path.name} carries no tokenizer; expected "
             "either: download tokenizer.json into that directory"
         )
-    return _from_json(checkpoint, path)
+    return _from_file(checkpoint, path)
 
 
 def _from_gguf(checkpoint: Checkpoint) -> Tokenizer:
-    # A tokenizer of another kind (SentencePiece's Unigram, "llama" or "t5" in GGUF) joins here.
-    from weights.byte_level import from_gguf
+    from weights import byte_level, unigram
 
     kind = checkpoint.metadata["tokenizer.ggml.model"]
     if kind == "gpt2":
-        return from_gguf(checkpoint)
+        return byte_level.from_gguf(checkpoint)
+    if kind in ("llama", "t5"):
+        return unigram.from_gguf(checkpoint)
     raise UserError(
         f"{checkpoint.path}: the tokenizer is of the kind {kind!r}; expected 'gpt2' (byte-level "
-        "BPE): use a Replit Code model that has it"
+        "BPE), 'llama' or 't5' (SentencePiece's Unigram): use a model of the family"
     )
 
 
-def _from_json(checkpoint: Checkpoint, path: Path) -> Tokenizer:
-    # A tokenizer.json of another kind (model type "Unigram") joins here.
+def _from_file(checkpoint: Checkpoint, path: Path) -> Tokenizer:
+    rows = embedding_rows(checkpoint)
+    if path.suffix == ".model":
+        from weights.unigram import read_spiece
+
+        return read_spiece(path, rows)
     from weights.tokenizer_json import read_tokenizer_json
 
-    return read_tokenizer_json(path, embedding_rows(checkpoint))
+    return read_tokenizer_json(path, rows)
 
 
 def embedding_rows(checkpoint: Checkpoint) -> int | None:
