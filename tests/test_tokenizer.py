@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -421,3 +422,39 @@ def test_control_texts_are_in_the_vocabulary() -> None:
     """The helper that these tests stand on: the library finds every control token by itself."""
     tokenizer = from_gguf(checkpoint_of())
     assert [tokenizer.encode(text) for text in CONTROL] == [[index] for index in range(5)]
+
+
+def library_lines(count: int) -> list[str]:
+    """Random lines of Python's own library, their indentation and end included."""
+    files = sorted(Path(os.__file__).parent.glob("*.py"))
+    lines = [
+        line
+        for file in files
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    ]
+    return random.Random(1).sample(lines, count)
+
+
+def assert_llama_cpp_agrees(path: Path, texts: list[str]) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp", reason="compares with llama.cpp's tokenizer")
+    llama = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+    tokenizer = load_tokenizer(open_checkpoint(path))
+    assert llama.n_vocab() == tokenizer.vocab_size
+    assert llama.token_eos() == tokenizer.eos_token_id
+    for text in texts:
+        for special in (False, True):
+            theirs = llama.tokenize(text.encode(), add_bos=False, special=special)
+            assert tokenizer.encode(text, parse_special=special) == theirs, repr(text)
+
+
+def test_llama_cpp_agrees_on_the_embedded_model() -> None:
+    lines = library_lines(2000)
+    joined = ["".join(lines[start : start + 20]) for start in range(0, 2000, 20)]
+    path = ROOT / "weights" / "embedded" / "nano.gguf"
+    assert_llama_cpp_agrees(path, [*lines, *joined, *SAMPLES])
+
+
+@pytest.mark.parametrize("pre", ["mpt", "gpt-2", "refact", "starcoder"])
+def test_llama_cpp_agrees_on_every_variant(tmp_path: Path, pre: str) -> None:
+    path = write_gguf(tmp_path / "m.gguf", ModelFile(pre=pre))
+    assert_llama_cpp_agrees(path, [*random_code(300), *SAMPLES])
