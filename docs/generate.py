@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+
 from pipelines.cli import replit
 
 TARGET = Path(__file__).parent / "cli.md"

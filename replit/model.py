@@ -22,7 +22,7 @@ from replit.config import ReplitConfig
 from replit.kv_cache import PagedKVCache
 from replit.weight_memory import WeightTypes, materialize
 from weights.errors import UserError
-from weights.tensor import Encoding, Tensor
+from weights.tensor import Tensor
 
 Floats = npt.NDArray[np.float32]
 

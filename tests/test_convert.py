@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import reference
 from click.testing import CliRunner, Result
 from tiny_model import weights as tiny_weights
 from tiny_model import write_model, write_safetensors, write_tokenizer
 
+import reference
 from pipelines.convert_command import convert
 from replit.config import from_checkpoint
 from replit.weight_names import map_weights
