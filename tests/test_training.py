@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # training is not installed with the product
 
+from pipelines.pipeline import load
 from training import contamination, filters, fim
 from training.dedup import Deduplicator
 from training.licences import classify
@@ -150,3 +151,15 @@ def test_attention_in_blocks_is_attention() -> None:
     wide = [x.repeat_interleave(2, dim=1) for x in (k, v)]
     expected = torch.nn.functional.scaled_dot_product_attention(q.reshape(2, 6, 150, 16), *wide, attn_mask=mask)
     torch.testing.assert_close(attend(q, k, v, mask).reshape(2, 6, 150, 16), expected)
+
+
+def test_the_product_computes_what_was_trained() -> None:
+    torch = pytest.importorskip("torch", reason="training needs PyTorch")
+    from training.export_gguf import load_gguf
+
+    path = Path(__file__).parent.parent / "weights" / "embedded" / "nano.gguf"
+    nano = load("nano", quantization_encoding="float32", max_length=1024, max_batch_size=4)
+    ids = nano.tokenizer.encode(CODE)
+    with torch.no_grad():
+        expected = load_gguf(path)(torch.tensor([ids]))[0].numpy()
+    np.testing.assert_allclose(nano.logits(ids), expected, atol=1e-3)

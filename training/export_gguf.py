@@ -99,6 +99,27 @@ def load_checkpoint(path: Path) -> Nano:
     return model.eval()
 
 
+def load_gguf(path: Path) -> Nano:
+    """The training model with the weights of a file that `export` wrote."""
+    reader = gguf.GGUFReader(path)
+
+    def number(key: str) -> int:
+        return int(reader.fields[f"mpt.{key}"].contents())
+
+    tensors = {t.name: torch.from_numpy(gguf.dequantize(t.data, t.tensor_type).copy()) for t in reader.tensors}
+    config = ModelConfig(
+        vocab_size=len(tensors["token_embd.weight"]),
+        d_model=number("embedding_length"),
+        n_layers=number("block_count"),
+        n_heads=number("attention.head_count"),
+        n_kv_heads=number("attention.head_count_kv"),
+        max_seq_len=number("context_length"),
+    )
+    model = Nano(config)
+    model.load_state_dict({name: tensors[gguf_name(name)] for name in model.state_dict()})
+    return model.eval()
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
