@@ -6,6 +6,8 @@ dropped with a reason, or an error, before anything compiles.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from replit.config import ReplitConfig
 from weights.checkpoint import Checkpoint
 from weights.errors import UserError
@@ -57,11 +59,23 @@ def map_weights(checkpoint: Checkpoint, config: ReplitConfig) -> dict[str, Tenso
     """
     shapes = expected_shapes(config)
     names = _hub_names(config) if checkpoint.format == "safetensors" else {n: n for n in shapes}
-    dropped = _dropped(config)
+    return match_weights(checkpoint, shapes, names, _dropped(config))
+
+
+def match_weights(
+    checkpoint: Checkpoint,
+    shapes: Mapping[str, tuple[int, ...]],
+    names: Mapping[str, str],
+    dropped: Mapping[str, str],
+) -> dict[str, Tensor]:
+    """Canonical name to tensor, in the order of `shapes`; `names` maps the file's to canonical ones.
+
+    `dropped` are tensors that are left aside, with the reason. Raises UserError like `map_weights`.
+    """
     found: dict[str, Tensor] = {}
     for name, tensor in checkpoint.tensors.items():
         canonical = names.get(name)
-        if canonical in shapes:
+        if canonical is not None and canonical in shapes:
             _check(checkpoint, tensor, shapes[canonical])
             if canonical in found:
                 raise UserError(
@@ -90,7 +104,7 @@ def _hub_names(config: ReplitConfig) -> dict[str, str]:
     return names | {"lm_head.weight": OUTPUT}
 
 
-def _stored_name(canonical: str, names: dict[str, str]) -> str:
+def _stored_name(canonical: str, names: Mapping[str, str]) -> str:
     """The name under which the file should have held a weight: the last alias is the usual one."""
     return [stored for stored, name in names.items() if name == canonical][-1]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
+import socket
 import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,7 @@ REPOSITORIES = {
         }
     },
     "some/ggufs": {"main": {"m-q4_0.gguf": b"GGUF q4", "m-q8_0.gguf": b"GGUF q8"}},
+    "some/mixed": {"main": {"m-q4_0.gguf": b"GGUF q4", "m-bf16.gguf": b"GGUF bf16"}},
     "some/pickle": {"main": {"config.json": b"{}", "pytorch_model.bin": b"x"}},
     "some/big": {"main": {"model.gguf": BIG}},
     "gated/model": {"main": {"model.gguf": b"GGUF"}},
@@ -91,7 +94,12 @@ def hub() -> Iterator[fake_hub.FakeHub]:
 
 
 def client(
-    url: str, home: Path, *calls: dict[str, Any], stderr: int = subprocess.PIPE, **environment: str
+    url: str,
+    home: Path,
+    *calls: dict[str, Any],
+    stderr: int = subprocess.PIPE,
+    preexec_fn: Callable[[], None] | None = None,
+    **environment: str,
 ) -> list[Any]:
     """What `resolve` answered to each call, standard error as the last item."""
     arguments = [{"encoding": None, **call} for call in calls]
@@ -103,6 +111,7 @@ def client(
         env={**inherited, "HF_ENDPOINT": url, "HF_HOME": str(home), **environment},
         stdout=subprocess.PIPE,
         stderr=stderr,
+        preexec_fn=preexec_fn,
         text=True,
         timeout=120,
         check=True,
@@ -124,10 +133,7 @@ def test_default_files_of_the_published_model(hub: fake_hub.FakeHub, tmp_path: P
     )
     assert default[1] == repo[1] == "GGUF bf16"
     assert f32[1] == "GGUF f32"
-    assert q4 == (
-        f"{model} is not published in q4_0; expected float32 or bfloat16: type `replit convert "
-        f"{model} model.gguf --quantization-encoding q4_0`, then --weight-path model.gguf"
-    )
+    assert q4[1] == "GGUF bf16"  # quantized when it is loaded
 
 
 def test_a_file_by_address_and_revision(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
@@ -144,7 +150,7 @@ def test_a_file_by_address_and_revision(hub: fake_hub.FakeHub, tmp_path: Path) -
 
 
 def test_repositories_of_each_kind(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
-    tensors, old, shards, split, q8, _ = client(
+    tensors, old, shards, split, q8, converted, _ = client(
         hub.url,
         tmp_path,
         {"model": "some/tensors"},
@@ -152,7 +158,9 @@ def test_repositories_of_each_kind(hub: fake_hub.FakeHub, tmp_path: Path) -> Non
         {"model": "some/shards"},
         {"model": "some/split"},
         {"model": "some/ggufs", "encoding": "q8_0"},
+        {"model": "some/mixed", "encoding": "q6_k"},
     )
+    assert converted[1] == "GGUF bf16"
     assert tensors[1] == ["config.json", "model.safetensors", "tokenizer.json"]
     assert Path(old[0], "model.safetensors").read_text() == "old"
     assert shards[1] == [
@@ -251,9 +259,38 @@ def test_what_the_hub_does_not_have(hub: fake_hub.FakeHub, tmp_path: Path) -> No
         "--weight-path model.gguf",
         "the hub repository some/ggufs holds m-q4_0.gguf, m-q8_0.gguf; expected one of them to be "
         "chosen: type --weight-path hf://some/ggufs/m-q4_0.gguf",
-        "the hub repository some/ggufs holds m-q4_0.gguf, m-q8_0.gguf; expected one in float32: "
-        "type --weight-path hf://some/ggufs/m-q4_0.gguf",
+        "the hub repository some/ggufs holds m-q4_0.gguf, m-q8_0.gguf; expected one in float32 or "
+        "in floats: type --weight-path hf://some/ggufs/m-q4_0.gguf",
     ]
+
+
+def test_a_hub_that_never_answers(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        calls = [{"model": "replit/replit-code-v1_5-3b"}, {"model": "some/tensors"}]
+        answers = client(url, tmp_path, *calls, HF_HUB_ETAG_TIMEOUT="1")[:-1]
+    for answer in answers:
+        assert "timed out" in answer
+        assert answer.endswith("check the connection, or give a local file with --weight-path")
+
+
+def test_a_cache_that_cannot_be_written(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.write_text("a file where the cache's directory should be")
+    for model in ("some/big", "some/tensors"):
+        answer = client(hub.url, home, {"model": model})[0]
+        assert answer.startswith(f"cannot store the hub repository {model} (")
+        assert answer.endswith(
+            "expected room and permission there: free some space, or set HF_HOME"
+        )
+
+
+def test_a_disk_without_room(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    answer = client(hub.url, tmp_path, {"model": "some/big"}, preexec_fn=limit)[0]
+    assert answer.startswith("cannot store the hub repository some/big (File too large")
 
 
 @pytest.mark.parametrize(

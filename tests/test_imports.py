@@ -1,4 +1,4 @@
-"""Imports point down: pipelines to replit to weights; and importing is cheap where it must be."""
+"""Imports point down: pipelines to refact to replit to weights; and importing is cheap where it must be."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "weights": {"weights"},
     "replit": {"replit", "weights"},
-    "pipelines": {"pipelines", "replit", "weights"},
+    "refact": {"refact", "replit", "weights"},
+    "pipelines": {"pipelines", "refact", "replit", "weights"},
 }
 OURS = {*ALLOWED, "tests", "training", "benchmarks"}
 FILES = [file for package in ALLOWED for file in sorted((ROOT / package).rglob("*.py"))]

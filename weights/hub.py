@@ -19,6 +19,12 @@ from weights.tensor import Encoding
 
 Result = TypeVar("Result")
 
+# What goes wrong on this machine's disk, not on the way to the hub.
+_LOCAL_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR,
+    errno.EEXIST, errno.EIO,
+}  # fmt: skip
+
 HUB_SCHEME = "hf://"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _HUB_FILE = re.compile(
@@ -29,13 +35,11 @@ _FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin")
 # The models whose float GGUF files were published by MAX's authors, apart from the originals,
 # which exist as a PyTorch pickle only.
 _PUBLISHED_REPOSITORY = "modularai/replit-code-1.5"
-_PUBLISHED_FILES = {
-    "float32": "replit-code-v1_5-3b-f32.gguf",
-    "bfloat16": "replit-code-v1_5-3b-bf16.gguf",
-}
+_PUBLISHED_FILES = {"float32": "replit-code-v1_5-3b-f32.gguf"}
+# It was trained and published in bfloat16: the float32 file holds the same values, and every other
+# encoding is made from it when the model is loaded.
+_PUBLISHED_DEFAULT = "replit-code-v1_5-3b-bf16.gguf"
 _PUBLISHED_NAMES = ("replit/replit-code-v1_5-3b", _PUBLISHED_REPOSITORY)
-# It was trained and published in bfloat16: the float32 file holds the same values.
-_PUBLISHED_DEFAULT = "bfloat16"
 
 # What GGUF file names call the encodings; q4_k comes in mixtures.
 _NAMES_IN_FILES = {
@@ -65,7 +69,7 @@ def resolve(
     if looks_like_file:
         raise _no_such_path(model, "--model")
     if model in _PUBLISHED_NAMES:
-        name = _published_file(model, encoding)
+        name = _PUBLISHED_FILES.get(encoding or "", _PUBLISHED_DEFAULT)
         return download_file(_PUBLISHED_REPOSITORY, name, revision)
     return _from_repository(model, encoding, revision)
 
@@ -92,17 +96,6 @@ def _no_such_path(name: str, option: str) -> UserError:
     )
 
 
-def _published_file(model: str, encoding: str | None) -> str:
-    name = _PUBLISHED_FILES.get(encoding or _PUBLISHED_DEFAULT)
-    if name is None:
-        raise UserError(
-            f"{model} is not published in {encoding}; expected {' or '.join(_PUBLISHED_FILES)}: "
-            f"type `replit convert {model} model.gguf --quantization-encoding {encoding}`, then "
-            "--weight-path model.gguf"
-        )
-    return name
-
-
 def _from_repository(repository: str, encoding: str | None, revision: str | None) -> Path:
     files = list_files(repository, revision)
     names = [name for name in files if "/" not in name]
@@ -125,16 +118,19 @@ def _from_repository(repository: str, encoding: str | None, revision: str | None
 
 
 def _choose(repository: str, names: list[str], encoding: str | None) -> str:
-    """The only GGUF file, or the only one that is named after the encoding."""
-    if encoding is not None and (len(names) > 1 or encoding_in_name(names[0]) is not None):
-        fitting = [name for name in names if encoding_in_name(name) == encoding]
-    else:
-        fitting = names
-    if len(fitting) == 1:
-        return fitting[0]
-    wanted = f"one in {encoding}" if encoding else "one of them to be chosen"
+    """The only GGUF file, or the one named after the encoding, or one that can be converted to it."""
+    stated = {name: encoding_in_name(name) for name in names}
+    # A quantized file is no source for another encoding, a float one is.
+    wanted = (encoding, "bfloat16", "float16", "float32") if encoding else ()
+    for choice in wanted:
+        fitting = [name for name in names if stated[name] == choice]
+        if len(fitting) == 1:
+            return fitting[0]
+    if len(names) == 1 and (encoding is None or stated[names[0]] is None):
+        return names[0]
+    expected = f"one in {encoding} or in floats" if encoding else "one of them to be chosen"
     raise UserError(
-        f"the hub repository {repository} holds {', '.join(names)}; expected {wanted}: type "
+        f"the hub repository {repository} holds {', '.join(names)}; expected {expected}: type "
         f"--weight-path hf://{repository}/{names[0]}"
     )
 
@@ -170,10 +166,10 @@ def list_files(repository: str, revision: str | None = None) -> list[str]:
 
 def _listed_by_hub(repository: str, revision: str | None) -> list[str]:
     """One request that is not retried: the library's other calls try for 23 seconds."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
-    siblings = HfApi().model_info(repository, revision=revision).siblings
-    return [file.rfilename for file in siblings or ()]
+    info = HfApi().model_info(repository, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    return [file.rfilename for file in info.siblings or ()]
 
 
 def _cached_files(repository: str, revision: str | None) -> list[str]:
@@ -248,8 +244,11 @@ def _raise_hub_error(
         text = f"{where} has no file {name!r}; expected one that it holds: check the name"
     elif isinstance(error, errors.HFValidationError):
         text = f"{repository!r} cannot be a hub repository ({error}); expected owner/name: check it"
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        text = f"no space is left for {where}; expected room in the cache: free some or set HF_HOME"
+    elif isinstance(error, OSError) and error.errno in _LOCAL_ERRORS:
+        text = (
+            f"cannot store {where} ({error.strerror}: {error.filename or 'the cache'}); expected "
+        )
+        text += "room and permission there: free some space, or set HF_HOME"
     else:
         text = _unreachable(error, where)
     raise UserError(text) from error
