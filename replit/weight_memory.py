@@ -6,6 +6,7 @@ for machines short of memory. A weight that already has its encoding is never co
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator, Mapping
 
@@ -71,7 +72,7 @@ def materialize(tensors: Mapping[str, Tensor], types: WeightTypes, mapped: bool)
         if encoding is not tensor.encoding:
             yield name, converted(tensor, encoding)
         elif mapped:
-            yield name, tensor.data
+            yield name, writable_view(tensor.data)
         else:
             yield name, aligned_copy(tensor.data)
 
@@ -85,6 +86,16 @@ def converted(tensor: Tensor, encoding: Encoding) -> Bytes:
     from weights.quantization import quantize
 
     return quantize(values.reshape(-1, values.shape[-1]), encoding).reshape(-1)
+
+
+def writable_view(data: Bytes) -> Bytes:
+    """The same memory without NumPy's read-only mark: the engine copies arrays that carry it.
+
+    Nothing writes to a weight; a write into a file's map would end the process.
+    """
+    memory = (ctypes.c_uint8 * data.size).from_address(data.ctypes.data)
+    memory.owner = data  # type: ignore[attr-defined]  # keeps the map open as long as the view
+    return np.frombuffer(memory, np.uint8)
 
 
 def aligned_copy(data: Bytes, alignment: int = 64) -> Bytes:
