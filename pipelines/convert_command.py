@@ -45,11 +45,13 @@ def convert(source: str, destination: Path, encoding: str, force: bool) -> None:
     to write, or a directory, in which it is named <Base>-<Size>-v<X.Y>-<Encoding>.gguf. The file
     carries the tokenizer and the configuration; llama.cpp reads it too.
     """
+    from pipelines.registry import architecture_of
     from replit import gguf_export
     from weights.tensor import Encoding
 
     checkpoint, name = open_source(source)
-    conversion = gguf_export.plan(checkpoint, name, Encoding(encoding))
+    architecture = architecture_of(checkpoint)
+    conversion = gguf_export.plan(checkpoint, name, Encoding(encoding), architecture)
     path = gguf_export.destination(conversion, destination)
     if any(tensor.encoding.is_quantized for tensor in conversion.tensors.values()):
         click.echo(f"{source} is quantized already: the original would lose less", err=True)

@@ -17,7 +17,7 @@ from weights.errors import UserError
 from weights.tensor import Encoding, Tensor
 
 if TYPE_CHECKING:
-    from replit.config import ReplitConfig
+    from replit.architecture import DecoderConfig
     from replit.weight_memory import WeightTypes
     from weights.checkpoint import Checkpoint
     from weights.tokenizer import Tokenizer
@@ -33,13 +33,13 @@ def inspect_model(
     checkpoint: Checkpoint, encoding: Encoding | None, max_length: int, batch: int
 ) -> dict[str, Any]:
     """Describe a model; `encoding`, `max_length` and `batch` are those of a run on the CPU."""
-    from replit.config import from_checkpoint
-    from replit.weight_names import map_weights
+    from pipelines.registry import architecture_of
     from weights.tokenizer import load_tokenizer
 
     problems: list[str] = []
-    config = _attempt(lambda: from_checkpoint(checkpoint), problems)
-    tensors = config and _attempt(lambda: map_weights(checkpoint, config), problems)
+    architecture = architecture_of(checkpoint)
+    config = _attempt(lambda: architecture.read_config(checkpoint), problems)
+    tensors = config and _attempt(lambda: architecture.map_weights(checkpoint, config), problems)
     tokenizer = _attempt(lambda: load_tokenizer(checkpoint), problems)
     run = None
     if config and tensors:
@@ -104,7 +104,7 @@ def _tokenizer(tokenizer: Tokenizer, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _run(
-    config: ReplitConfig,
+    config: DecoderConfig,
     tensors: Mapping[str, Tensor],
     encoding: Encoding | None,
     max_length: int,

@@ -18,7 +18,7 @@ from pipelines.generate import FinishReason, Request, generate
 from pipelines.progress import Quiet
 from pipelines.registry import ModelFiles, open_model
 from pipelines.sampling import SamplingParams
-from replit.config import ReplitConfig
+from replit.architecture import DecoderConfig
 from replit.model import (
     CompileOptions,
     Engine,
@@ -62,7 +62,7 @@ class Pipeline:
     def __init__(self, files: ModelFiles, model: ReplitModel, weight_bytes: int) -> None:
         self.name = files.name
         self.tokenizer: Tokenizer = files.tokenizer
-        self.config: ReplitConfig = files.config
+        self.config: DecoderConfig = files.config
         self.model = model
         self.weight_bytes = weight_bytes
 
@@ -206,7 +206,7 @@ def load(
     types = weight_types(files.tensors, encoding)
     Engine.get(threads)
     options = CompileOptions(*(Path(p) if p else None for p in (serialized_model_path, save_to_serialized_model_path)))
-    compiled = compile_model(files.config, types, options, progress)
+    compiled = compile_model(files.config, types, options, progress, files.architecture)
     mapped = not fits_in_memory(total_bytes(types)) if mmap is None else mmap
     if mapped and mmap is None:
         progress.note("memory is short: weights stay mapped from the file, which decodes slower")

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import weights
-from replit.config import ReplitConfig, from_checkpoint
-from replit.weight_names import map_weights
+from refact.architecture import REFACT
+from replit.architecture import REPLIT, Architecture, DecoderConfig
 from weights.checkpoint import Checkpoint, open_checkpoint
 from weights.tensor import Encoding, Tensor
 from weights.tokenizer import Tokenizer, load_tokenizer
 
+ARCHITECTURES = (REPLIT, REFACT)
 EMBEDDED = {"nano": "nano.gguf"}
 
 
@@ -22,7 +23,8 @@ class ModelFiles:
 
     name: str
     checkpoint: Checkpoint
-    config: ReplitConfig
+    architecture: Architecture
+    config: DecoderConfig
     tensors: Mapping[str, Tensor]
     tokenizer: Tokenizer
 
@@ -43,6 +45,12 @@ def open_model(model: str, weight_path: str | None, encoding: Encoding | None) -
     """Opens a model's files and checks that they make one. Raises UserError where they do not."""
     path = locate(model, weight_path, encoding)
     checkpoint = open_checkpoint(path)
-    config = from_checkpoint(checkpoint)
-    tensors = map_weights(checkpoint, config)
-    return ModelFiles(model, checkpoint, config, tensors, load_tokenizer(checkpoint))
+    architecture = architecture_of(checkpoint)
+    config = architecture.read_config(checkpoint)
+    tensors = architecture.map_weights(checkpoint, config)
+    return ModelFiles(model, checkpoint, architecture, config, tensors, load_tokenizer(checkpoint))
+
+
+def architecture_of(checkpoint: Checkpoint) -> Architecture:
+    """The architecture that a file names. One that none claims is refused by the reader of the first."""
+    return next((known for known in ARCHITECTURES if known.claims(checkpoint)), ARCHITECTURES[0])

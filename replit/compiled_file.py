@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from replit.config import ReplitConfig
+from replit.architecture import DecoderConfig
 from weights.errors import UserError
 from weights.tensor import Encoding
 
@@ -47,7 +47,7 @@ class CompileKey:
     @classmethod
     def of(
         cls,
-        config: ReplitConfig,
+        config: DecoderConfig,
         weights: Mapping[str, tuple[Encoding, tuple[int, ...]]],
         device: str = "cpu",
     ) -> CompileKey:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import isclose, prod, sqrt
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replit.config import ReplitConfig, from_checkpoint
-from replit.weight_names import EMBEDDING, OUTPUT, map_weights
+from replit.architecture import REPLIT, Architecture, DecoderConfig
+from replit.weight_names import EMBEDDING, OUTPUT
 from weights.checkpoint import Checkpoint
 from weights.convert import choose_encodings, ggml_name, write_gguf
 from weights.errors import UserError
@@ -31,7 +31,8 @@ _NOT_KEPT = ("architecture", "file_type", "quantization_version", "alignment", "
 class Conversion:
     """What a file in `encoding` will hold; `tensors` by canonical name, in the file's order."""
 
-    config: ReplitConfig
+    architecture: Architecture
+    config: DecoderConfig
     name: ModelName
     general: dict[str, Any]
     tokenizer: dict[str, Any]
@@ -55,17 +56,20 @@ class Conversion:
         return file_name(self.name, self.parameters, self.encoding)
 
 
-def plan(checkpoint: Checkpoint, name: str, encoding: Encoding) -> Conversion:
+def plan(
+    checkpoint: Checkpoint, name: str, encoding: Encoding, architecture: Architecture = REPLIT
+) -> Conversion:
     """Check everything that can be checked before tensor data is read.
 
     `name` is what the source is called, for a source that does not say so itself. Raises
     UserError for a model that is incomplete, of another architecture, or cannot be so encoded.
     """
-    config = from_checkpoint(checkpoint)
-    tensors = map_weights(checkpoint, config)
+    config = architecture.read_config(checkpoint)
+    tensors = dict(architecture.map_weights(checkpoint, config))
     logits = EMBEDDING if config.tied_embeddings else OUTPUT
     general = _general(checkpoint)
     return Conversion(
+        architecture,
         config,
         parse_name(str(general.get("general.name", name))),
         {"general.name": name} | general,
@@ -95,12 +99,12 @@ def write(
 
     def describe(writer: GGUFWriter) -> None:
         _add_general(writer, conversion)
-        _add_config(writer, conversion.config)
+        conversion.architecture.add_gguf_config(writer, conversion.config)
         add_keys(writer, conversion.tokenizer)
 
     write_gguf(
         path,
-        "mpt",
+        conversion.architecture.gguf_name,
         describe,
         conversion.tensors,
         conversion.encodings,
@@ -124,25 +128,6 @@ def _add_general(writer: GGUFWriter, conversion: Conversion) -> None:
     writer.add_file_type(LlamaFileType[kind])
     if encoding.is_quantized:
         writer.add_quantization_version(GGML_QUANT_VERSION)
-
-
-def _add_config(writer: GGUFWriter, config: ReplitConfig) -> None:
-    """llama.cpp's keys of the architecture "mpt"; the inverse of replit.config's reader."""
-    writer.add_context_length(config.max_seq_len)
-    writer.add_embedding_length(config.d_model)
-    writer.add_block_count(config.n_layers)
-    writer.add_feed_forward_length(config.ffn_size)
-    writer.add_head_count(config.n_heads)
-    writer.add_head_count_kv(config.n_kv_heads)
-    writer.add_layer_norm_eps(config.layer_norm_eps)
-    writer.add_max_alibi_bias(config.alibi_bias_max)
-    if config.clip_qkv is not None:
-        writer.add_clamp_kqv(config.clip_qkv)
-    # llama.cpp has no such keys for this architecture: it would load the file and be wrong.
-    if config.logit_scale is not None:
-        writer.add_logit_scale(config.logit_scale)
-    if not isclose(config.softmax_scale, 1 / sqrt(config.head_dim), rel_tol=1e-6):
-        writer.add_attention_scale(config.softmax_scale)
 
 
 def destination(conversion: Conversion, path: Path) -> Path:

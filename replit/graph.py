@@ -5,6 +5,7 @@ T tokens, B sequences, R rows that get logits, H heads, K key/value heads, D hea
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from max.dtype import DType
@@ -12,6 +13,7 @@ from max.graph import DeviceRef, Graph, TensorType, TensorValue, Type, Weight, o
 
 from replit import layers
 from replit.alibi import alibi_slopes
+from replit.architecture import DecoderConfig
 from replit.config import ReplitConfig
 from replit.kv_cache import CacheInputs, cache_input_types
 from replit.weight_memory import WeightTypes
@@ -26,8 +28,10 @@ _DTYPES = {
 }
 
 
-def build_graph(config: ReplitConfig, weights: WeightTypes) -> Graph:
-    """The graph of a model whose weights have the given encodings.
+def build_graph(
+    config: DecoderConfig, weights: WeightTypes, decoder: type[Decoder] | None = None
+) -> Graph:
+    """The graph of a model whose weights have the given encodings; `decoder` computes its blocks.
 
     Inputs: tokens int64 `[T]`, row offsets uint32 `[B + 1]`, rows with logits int64 `[R]`, then MAX's paged-cache
     inputs (`cache_input_types`). Output: float32 logits `[R, vocab]`.
@@ -42,17 +46,17 @@ def build_graph(config: ReplitConfig, weights: WeightTypes) -> Graph:
     with Graph("replit", input_types=inputs, custom_extensions=[KERNELS]) as graph:
         tokens, row_offsets, rows, *cache_inputs = graph.inputs
         cache = CacheInputs.of(cache_inputs)
-        decoder = _Decoder(config, weights, row_offsets.tensor, cache)
-        graph.output(decoder(tokens.tensor, rows.tensor))
+        forward = (decoder or ReplitDecoder)(config, weights, row_offsets.tensor, cache)
+        graph.output(forward(tokens.tensor, rows.tensor))
     return graph
 
 
-class _Decoder:
-    """What every layer shares, while the graph is built."""
+class Decoder:
+    """What every architecture shares, and what its layers share, while the graph is built."""
 
     def __init__(
         self,
-        config: ReplitConfig,
+        config: DecoderConfig,
         weights: WeightTypes,
         row_offsets: TensorValue,
         cache: CacheInputs,
@@ -76,17 +80,34 @@ class _Decoder:
         return logits if config.logit_scale is None else logits * config.logit_scale
 
     def block(self, x: TensorValue, layer: int) -> TensorValue:
-        eps = self.config.layer_norm_eps
+        """One layer, `[T, E]` to `[T, E]`."""
+        raise NotImplementedError
 
-        def weight(name: str) -> TensorValue:
-            return self.weights[f"blk.{layer}.{name}.weight"]
+    def weight(self, layer: int, name: str) -> TensorValue:
+        """A weight of one layer."""
+        return self.weights[f"blk.{layer}.{name}.weight"]
 
-        qkv = layers.norm_linear(x, weight("attn_norm"), weight("attn_qkv"), eps)
-        if self.config.clip_qkv is not None:
-            qkv = ops.max(ops.min(qkv, self.config.clip_qkv), -self.config.clip_qkv)
+    def attention(self, qkv: TensorValue, layer: int) -> TensorValue:
+        """Attention of `[T, (H + 2K) * D]` over this layer's cache, `[T, H * D]`."""
         index = ops.constant(layer, DType.uint32, layers.CPU)
-        attended = layers.attention(self.config, qkv, self.row_offsets, self.cache, self.slopes, index)
-        x = layers.linear_add(x, attended, weight("attn_output"))
+        return layers.attention(
+            self.config, qkv, self.row_offsets, self.cache, self.slopes, index
+        )
+
+
+class ReplitDecoder(Decoder):
+    """MPT's block: a fused projection, and GELU between two products."""
+
+    config: ReplitConfig
+
+    def block(self, x: TensorValue, layer: int) -> TensorValue:
+        """See `Decoder.block`."""
+        eps, clip = self.config.layer_norm_eps, self.config.clip_qkv
+        weight = partial(self.weight, layer)
+        qkv = layers.norm_linear(x, weight("attn_norm"), weight("attn_qkv"), eps)
+        if clip is not None:
+            qkv = ops.max(ops.min(qkv, clip), -clip)
+        x = layers.linear_add(x, self.attention(qkv, layer), weight("attn_output"))
         hidden = layers.norm_linear_gelu(x, weight("ffn_norm"), weight("ffn_up"), eps)
         return layers.linear_add(x, hidden, weight("ffn_down"))
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from max.dtype import DType
 from max.graph import BufferType, BufferValue, DeviceRef, TensorType, TensorValue, Type, Value
 
-from replit.config import ReplitConfig
+from replit.architecture import DecoderConfig
 
 # Positions of a page. A multiple of the attention kernel's KEY_BLOCK, and what MAX Serve uses.
 PAGE_SIZE = 128
@@ -41,7 +41,7 @@ class CacheInputs:
         return cls(blocks.buffer, *(value.tensor for value in tensors))
 
 
-def cache_input_types(config: ReplitConfig, device: DeviceRef) -> list[Type]:
+def cache_input_types(config: DecoderConfig, device: DeviceRef) -> list[Type]:
     """The types of `CacheInputs`, in order."""
     host = DeviceRef.CPU()
     shape = ["pages", 2, config.n_layers, PAGE_SIZE, config.n_kv_heads, config.head_dim]
@@ -59,7 +59,7 @@ def cache_input_types(config: ReplitConfig, device: DeviceRef) -> list[Type]:
 class PagedKVCache:
     """Keys and values of up to `slots` sequences of up to `max_length` positions."""
 
-    def __init__(self, config: ReplitConfig, slots: int, max_length: int) -> None:
+    def __init__(self, config: DecoderConfig, slots: int, max_length: int) -> None:
         pages_per_slot = -(-max_length // PAGE_SIZE)
         shape = (
             slots * pages_per_slot,
@@ -82,7 +82,7 @@ class PagedKVCache:
         return len(self.lengths)
 
     @staticmethod
-    def bytes_per_token(config: ReplitConfig) -> int:
+    def bytes_per_token(config: DecoderConfig) -> int:
         """Memory of one position over all layers."""
         return 2 * config.n_layers * config.kv_dim * np.dtype(np.float32).itemsize
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from max.dtype import DType
 from max.graph import DeviceRef, TensorType, TensorValue, Value, ops
 
-from replit.config import ReplitConfig
+from replit.architecture import DecoderConfig
 from replit.kv_cache import CacheInputs
 
 CPU = DeviceRef.CPU()
@@ -46,7 +46,7 @@ def norm_linear_gelu(x: TensorValue, gain: TensorValue, weight: TensorValue, eps
 
 
 def attention(
-    config: ReplitConfig,
+    config: DecoderConfig,
     qkv: TensorValue,
     row_offsets: TensorValue,
     cache: CacheInputs,

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from replit.architecture import REPLIT, Architecture, DecoderConfig
 from replit.compiled_file import CompileKey, cache_path, check_key, read_compiled, write_compiled
-from replit.config import ReplitConfig
 from replit.kv_cache import PagedKVCache
 from replit.weight_memory import WeightTypes, materialize
 from weights.errors import UserError
@@ -78,7 +78,11 @@ class Engine:
 
 
 def compile_model(
-    config: ReplitConfig, types: WeightTypes, options: CompileOptions, progress: Progress
+    config: DecoderConfig,
+    types: WeightTypes,
+    options: CompileOptions,
+    progress: Progress,
+    architecture: Architecture = REPLIT,
 ) -> Any:
     """The compiled body (`max.engine.CompiledModel`), read from a file or compiled and kept in one.
 
@@ -97,7 +101,7 @@ def compile_model(
     kept = cache_path(key)
     compiled = _read_cached(kept, key)
     if compiled is None:
-        compiled = _compile(config, types, progress)
+        compiled = _compile(config, types, progress, architecture)
         try:
             _save(compiled, key, kept)
         except UserError as error:
@@ -121,11 +125,11 @@ def _read_cached(path: Path, key: CompileKey) -> Any:
     return read(BytesIO(file.body))
 
 
-def _compile(config: ReplitConfig, types: WeightTypes, progress: Progress) -> Any:
+def _compile(
+    config: DecoderConfig, types: WeightTypes, progress: Progress, architecture: Architecture
+) -> Any:
     with progress.step("Building the graph", "about 5 s"):
-        from replit.graph import build_graph
-
-        graph = build_graph(config, types)
+        graph = architecture.build_graph(config, types)
     with progress.step("Compiling the model, once for this machine", "about 30 s on two cores"):
         return Engine.get().session.compile(graph)
 
@@ -141,7 +145,7 @@ class ReplitModel:
     """Logits of a batch of sequences, each in a slot of the cache."""
 
     def __init__(
-        self, config: ReplitConfig, model: Any, slots: int, max_length: int
+        self, config: DecoderConfig, model: Any, slots: int, max_length: int
     ) -> None:
         self.config = config
         self.slots = slots

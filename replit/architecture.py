@@ -1,0 +1,155 @@
+"""What makes an architecture of the family: its configuration, its weights' names, its graph and its GGUF keys.
+
+Cache, attention, kernels, compiled files and everything above work on any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isclose, sqrt
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from replit.config import HUB_ARCHITECTURES, ReplitConfig, from_checkpoint
+from replit.weight_names import map_weights
+from weights.checkpoint import Checkpoint
+from weights.tensor import Tensor
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+    from max.graph import Graph
+
+    from replit.weight_memory import WeightTypes
+
+
+class DecoderConfig(Protocol):
+    """What a decoder with ALiBi and a key-value cache is, whatever its layers compute. A dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def d_model(self) -> int:
+        """Elements of an embedding."""
+        ...
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads."""
+        ...
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Key/value heads."""
+        ...
+
+    @property
+    def n_layers(self) -> int:
+        """Blocks."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding table."""
+        ...
+
+    @property
+    def max_seq_len(self) -> int:
+        """Longest sequence that the model was made for."""
+        ...
+
+    @property
+    def alibi_bias_max(self) -> float:
+        """See `replit.alibi.alibi_slopes`."""
+        ...
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """Added to the variance."""
+        ...
+
+    @property
+    def softmax_scale(self) -> float:
+        """Factor of the products of queries and keys."""
+        ...
+
+    @property
+    def logit_scale(self) -> float | None:
+        """Factor of the logits."""
+        ...
+
+    @property
+    def tied_embeddings(self) -> bool:
+        """Whether the embedding table is the output matrix."""
+        ...
+
+    @property
+    def head_dim(self) -> int:
+        """Elements of one head."""
+        ...
+
+    @property
+    def kv_dim(self) -> int:
+        """Elements of all key heads together, and of all value heads."""
+        ...
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The functions that read, compute and write models of one architecture.
+
+    The configuration that `read_config` returns is what the others take.
+    """
+
+    gguf_name: str
+    hub_classes: tuple[str, ...]
+    model_type: str
+    read_config: Callable[[Checkpoint], DecoderConfig]
+    map_weights: Callable[[Checkpoint, Any], Mapping[str, Tensor]]
+    build_graph: Callable[[Any, WeightTypes], Graph]
+    add_gguf_config: Callable[[GGUFWriter, Any], None]
+
+    def claims(self, checkpoint: Checkpoint) -> bool:
+        """Whether a file says that it is of this architecture."""
+        if checkpoint.format == "gguf":
+            return checkpoint.metadata.get("general.architecture") == self.gguf_name
+        classes = checkpoint.metadata.get("architectures")
+        if isinstance(classes, list):
+            return any(name in self.hub_classes for name in classes)
+        return checkpoint.metadata.get("model_type") == self.model_type
+
+
+def build_graph(config: ReplitConfig, weights: WeightTypes) -> Graph:
+    """See replit.graph.build_graph, imported only when something is compiled."""
+    from replit import graph
+
+    return graph.build_graph(config, weights)
+
+
+def add_gguf_config(writer: GGUFWriter, config: ReplitConfig) -> None:
+    """llama.cpp's keys of the architecture "mpt"; the inverse of replit.config's reader."""
+    writer.add_context_length(config.max_seq_len)
+    writer.add_embedding_length(config.d_model)
+    writer.add_block_count(config.n_layers)
+    writer.add_feed_forward_length(config.ffn_size)
+    writer.add_head_count(config.n_heads)
+    writer.add_head_count_kv(config.n_kv_heads)
+    writer.add_layer_norm_eps(config.layer_norm_eps)
+    writer.add_max_alibi_bias(config.alibi_bias_max)
+    if config.clip_qkv is not None:
+        writer.add_clamp_kqv(config.clip_qkv)
+    # llama.cpp has no such keys for this architecture: it would load the file and be wrong.
+    if config.logit_scale is not None:
+        writer.add_logit_scale(config.logit_scale)
+    if not isclose(config.softmax_scale, 1 / sqrt(config.head_dim), rel_tol=1e-6):
+        writer.add_attention_scale(config.softmax_scale)
+
+
+REPLIT = Architecture(
+    gguf_name="mpt",
+    hub_classes=HUB_ARCHITECTURES,
+    model_type="mpt",
+    read_config=from_checkpoint,
+    map_weights=map_weights,
+    build_graph=build_graph,
+    add_gguf_config=add_gguf_config,
+)
