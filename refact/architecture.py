@@ -46,7 +46,7 @@ def add_gguf_config(writer: GGUFWriter, config: RefactConfig) -> None:
 REFACT = Architecture(
     gguf_name=GGUF_NAME,
     hub_classes=HUB_CLASSES,
-    model_type=MODEL_TYPE,
+    model_types=(MODEL_TYPE,),
     read_config=from_checkpoint,
     map_weights=map_weights,
     build_graph=build_graph,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import isclose, sqrt
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from replit import mosaic_config
 from replit.config import HUB_ARCHITECTURES, ReplitConfig, from_checkpoint
 from replit.weight_names import map_weights
 from weights.checkpoint import Checkpoint
@@ -102,7 +103,7 @@ class Architecture:
 
     gguf_name: str
     hub_classes: tuple[str, ...]
-    model_type: str
+    model_types: tuple[str, ...]
     read_config: Callable[[Checkpoint], DecoderConfig]
     map_weights: Callable[[Checkpoint, Any], Mapping[str, Tensor]]
     build_graph: Callable[[Any, WeightTypes], Graph]
@@ -115,7 +116,7 @@ class Architecture:
         classes = checkpoint.metadata.get("architectures")
         if isinstance(classes, list):
             return any(name in self.hub_classes for name in classes)
-        return checkpoint.metadata.get("model_type") == self.model_type
+        return checkpoint.metadata.get("model_type") in self.model_types
 
 
 def build_graph(config: ReplitConfig, weights: WeightTypes) -> Graph:
@@ -146,8 +147,8 @@ def add_gguf_config(writer: GGUFWriter, config: ReplitConfig) -> None:
 
 REPLIT = Architecture(
     gguf_name="mpt",
-    hub_classes=HUB_ARCHITECTURES,
-    model_type="mpt",
+    hub_classes=(*HUB_ARCHITECTURES, mosaic_config.CLASS),
+    model_types=("mpt", mosaic_config.MODEL_TYPE),
     read_config=from_checkpoint,
     map_weights=map_weights,
     build_graph=build_graph,

@@ -12,6 +12,7 @@ from math import sqrt
 import numpy as np
 
 from replit.config_keys import Keys
+from replit.mosaic_config import modernized
 from weights.checkpoint import Checkpoint
 from weights.errors import UserError
 
@@ -188,7 +189,7 @@ def _clip(keys: Keys, key: str) -> float | None:
 
 
 def _from_config_json(checkpoint: Checkpoint) -> ReplitConfig:
-    keys = Keys(checkpoint.metadata, f"config.json of {checkpoint.path}")
+    keys = Keys(modernized(checkpoint.metadata), f"config.json of {checkpoint.path}")
     if not checkpoint.metadata:
         raise UserError(
             f"there is no config.json beside {checkpoint.path}; expected the model's "

@@ -17,12 +17,18 @@ EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"
 OUTPUT_NORM = "output_norm.weight"
 
-# Hub names (with and without the leading "transformer.") to canonical ones.
+# Hub names (with and without the leading "transformer.") to canonical ones; the first of two names for a weight are
+# those of replit-code-v1-3b before May 2023.
 _HUB_NAMES = {
     "wte.weight": EMBEDDING,
+    "ln_f.weight": OUTPUT_NORM,
     "norm_f.weight": OUTPUT_NORM,
 }
 _HUB_BLOCK_NAMES = {
+    "ln_1.weight": "attn_norm.weight",
+    "ln_2.weight": "ffn_norm.weight",
+    "mlp.mlp_up.weight": "ffn_up.weight",
+    "mlp.mlp_down.weight": "ffn_down.weight",
     "norm_1.weight": "attn_norm.weight",
     "attn.Wqkv.weight": "attn_qkv.weight",
     "attn.out_proj.weight": "attn_output.weight",
