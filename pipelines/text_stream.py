@@ -20,7 +20,12 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop = tuple(stop)
         self._held = ""
-        self.stopped = False
+        self.stop_text: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has ended the text; `stop_text` is the one that did."""
+        return self.stop_text is not None
 
     def push(self, token_id: int) -> str:
         """The text that `token_id` completes, possibly none. Sets `stopped` at a stop string."""
@@ -37,10 +42,10 @@ class TextStream:
 
     def _release(self, text: str) -> str:
         self._held += text
-        found = [at for at in map(self._held.find, self._stop) if at >= 0]
+        found = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            ready, self._held = self._held[: min(found)], ""
+            at, self.stop_text = min(found)
+            ready, self._held = self._held[:at], ""
             return ready
         keep = max((overlap(self._held, stop) for stop in self._stop), default=0)
         split = len(self._held) - keep

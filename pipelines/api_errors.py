@@ -1,0 +1,102 @@
+"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+_TYPES = {
+    401: "authentication_error",
+    404: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "service_unavailable",
+}
+
+
+class ApiError(Exception):
+    """An answer with an error status, raised from anywhere under a route."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = headers
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What is sent."""
+        kind = _TYPES.get(self.status, "invalid_request_error")
+        return {
+            "error": {
+                "message": self.message,
+                "type": kind,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def response(self) -> JSONResponse:
+        """The whole answer."""
+        return JSONResponse(self.body, self.status, dict(self.headers or {}))
+
+
+def loading() -> ApiError:
+    """The model is not there yet."""
+    return ApiError(
+        "the model is still loading; try again in a few seconds",
+        status=503,
+        code="model_loading",
+        headers={"Retry-After": "2"},
+    )
+
+
+def worker_failed() -> ApiError:
+    """The generation ended because its worker did."""
+    return ApiError(
+        "the model worker has failed; the server is ending",
+        status=503,
+        code="worker_failed",
+        headers={"Retry-After": "5"},
+    )
+
+
+def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+    """The first of pydantic's complaints, with the field's name."""
+    error = next((e for e in errors if e["type"] != "literal_error"), errors[0])
+    path = [str(part) for part in error["loc"] if part != "body"]
+    field = path[0] if path and not path[0].isdigit() else None
+    if error["type"] == "json_invalid":
+        reason = error.get("ctx", {}).get("error", "")
+        return ApiError(f"the body is not valid JSON: {reason}", code="invalid_json")
+    if field is None:
+        return ApiError(f"the body is not as expected: {error['msg']}; expected a JSON object")
+    where = ".".join(part for part in path if not part.startswith(_UNION_PARTS))
+    if error["type"] == "extra_forbidden":
+        message = f"the field {where!r} is unknown or not supported; leave it out"
+        return ApiError(message, param=where, code="unknown_parameter")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return ApiError(f"{where}: {message[:1].lower()}{message[1:]}{_found(error)}", param=field)
+
+
+# How pydantic names the branches of a union in a location.
+_UNION_PARTS = ("list[", "str", "function-", "constrained-", "tagged-", "int", "nullable")
+
+
+def _found(error: Mapping[str, Any]) -> str:
+    value = error.get("input")
+    if error["type"] == "missing" or isinstance(value, (dict, list)):
+        return ""
+    return f" (found {str(value)[:80]!r})" if isinstance(value, str) else f" (found {value})"

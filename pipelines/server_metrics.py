@@ -1,0 +1,60 @@
+"""Prometheus metrics of the server, in a registry of their own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from pipelines.server_messages import Load
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """What is counted. Gauges are read from the worker's last report when asked for."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "replit_requests", "Answered requests", ["route", "status"], registry=registry
+        )
+        self.prompt_tokens = Counter(
+            "replit_prompt_tokens", "Prompt tokens taken in", registry=registry
+        )
+        self.cached_tokens = Counter(
+            "replit_prefix_cache_hit_tokens",
+            "Prompt tokens found in the prefix cache",
+            registry=registry,
+        )
+        self.generated_tokens = Counter(
+            "replit_generated_tokens", "Tokens generated", registry=registry
+        )
+        self.queue_time = Histogram(
+            "replit_queue_seconds", "From a request's arrival to its first pass",
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.first_token = Histogram(
+            "replit_time_to_first_token_seconds", "From a request's arrival to its first token",
+            buckets=_SECONDS, registry=registry,
+        )  # fmt: skip
+        self.per_token = Histogram(
+            "replit_time_per_output_token_seconds", "Between the tokens of a sequence, on average",
+            buckets=_TOKEN_SECONDS, registry=registry,
+        )  # fmt: skip
+        self._running = Gauge("replit_running", "Sequences being generated", registry=registry)
+        self._waiting = Gauge("replit_queue_depth", "Sequences waiting", registry=registry)
+        self._pages = Gauge("replit_cache_pages_used", "Cache pages in use", registry=registry)
+        self._pages_total = Gauge("replit_cache_pages", "Cache pages", registry=registry)
+        self._preempted = Gauge(
+            "replit_preemptions", "Sequences put back for want of pages", registry=registry
+        )
+
+    def render(self, load: Load, in_flight: int) -> bytes:
+        """The text that Prometheus reads."""
+        self._running.set(load.running)
+        self._waiting.set(max(in_flight - load.running, 0))
+        self._pages.set(load.pages_used)
+        self._pages_total.set(load.pages_total)
+        self._preempted.set(load.preempted)
+        return generate_latest(self.registry)

@@ -1,0 +1,99 @@
+"""What is remembered of a request until it ends: one log line, and the metrics."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from pipelines.server_metrics import Metrics
+
+
+@dataclass
+class Record:
+    """A request's figures. Times are `time.monotonic()`."""
+
+    route: str
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    created: float = field(default_factory=time.monotonic)
+    status: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    started: float | None = None
+    first_token: float | None = None
+    user: str | None = None
+    note: str | None = None
+
+    def token(self, started: float) -> None:
+        """A token has come, of a sequence whose first pass was at `started`."""
+        if self.first_token is None:
+            self.first_token = time.monotonic()
+        if started and (self.started is None or started < self.started):
+            self.started = started
+
+    def observe(self, metrics: Metrics) -> None:
+        """Adds the finished request to the metrics."""
+        metrics.requests.labels(self.route, str(self.status)).inc()
+        metrics.prompt_tokens.inc(self.prompt_tokens)
+        metrics.cached_tokens.inc(self.cached_tokens)
+        metrics.generated_tokens.inc(self.generated_tokens)
+        if self.started is not None:
+            metrics.queue_time.observe(max(self.started - self.created, 0.0))
+        if self.first_token is not None:
+            metrics.first_token.observe(self.first_token - self.created)
+
+    def fields(self) -> dict[str, Any]:
+        """The log line's fields; milliseconds."""
+
+        def since(moment: float | None) -> float | None:
+            return None if moment is None else round((moment - self.created) * 1000, 1)
+
+        found = {
+            "id": self.id,
+            "route": self.route,
+            "status": self.status,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "generated_tokens": self.generated_tokens,
+            "queue_ms": since(self.started),
+            "first_token_ms": since(self.first_token),
+            "total_ms": since(time.monotonic()),
+            "user": self.user,
+            "note": self.note,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Log:
+    """Lines on standard error: readable ones, or a JSON object each."""
+
+    def __init__(self, form: Literal["text", "json"]) -> None:
+        self._json = form == "json"
+
+    def request(self, record: Record) -> None:
+        """The one line of a request."""
+        self._write("request", record.fields())
+
+    def event(self, message: str, **fields: Any) -> None:
+        """Anything else that an operator should know."""
+        self._write(message, fields)
+
+    def _write(self, message: str, fields: dict[str, Any]) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        if self._json:
+            line = json.dumps({"time": now, "message": message, **fields}, ensure_ascii=False)
+        else:
+            pairs = "".join(f" {name}={_plain(value)}" for name, value in fields.items())
+            line = f"{now} {message}{pairs}"
+        print(line, file=sys.stderr, flush=True)
+
+
+def _plain(value: Any) -> str:
+    """A value on one line, quoted where it would be taken for several."""
+    text = str(value)
+    return text if text.isprintable() and " " not in text and "=" not in text else json.dumps(text)

@@ -1,0 +1,219 @@
+"""What the routes share: the loaded model's tokenizer, the worker, admission, and running a request's sequences."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.api_errors import ApiError, loading
+from pipelines.api_models import SamplingFields
+from pipelines.api_text import Delta, LineLimits, SequenceText
+from pipelines.registry import ModelFiles
+from pipelines.sampling import SamplingParams
+from pipelines.serve_options import ServeOptions
+from pipelines.server_messages import GenerationRequest, Step
+from pipelines.server_metrics import Metrics
+from pipelines.server_process import Generation, ModelWorker
+from pipelines.server_record import Log, Record
+from weights.errors import UserError
+
+OPENAI_MAX_TOKENS = 16
+
+
+@dataclass
+class Plan:
+    """One sequence to be generated."""
+
+    prompt_ids: list[int]
+    params: SamplingParams
+    seed: tuple[int, int]
+    top_logprobs: int | None = None
+    prompt_logprobs: bool = False
+    limits: LineLimits | None = None
+
+
+@dataclass
+class RunningSequence:
+    """A running sequence of a request: its generation, its text so far and its first step."""
+
+    index: int
+    generation: Generation
+    text: SequenceText
+    first: Step | None = None
+    last_token: float = 0.0
+    first_token: float = 0.0
+
+
+class Service:
+    """The state of the HTTP process."""
+
+    def __init__(
+        self, options: ServeOptions, files: ModelFiles, worker: ModelWorker, log: Log
+    ) -> None:
+        self.options = options
+        self.tokenizer = files.tokenizer
+        self.config = files.config
+        self.worker = worker
+        self.log = log
+        self.metrics = Metrics()
+        self.started = int(time.time())
+        self.draining = False
+        self._counter = 0
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence, prompt included."""
+        return self.options.max_length
+
+    def check_ready(self) -> None:
+        """Raises ApiError (503) while the model is loading and while the server ends."""
+        if self.draining:
+            raise ApiError(
+                "the server is shutting down", status=503, code="shutting_down",
+                headers={"Retry-After": "5"},
+            )  # fmt: skip
+        if self.worker.ready is None or self.worker.ended.is_set():
+            raise loading()
+
+    def check_model(self, name: str | None) -> None:
+        """Raises ApiError (404) for a model that is not the served one."""
+        if name is not None and name != self.options.name:
+            raise ApiError(
+                f"the model {name!r} does not exist here; expected {self.options.name!r}",
+                status=404, param="model", code="model_not_found",
+            )  # fmt: skip
+
+    def encode(self, prompt: str | list[int], param: str) -> list[int]:
+        """Token ids of a prompt, checked against the vocabulary."""
+        try:
+            if isinstance(prompt, str):
+                return self.tokenizer.encode(prompt)
+            for token in prompt:
+                self.tokenizer.token_bytes(token)
+        except UserError as error:
+            raise ApiError(str(error), param=param) from None
+        return prompt
+
+    def check_length(self, count: int, new_tokens: int | None, param: str) -> None:
+        """Raises ApiError for a prompt that leaves no room for a token."""
+        limit = self.max_length - (new_tokens != 0)
+        if count > limit:
+            raise ApiError(
+                f"the prompt has {count} tokens; expected at most {limit}: this server's sequences "
+                f"hold {self.max_length} tokens, prompt and completion together",
+                param=param, code="context_length_exceeded",
+            )  # fmt: skip
+
+    def sampling(self, body: SamplingFields, max_tokens: int | None) -> dict[str, Any]:
+        """`SamplingParams` of a request but for the length: what it states, else the server's, else OpenAI's."""
+        defaults: dict[str, Any] = {
+            "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0,
+            "stop": (), "max_new_tokens": max_tokens,
+        } | self.options.sampling  # fmt: skip
+        stated: dict[str, Any] = {
+            name: getattr(body, name)
+            for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+            if getattr(body, name) is not None
+        }
+        if body.stop is not None:
+            stated["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+        if body.max_tokens is not None:
+            stated["max_new_tokens"] = body.max_tokens
+        found = defaults | stated | {"ignore_eos": body.ignore_eos}
+        if found["top_k"] <= 0:
+            found["top_k"] = self.tokenizer.vocab_size  # all
+        return found
+
+    def params(self, sampling: dict[str, Any], prompt_tokens: int) -> SamplingParams:
+        """Sampling for a prompt of this length: at most what fits is generated."""
+        room = self.max_length - prompt_tokens
+        wanted = sampling["max_new_tokens"]
+        count = room if wanted is None or wanted < 0 else min(wanted, room)
+        # The worker takes 0 as none; stop strings are found here.
+        return SamplingParams(**(sampling | {"max_new_tokens": count, "stop": (), "seed": None}))
+
+    @staticmethod
+    def seed(stated: int | None) -> int:
+        """The request's seed, or one that is drawn."""
+        return random.getrandbits(48) if stated is None or stated < 0 else stated
+
+    def start(self, plans: Sequence[Plan], stop: Sequence[str], record: Record) -> list[RunningSequence]:
+        """Sends a request's sequences to the worker, all or none. Raises ApiError where there is no room."""
+        self._admit(len(plans))
+        started = []
+        for index, plan in enumerate(plans):
+            self._counter += 1
+            request = GenerationRequest(
+                f"{record.id}-{self._counter}", plan.prompt_ids, plan.params, plan.seed,
+                plan.top_logprobs, plan.prompt_logprobs,
+            )  # fmt: skip
+            text = SequenceText(
+                self.tokenizer, stop, plan.top_logprobs is not None, plan.limits
+            )
+            started.append(RunningSequence(index, self.worker.submit(request), text))
+        return started
+
+    def _admit(self, count: int) -> None:
+        most = self.options.max_batch_size + self.options.max_queue_size
+        if count > most:
+            raise ApiError(
+                f"the request asks for {count} sequences; expected at most {most}: send fewer "
+                "prompts or a smaller n at once"
+            )
+        if self.worker.in_flight + count > most:
+            raise ApiError(
+                f"the server is busy: {self.worker.in_flight} sequences run or wait, expected at "
+                f"most {most} with yours; try again in a moment",
+                status=429, code="queue_full", headers={"Retry-After": "1"},
+            )  # fmt: skip
+
+    async def run(
+        self, sequences: Sequence[RunningSequence], record: Record
+    ) -> AsyncIterator[tuple[RunningSequence, Delta]]:
+        """All deltas of a request's sequences as they come. Leaving early cancels what still runs."""
+        try:
+            async with aclosing(self._merged(sequences)) as merged:
+                async for sequence, step in merged:
+                    yield sequence, self._take(sequence, step, record)
+        finally:
+            for sequence in sequences:
+                sequence.generation.cancel()
+                self._finish(sequence, record)
+
+    async def _merged(
+        self, sequences: Sequence[RunningSequence]
+    ) -> AsyncIterator[tuple[RunningSequence, Step]]:
+        queue: asyncio.Queue[tuple[RunningSequence, Step]] = asyncio.Queue()
+        for sequence in sequences:
+            sequence.generation.listen(lambda step, s=sequence: queue.put_nowait((s, step)))
+        running = len(sequences)
+        while running:
+            sequence, step = await queue.get()
+            if sequence.generation.ended:
+                continue  # steps of a pass that ran while it was cancelled
+            yield sequence, step
+            if step.end is not None or sequence.text.stopped:
+                sequence.generation.finish(cancel=step.end is None)
+                running -= 1
+
+    def _take(self, sequence: RunningSequence, step: Step, record: Record) -> Delta:
+        delta = sequence.text.push(step)
+        if sequence.first is None:
+            sequence.first = step
+            record.cached_tokens += step.cached_tokens
+        if step.token is not None:
+            record.token(step.started)
+            sequence.last_token = time.monotonic()
+            sequence.first_token = sequence.first_token or sequence.last_token
+        return delta
+
+    def _finish(self, sequence: RunningSequence, record: Record) -> None:
+        record.generated_tokens += sequence.text.tokens
+        if sequence.text.tokens > 1:
+            spent = sequence.last_token - sequence.first_token
+            self.metrics.per_token.observe(spent / (sequence.text.tokens - 1))
