@@ -14,7 +14,9 @@ from pipelines import errors
 SUBCOMMANDS: dict[str, str] = {
     "bench": "pipelines.bench_command:bench",
     "convert": "pipelines.convert_command:convert",
+    "fill": "pipelines.fill_command:fill",
     "inspect": "pipelines.inspect_command:inspect",
+    "models": "pipelines.models_command:models",
 }
 
 
@@ -93,6 +95,9 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated.")
 @click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-text token.")
 @click.option("--num-return-sequences", default=1, show_default=True, metavar="N", help="Completions of each prompt.")
+@click.option("--suffix", metavar="TEXT", help="Fill the gap between the prompt and this text.")
+@click.option("--suffix-file", metavar="PATH", help="The same, with the text of a file.")
+@click.option("--suffix-first", is_flag=True, help="Give the model the suffix before the prompt.")
 @click.option("--completion", type=click.Choice(["full", "line", "block"]), default="full", show_default=True,
               help="Where to end: not before the model does, with the line, or with the indented block.")
 @click.option("--strip", is_flag=True, help="Leave out whitespace at the end.")

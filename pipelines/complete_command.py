@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
 
-from pipelines.pipeline import Pipeline, TextPiece, load
+from pipelines.fill import Gap, fill_ids
+from pipelines.fill_command import read_text
+from pipelines.pipeline import TextPiece, load
 from pipelines.progress import Quiet, Terminal
 from pipelines.sampling import SamplingParams
 from weights.errors import UserError
@@ -28,7 +31,7 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
         raise UserError(
             f"--num-return-sequences is {options['num_return_sequences']}; expected a whole number from 1 up"
         )
-    prompts = read_prompts(ctx, options)
+    prompts, suffix = read_prompts(ctx, options), read_suffix(options)
     progress = Quiet() if options["quiet"] else Terminal()
     pipeline = load(
         options["model"],
@@ -45,8 +48,12 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
     if not prompts:
         return  # only --save-to-serialized-model-path
     samples = [prompt for prompt in prompts for _ in range(options["num_return_sequences"])]
-    ids = [pipeline.encode(prompt) for prompt in samples]
-    output = Output(pipeline, samples, options)
+    if suffix is None:
+        ids = [pipeline.encode(prompt) for prompt in samples]
+    else:
+        new = options["max_new_tokens"]
+        ids = [fill_ids(pipeline, Gap(prompt, suffix), new, options["suffix_first"]) for prompt in samples]
+    output = Output(samples, suffix or "", options)
     output.write(pipeline.stream_batch(ids, **sampling))
     if not options["quiet"]:
         output.print_timings(sum(map(len, ids)))
@@ -71,11 +78,24 @@ def read_prompts(ctx: click.Context, options: dict[str, Any]) -> list[str]:
     return prompts
 
 
+def read_suffix(options: dict[str, Any]) -> str | None:
+    """The text after the gap, None if there is no gap."""
+    if options["suffix"] is not None and options["suffix_file"] is not None:
+        raise click.UsageError("--suffix and --suffix-file are both given; expected one of them")
+    if options["suffix_file"] is not None:
+        return read_text(Path(options["suffix_file"]))
+    suffix: str | None = options["suffix"]
+    if suffix is None and options["suffix_first"]:
+        raise click.UsageError("--suffix-first is given without a suffix; expected --suffix TEXT as well")
+    return suffix
+
+
 class Output:
     """Writes pieces as they come; several completions one after the other, under a heading each."""
 
-    def __init__(self, pipeline: Pipeline, prompts: list[str], options: dict[str, Any]) -> None:
+    def __init__(self, prompts: list[str], suffix: str, options: dict[str, Any]) -> None:
         self._prompts = prompts
+        self._suffix = suffix
         self._echo = options["echo_prompt"]
         self._buffers = [""] * len(prompts)  # text of completions whose turn has not come
         self._done = [False] * len(prompts)
@@ -112,7 +132,7 @@ class Output:
             self._emit(text)
             if not self._done[self._current]:
                 return
-            self._emit("\n")
+            self._emit(f"{self._suffix if self._echo else ''}\n")
             self._current += 1
             if self._current < len(self._prompts):
                 self._open()
