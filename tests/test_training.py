@@ -16,6 +16,7 @@ from pipelines.pipeline import load
 from training import contamination, filters, fim
 from training.dedup import Deduplicator
 from training.licences import classify
+from training.snippets import snippets
 
 
 def _metadata(*fields: tuple[str, str]) -> Message:
@@ -105,6 +106,18 @@ def test_fim_round_trip() -> None:
     assert any(fim.split_points(CODE, rng)[0] % 7 for _ in range(5))  # not only at line starts
 
 
+def test_snippets_parse_and_lose_docstrings() -> None:
+    doc = '"""Area of the disc.\n\n        In metres.\n        """'
+    method = f"    def area(self):\n        {doc}\n        return math.pi\n"
+    text = "import math\nimport os\n\n\nclass Disc:\n    size = 1\n\n" + method
+    found = {s for seed in range(200) for s in snippets(text, random.Random(seed))}
+    assert all(filters.parses(s) for s in found)
+    assert "def area(self):\n    return math.pi\n" not in found  # two lines: too short
+    assert 'def area(self):\n    """Area of the disc."""\n    return math.pi\n' in found
+    assert f"import math\n\nclass Disc:\n    size = 1\n\n{method}" in found
+    assert not any("import os" in s for s in found)
+
+
 def test_rows_begin_at_documents() -> None:
     pytest.importorskip("torch", reason="training needs PyTorch")
     from training.batches import aligned_rows
@@ -127,7 +140,7 @@ def test_a_resumed_run_is_bit_equal(tmp_path: Path) -> None:
 
     _write_arrays(tmp_path)
     shape = ModelConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2)
-    config = TrainConfig(steps=4, batch_rows=5, seq_len=16, warmup=1, cooldown=2)
+    config = TrainConfig(steps=4, files_rows=1, fim_rows=2, snippets_rows=1, seq_len=16, warmup=1, cooldown=2)
     straight = Trainer(shape, config, tmp_path, "cpu")
     losses = [straight.train_step() for _ in range(4)]
     first = Trainer(shape, config, tmp_path, "cpu")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MIX = {"files": 0.3, "fim": 0.5, "snippets": 0.2}  # share of the rows of a batch
+SOURCES = ("files", "fim", "snippets")
 
 
 def aligned_rows(starts: np.ndarray, total: int, length: int) -> np.ndarray:
@@ -26,14 +26,13 @@ def aligned_rows(starts: np.ndarray, total: int, length: int) -> np.ndarray:
 class Batches:
     """Rows of `seq_len` + 1 ids; `files` are cut anywhere, the other sources only begin at a document."""
 
-    def __init__(self, data: Path, batch_rows: int, seq_len: int, seed: int) -> None:
-        self.seq_len, self.seed = seq_len, seed
-        self.counts = {name: round(batch_rows * share) for name, share in MIX.items()}
-        self.counts["fim"] += batch_rows - sum(self.counts.values())
+    def __init__(self, data: Path, counts: dict[str, int], seq_len: int, seed: int) -> None:
+        """`counts` says how many rows of a batch each of SOURCES gives."""
+        self.seq_len, self.seed, self.counts = seq_len, seed, counts
         self._ids: dict[str, np.ndarray] = {}
         self._rows: dict[str, np.ndarray] = {}
         self._order: dict[tuple[str, int], np.ndarray] = {}
-        for name in MIX:
+        for name in counts:
             with np.load(data / f"{name}.npz") as file:
                 ids, starts = file["ids"], file["starts"]
             self._ids[name] = ids

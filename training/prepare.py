@@ -2,15 +2,13 @@
 
     python -m training.prepare --data DIR
 
-Half of the files go to `files`, half are cut into segments and rearranged (`fim`). From all of them the top-level
-functions and classes, with the imports that they use, make `snippets`: they teach what stands at a document's start
-and that a document ends after it. Writes DIR/{files,fim,snippets,heldout}.npz with `ids` (uint16) and `starts`.
+Half of the files go to `files`, half are cut into segments and rearranged (`fim`). From all of them the functions
+and classes make `snippets`. Writes DIR/{files,fim,snippets,heldout}.npz with `ids` (uint16) and `starts`.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
 import json
 import random
@@ -23,6 +21,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from training.fim import END, SPECIAL_TOKENS, rearrange
+from training.snippets import snippets
 
 PACKAGE_CAP = 8_000_000  # bytes of one package at most: no project's manner should dominate
 TEST_SHARE = 0.25  # of the test files
@@ -40,31 +39,6 @@ def segments(text: str, rng: random.Random) -> Iterator[str]:
             piece, size, target = [], 0, rng.randint(300, 1800)
     if size > 100:
         yield "".join(piece)
-
-
-def _imported_names(node: ast.stmt) -> set[str]:
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return set()
-
-
-def snippets(text: str, rng: random.Random) -> Iterator[str]:
-    """Top-level functions and classes of 3 to 80 lines; three in ten with the imports that they use before them."""
-    lines = text.splitlines()
-    body = ast.parse(text).body
-    imports = [n for n in body if isinstance(n, ast.Import | ast.ImportFrom) and n.lineno == n.end_lineno]
-    for node in body:
-        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            continue
-        first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-        code = lines[first - 1 : node.end_lineno]
-        if not 3 <= len(code) <= 80 or max(map(len, code)) > 120:
-            continue
-        if rng.random() < 0.3:
-            used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-            needed = [lines[n.lineno - 1] for n in imports if _imported_names(n) & used]
-            code = [*needed, "", *([""] if rng.random() < 0.5 else []), *code] if needed else code
-        yield "\n".join(code) + "\n"
 
 
 def read_corpus(path: Path, seed: int) -> list[dict[str, str]]:
@@ -86,7 +60,7 @@ def read_corpus(path: Path, seed: int) -> list[dict[str, str]]:
 
 def documents(rows: list[dict[str, str]], seed: int) -> dict[str, list[str]]:
     """The texts of each source."""
-    rng = random.Random(seed)
+    rng, snippet_rng = random.Random(seed), random.Random(seed + 1)
     out: dict[str, list[str]] = {name: [] for name in SOURCES}
     seen: set[bytes] = set()
     for row in tqdm(rows, desc="cut"):
@@ -94,7 +68,7 @@ def documents(rows: list[dict[str, str]], seed: int) -> dict[str, list[str]]:
             out["files"].append(row["text"])
         else:
             out["fim"].extend(rearrange(s, rng) for s in segments(row["text"], rng))
-        for snippet in () if row["test"] else snippets(row["text"], rng):
+        for snippet in () if row["test"] else snippets(row["text"], snippet_rng):
             digest = hashlib.sha256(snippet.encode()).digest()
             if digest not in seen:
                 seen.add(digest)

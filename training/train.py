@@ -24,7 +24,7 @@ from torch._inductor import config as inductor_config
 from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from training.batches import Batches, heldout_rows
+from training.batches import SOURCES, Batches, heldout_rows
 from training.model import ModelConfig, Nano
 
 
@@ -33,7 +33,9 @@ class TrainConfig:
     """Everything that decides the result, besides the data and the model's shape."""
 
     steps: int = 4000
-    batch_rows: int = 16
+    files_rows: int = 2  # rows of a batch from each source
+    fim_rows: int = 4
+    snippets_rows: int = 2
     seq_len: int = 512
     warmup: int = 100
     cooldown: int = 800
@@ -45,6 +47,16 @@ class TrainConfig:
     save_every: int = 100
     compile: bool = False
     adapt_threads: bool = False
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows of a batch by source."""
+        return {name: getattr(self, f"{name}_rows") for name in SOURCES}
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of a batch."""
+        return sum(self.rows.values())
 
 
 def rate_factor(step: int, c: TrainConfig) -> float:
@@ -83,7 +95,7 @@ class Trainer:
         self.config, self.device = config, device
         self.model = Nano(model_config).to(device)
         self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
-        self.batches = Batches(data, config.batch_rows, config.seq_len, config.seed)
+        self.batches = Batches(data, config.rows, config.seq_len, config.seed)
         self.step = 0
         matrices = [p for p in self.model.blocks.parameters() if p.ndim == 2]
         others = [p for p in self.model.parameters() if all(p is not m for m in matrices)]
