@@ -123,7 +123,12 @@ class SequenceText:
     @property
     def stopped(self) -> bool:
         """Whether the text itself has ended the sequence: a stop string, or a limit on lines."""
-        return self._stream.stopped or (self._limits is not None and self._limits.stopped)
+        return self._stream.stopped or self.limited
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limit on lines has ended the sequence."""
+        return self._limits is not None and self._limits.stopped
 
 
     def _release(self, everything: bool) -> list[ScoredToken]:

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipelines import api_completions
+from pipelines import api_chat, api_completions, api_llama
 from pipelines.api_errors import ApiError, from_validation
 from pipelines.server_metrics import CONTENT_TYPE
 from pipelines.server_record import Record
@@ -30,7 +30,8 @@ def create_app(service: Service) -> FastAPI:
     """The application over a service."""
     app = FastAPI(title="Replit Code on MAX", version="1", docs_url=None, redoc_url=None)
     app.state.service = service
-    app.include_router(api_completions.router)
+    for module in (api_completions, api_chat, api_llama):
+        app.include_router(module.router)
     _add_operation_routes(app, service)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

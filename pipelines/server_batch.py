@@ -78,7 +78,7 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
             max_length=self._max_length,
             tokens=TokenBuffer(np.array(request.prompt_ids, np.int64)),
             # Pages found in the cache have no logits: a salt of its own makes every prompt position run.
-            cache_salt=request.id if request.prompt_logprobs else None,
+            cache_salt=request.id if request.prompt_logprobs or not request.use_cache else None,
         )
         generator = np.random.default_rng(request.seed)
         self._running[context.request_id] = Running(request, generator)

@@ -23,6 +23,7 @@ class GenerationRequest:
     seed: tuple[int, int]
     top_logprobs: int | None = None  # alternatives beside each token; None: no log-probabilities
     prompt_logprobs: bool = False
+    use_cache: bool = True
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ class Plan:
     top_logprobs: int | None = None
     prompt_logprobs: bool = False
     limits: LineLimits | None = None
+    use_cache: bool = True
 
 
 @dataclass
@@ -47,6 +48,7 @@ class RunningSequence:
     first: Step | None = None
     last_token: float = 0.0
     first_token: float = 0.0
+    patience: float | None = None  # seconds to wait for the first step
 
 
 class Service:
@@ -150,7 +152,7 @@ class Service:
             self._counter += 1
             request = GenerationRequest(
                 f"{record.id}-{self._counter}", plan.prompt_ids, plan.params, plan.seed,
-                plan.top_logprobs, plan.prompt_logprobs,
+                plan.top_logprobs, plan.prompt_logprobs, plan.use_cache,
             )  # fmt: skip
             text = SequenceText(
                 self.tokenizer, stop, plan.top_logprobs is not None, plan.limits
@@ -192,8 +194,13 @@ class Service:
         for sequence in sequences:
             sequence.generation.listen(lambda step, s=sequence: queue.put_nowait((s, step)))
         running = len(sequences)
+        patience = sequences[0].patience
         while running:
-            sequence, step = await queue.get()
+            try:
+                sequence, step = await asyncio.wait_for(queue.get(), patience)
+            except asyncio.TimeoutError:
+                return
+            patience = None
             if sequence.generation.ended:
                 continue  # steps of a pass that ran while it was cancelled
             yield sequence, step
