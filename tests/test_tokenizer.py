@@ -167,6 +167,14 @@ def test_decoding_gives_the_text_back(text: str, parse_special: bool) -> None:
 SHARED = checkpoint_of()
 
 
+def test_white_space_that_an_old_converter_called_normal() -> None:
+    types = [1 if kind == 4 else kind for kind in TYPES]
+    old, new = load_tokenizer(checkpoint_of(token_type=types)), load_tokenizer(checkpoint_of())
+    for text in [*SAMPLES, "a" + " " * 7 + "b\n\n\n"]:
+        assert old.encode(text) == new.encode(text)
+        assert old.decode(new.encode(text)) == new.decode(new.encode(text))
+
+
 def test_decoding_of_part_of_a_character() -> None:
     tokenizer = load_tokenizer(checkpoint_of())
     ids = tokenizer.encode("🦙")

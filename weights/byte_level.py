@@ -190,7 +190,12 @@ class _GgufKeys:
         unknown = set(types) - set(range(_NORMAL, _BYTE + 1))
         if unknown:
             raise self.error(key, f"holds {min(unknown)!r}", "types 1 to 6")
-        return types
+        # White space has other letters in the byte alphabet: where it is spelled as itself it is
+        # an added token, which older converters called a normal one.
+        pairs = zip(self.tokens(), types, strict=True)
+        return [
+            _USER_DEFINED if kind == _NORMAL and token.isspace() else kind for token, kind in pairs
+        ]
 
     def splits_digits(self) -> bool:
         """A missing variant is GPT-2's, as in files older than the key."""
