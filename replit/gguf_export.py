@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replit.architecture import REPLIT, Architecture, DecoderConfig
-from replit.weight_names import EMBEDDING, OUTPUT
+from replit.encodings import choose_encodings
 from weights.checkpoint import Checkpoint
-from weights.convert import choose_encodings, ggml_name, write_gguf
+from weights.convert import ggml_name, write_gguf
 from weights.errors import UserError
 from weights.gguf_tokenizer import add_keys, tokenizer_keys
 from weights.model_name import ModelName, file_name, parse_name
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 #: llama.cpp's names of whole-file types, where they differ from MOSTLY_ and the tensor type.
-_FILE_TYPES = {Encoding.FLOAT32: "ALL_F32", Encoding.Q4_K: "MOSTLY_Q4_K_S"}
+_FILE_TYPES = {Encoding.FLOAT32: "ALL_F32", Encoding.Q4_K: "MOSTLY_Q4_K_M"}
 
 #: General keys that describe the source file and not the model.
 _NOT_KEPT = ("architecture", "file_type", "quantization_version", "alignment", "size_label")
@@ -56,9 +56,7 @@ class Conversion:
         return file_name(self.name, self.parameters, self.encoding)
 
 
-def plan(
-    checkpoint: Checkpoint, name: str, encoding: Encoding, architecture: Architecture = REPLIT
-) -> Conversion:
+def plan(checkpoint: Checkpoint, name: str, encoding: Encoding, architecture: Architecture = REPLIT) -> Conversion:
     """Check everything that can be checked before tensor data is read.
 
     `name` is what the source is called, for a source that does not say so itself. Raises
@@ -66,7 +64,6 @@ def plan(
     """
     config = architecture.read_config(checkpoint)
     tensors = dict(architecture.map_weights(checkpoint, config))
-    logits = EMBEDDING if config.tied_embeddings else OUTPUT
     general = _general(checkpoint)
     return Conversion(
         architecture,
@@ -76,7 +73,7 @@ def plan(
         tokenizer_keys(checkpoint, config.vocab_size),
         tensors,
         encoding,
-        choose_encodings(tensors, encoding, logits),
+        choose_encodings(tensors, encoding),
     )
 
 
@@ -135,8 +132,5 @@ def destination(conversion: Conversion, path: Path) -> Path:
     if path.is_dir():
         return path / conversion.file_name
     if not path.suffix:
-        raise UserError(
-            f"there is no directory {path}; expected one, or a file name: create it, or type "
-            f"{path}.gguf"
-        )
+        raise UserError(f"there is no directory {path}; expected one, or a file name: create it, or type {path}.gguf")
     return path

@@ -51,33 +51,6 @@ def ggml_name(encoding: Encoding) -> str:
     return _GGML_NAMES.get(encoding.name, encoding.name)
 
 
-def choose_encodings(
-    tensors: Mapping[str, Tensor], encoding: Encoding, logits: str
-) -> dict[str, Encoding]:
-    """The encoding of each tensor in a file of `encoding`.
-
-    Vectors (norms) stay float32: they are tiny and scale everything. `logits` names the matrix
-    that makes the logits, often the embedding table too; it is kept at 8 bits or more, since its
-    errors reach the output unmixed. Raises UserError for rows that the blocks do not divide.
-    """
-    chosen: dict[str, Encoding] = {}
-    for name, tensor in tensors.items():
-        stored = encoding
-        if len(tensor.shape) == 1:
-            stored = Encoding.FLOAT32
-        elif name == logits and encoding.is_quantized:
-            stored = Encoding.Q8_0
-        columns = tensor.shape[-1]
-        if columns % stored.block_size:
-            fitting = (e for e in TARGETS if columns % e.block_size == 0)
-            raise UserError(
-                f"tensor {name!r} has rows of {columns} values; {stored} needs a multiple of "
-                f"{stored.block_size}: choose {', '.join(fitting)}"
-            )
-        chosen[name] = stored
-    return chosen
-
-
 def write_gguf(
     path: Path,
     architecture: str,
@@ -120,9 +93,7 @@ def _check_destination(path: Path, total: int, overwrite: bool) -> None:
         raise UserError(f"{path} exists; give another name, or --force to replace it")
     free = shutil.disk_usage(path.parent).free
     if free < total:
-        raise UserError(
-            f"{path} needs {total:,} bytes and {free:,} are free; make room or give another place"
-        )
+        raise UserError(f"{path} needs {total:,} bytes and {free:,} are free; make room or give another place")
 
 
 def _unwritable(path: Path, error: OSError, total: int) -> UserError:
