@@ -28,9 +28,7 @@ _DTYPES = {
 }
 
 
-def build_graph(
-    config: DecoderConfig, weights: WeightTypes, decoder: type[Decoder] | None = None
-) -> Graph:
+def build_graph(config: DecoderConfig, weights: WeightTypes, decoder: type[Decoder] | None = None) -> Graph:
     """The graph of a model whose weights have the given encodings; `decoder` computes its blocks.
 
     Inputs: tokens int64 `[T]`, row offsets uint32 `[B + 1]`, rows with logits int64 `[R]`, then MAX's paged-cache
@@ -74,7 +72,7 @@ class Decoder:
         x = layers.lookup(tokens, table, config.d_model)  # [T, E]
         for layer in range(config.n_layers):
             x = self.block(x, layer)
-        x = layers.lookup(rows, x, config.d_model)  # [R, E]
+        x = layers.lookup(rows, layers.Stored(x), config.d_model)  # [R, E]
         output = weights.get("output.weight", table)
         logits = layers.norm_linear(x, weights["output_norm.weight"], output, config.layer_norm_eps)
         return logits if config.logit_scale is None else logits * config.logit_scale
@@ -83,16 +81,14 @@ class Decoder:
         """One layer, `[T, E]` to `[T, E]`."""
         raise NotImplementedError
 
-    def weight(self, layer: int, name: str) -> TensorValue:
+    def weight(self, layer: int, name: str) -> layers.Stored:
         """A weight of one layer."""
         return self.weights[f"blk.{layer}.{name}.weight"]
 
     def attention(self, qkv: TensorValue, layer: int) -> TensorValue:
         """Attention of `[T, (H + 2K) * D]` over this layer's cache, `[T, H * D]`."""
         index = ops.constant(layer, DType.uint32, layers.CPU)
-        return layers.attention(
-            self.config, qkv, self.row_offsets, self.cache, self.slopes, index
-        )
+        return layers.attention(self.config, qkv, self.row_offsets, self.cache, self.slopes, index)
 
 
 class ReplitDecoder(Decoder):
@@ -112,13 +108,9 @@ class ReplitDecoder(Decoder):
         return layers.linear_add(x, hidden, weight("ffn_down"))
 
 
-def graph_weight(name: str, encoding: Encoding, shape: tuple[int, ...]) -> TensorValue:
+def graph_weight(name: str, encoding: Encoding, shape: tuple[int, ...]) -> layers.Stored:
     """A weight of the graph, bound to memory when the compiled model is initialized."""
-    if encoding.is_quantized:
-        stored = [*shape[:-1], encoding.row_bytes(shape[-1])]
-        return _add(Weight(name, DType.uint8, stored, layers.CPU, align=1))
-    return _add(Weight(name, _DTYPES[encoding], shape, layers.CPU, align=1))
-
-
-def _add(weight: Weight) -> TensorValue:
-    return Graph.current.add_weight(weight)
+    dtype = DType.uint8 if encoding.is_quantized else _DTYPES[encoding]
+    stored = (*shape[:-1], encoding.row_bytes(shape[-1])) if encoding.is_quantized else shape
+    weight = Weight(name, dtype, stored, layers.CPU, align=1)
+    return layers.Stored(Graph.current.add_weight(weight), encoding)

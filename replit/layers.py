@@ -6,13 +6,24 @@ as `[out, in]`, quantized ones as rows of bytes, `[out, bytes]`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from max.dtype import DType
 from max.graph import DeviceRef, TensorType, TensorValue, Value, ops
 
 from replit.architecture import DecoderConfig
 from replit.kv_cache import CacheInputs
+from weights.tensor import Encoding
 
 CPU = DeviceRef.CPU()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A weight in the graph: float types as `[out, in]`, quantized ones as `[out, bytes of a row]`."""
+
+    value: TensorValue
+    encoding: Encoding = Encoding.FLOAT32
 
 
 def scalar(value: float) -> TensorValue:
@@ -20,29 +31,41 @@ def scalar(value: float) -> TensorValue:
     return ops.constant(value, DType.float32, CPU)
 
 
-def lookup(ids: TensorValue, table: TensorValue, width: int) -> TensorValue:
+def lookup(ids: TensorValue, table: Stored, width: int) -> TensorValue:
     """Rows `table[ids]` as float32, `[T, width]`."""
-    return _call("embedding", [ids, table], ids, width)
+    return _call("embedding", [ids, table.value], ids, width, table.encoding)
 
 
-def linear(x: TensorValue, weight: TensorValue) -> TensorValue:
+def linear(x: TensorValue, weight: Stored) -> TensorValue:
     """`x @ weight^T`, `[T, out]`."""
-    return _call("linear", [x, weight], x, weight.shape[0])
+    return _call("linear", [x, weight.value], x, weight.value.shape[0], weight.encoding)
 
 
-def linear_add(residual: TensorValue, x: TensorValue, weight: TensorValue) -> TensorValue:
+def linear_add(residual: TensorValue, x: TensorValue, weight: Stored) -> TensorValue:
     """`residual + x @ weight^T`, `[T, out]`."""
-    return _call("linear_add", [residual, x, weight], x, weight.shape[0])
+    return _call("linear_add", [residual, x, weight.value], x, weight.value.shape[0], weight.encoding)
 
 
-def norm_linear(x: TensorValue, gain: TensorValue, weight: TensorValue, eps: float) -> TensorValue:
+def norm_linear(x: TensorValue, gain: Stored, weight: Stored, eps: float) -> TensorValue:
     """`layer_norm(x) @ weight^T`, `[T, out]`; the norm has a gain and no bias."""
-    return _call("norm_linear", [x, gain, weight, scalar(eps)], x, weight.shape[0])
+    return _call(
+        "norm_linear",
+        [x, gain.value, weight.value, scalar(eps)],
+        x,
+        weight.value.shape[0],
+        weight.encoding,
+    )
 
 
-def norm_linear_gelu(x: TensorValue, gain: TensorValue, weight: TensorValue, eps: float) -> TensorValue:
+def norm_linear_gelu(x: TensorValue, gain: Stored, weight: Stored, eps: float) -> TensorValue:
     """`gelu(layer_norm(x) @ weight^T)` with the exact (erf) GELU, `[T, out]`."""
-    return _call("norm_linear_gelu", [x, gain, weight, scalar(eps)], x, weight.shape[0])
+    return _call(
+        "norm_linear_gelu",
+        [x, gain.value, weight.value, scalar(eps)],
+        x,
+        weight.value.shape[0],
+        weight.encoding,
+    )
 
 
 def attention(
@@ -75,6 +98,7 @@ def attention(
     )[0].tensor
 
 
-def _call(name: str, values: list[Value], rows: TensorValue, width: object) -> TensorValue:
+def _call(name: str, values: list[Value], rows: TensorValue, width: object, encoding: Encoding) -> TensorValue:
     out = TensorType(DType.float32, [rows.shape[0], width], CPU)
-    return ops.custom(f"replit.{name}", CPU, values, [out])[0].tensor
+    parameters: dict[str, bool | int | str | DType] = {"encoding": str(encoding)}
+    return ops.custom(f"replit.{name}", CPU, values, [out], parameters)[0].tensor

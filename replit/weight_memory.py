@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from replit.encodings import choose_encodings
 from weights.errors import UserError
 from weights.tensor import Encoding, Tensor, stored_bytes
 
@@ -20,6 +21,10 @@ from weights.tensor import Encoding, Tensor, stored_bytes
 COMPUTABLE = (
     Encoding.FLOAT32,
     Encoding.BFLOAT16,
+    Encoding.Q8_0,
+    Encoding.Q4_0,
+    Encoding.Q4_K,
+    Encoding.Q6_K,
 )
 
 Bytes = npt.NDArray[np.uint8]
@@ -31,22 +36,29 @@ def weight_types(tensors: Mapping[str, Tensor], requested: Encoding | None) -> W
 
     Raises UserError for an encoding that the kernels cannot multiply with.
     """
-    return {name: (_encoding(name, tensor, requested), tensor.shape) for name, tensor in tensors.items()}
+    if requested is not None:
+        _check_computable(requested, "asked for")
+        chosen = choose_encodings(tensors, requested)
+    else:
+        chosen = {name: _as_stored(name, tensor) for name, tensor in tensors.items()}
+    return {name: (chosen[name], tensor.shape) for name, tensor in tensors.items()}
 
 
-def _encoding(name: str, tensor: Tensor, requested: Encoding | None) -> Encoding:
-    if len(tensor.shape) == 1:  # norms: a few kilobytes
+def _as_stored(name: str, tensor: Tensor) -> Encoding:
+    # Norms are a few kilobytes; the kernels have no float16, and nothing is lost in float32.
+    if len(tensor.shape) == 1 or tensor.encoding is Encoding.FLOAT16:
         return Encoding.FLOAT32
-    encoding = requested or tensor.encoding
-    if encoding is Encoding.FLOAT16:  # the kernels have no float16; nothing is lost in float32
-        return Encoding.FLOAT32
+    _check_computable(tensor.encoding, f"the weight {name} is stored as")
+    return tensor.encoding
+
+
+def _check_computable(encoding: Encoding, found: str) -> None:
     if encoding not in COMPUTABLE:
         known = ", ".join(COMPUTABLE)
         raise UserError(
-            f"the weight {name} is stored as {encoding}; expected one of {known} on the CPU: "
+            f"{found} {encoding}; expected one of {known} on the CPU: "
             "choose one with --quantization-encoding"
         )
-    return encoding
 
 
 def total_bytes(types: WeightTypes) -> int:

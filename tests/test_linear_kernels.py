@@ -111,9 +111,7 @@ def expected(inputs: list[npt.NDArray[np.generic]], kind: str) -> list[npt.NDArr
 
 
 @pytest.mark.parametrize("rows", ROWS)
-def test_operations_equal_numpy(
-    kernels: tuple[str, Callable[..., list[Floats]]], rows: int
-) -> None:
+def test_operations_equal_numpy(kernels: tuple[str, Callable[..., list[Floats]]], rows: int) -> None:
     kind, run = kernels
     inputs = make_inputs(rows, kind)
     # bfloat16: the activations are rounded to 8 bits, 2^-9 each, about 0.0011 of the sum's size

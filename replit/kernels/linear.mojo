@@ -6,8 +6,12 @@ Every op computes `epilogue(norm(x) @ weights^T)`; the norm is LayerNorm without
 import extensibility
 from extensibility import InputTensor, OutputTensor
 
+from std.sys import size_of
+
+from .linear_blocks import BlockFormat
 from .linear_epilogue import AddResidual, Epilogue, Gelu, Identity
 from .linear_formats import BFloat16Format, Bytes, Float32Format, Floats, Format
+from .linear_superblocks import SuperblockFormat
 from .linear_product import Norm, linear
 
 comptime Activations = InputTensor[dtype=DType.float32, rank=2, ...]
@@ -22,9 +26,15 @@ def norm_of(gain: InputTensor[dtype=DType.float32, rank=1, ...], epsilon: Float3
     return Norm(rebind[Floats](gain.unsafe_ptr()), epsilon)
 
 
-def apply[
+def run[
     F: Format, E: Epilogue
-](output: Result, x: Activations, weights: InputTensor[rank=2, ...], row_bytes: Int, norm: Norm, epilogue: E):
+](
+    output: Result, x: Activations, weights: InputTensor[rank=2, ...], norm: Norm, epilogue: E
+) raises:
+    var depth = x.dim_size(1)
+    var row_bytes = weights.dim_size(1) * size_of[weights.dtype]()
+    if row_bytes * F.STEP != depth * F.WEIGHT_BYTES:
+        raise Error("weights have rows of ", row_bytes, " bytes, not those of ", depth, " inputs")
     linear[F](
         rebind[Floats](x.unsafe_ptr()),
         rebind[Bytes](weights.unsafe_ptr().unsafe_bitcast[UInt8]()),
@@ -32,24 +42,32 @@ def apply[
         rebind[Floats](output.unsafe_ptr()),
         x.dim_size(0),
         weights.dim_size(0),
-        x.dim_size(1),
+        depth,
         norm,
         epilogue,
     )
 
 
 def dispatch[
-    E: Epilogue
-](output: Result, x: Activations, weights: InputTensor[rank=2, ...], norm: Norm, epilogue: E) raises:
-    """Chooses the format by the type of the weights."""
-    if x.dim_size(1) != weights.dim_size(1):
-        raise Error("weights have rows of ", weights.dim_size(1), " for inputs of ", x.dim_size(1))
+    E: Epilogue, //, encoding: StaticString
+](
+    output: Result, x: Activations, weights: InputTensor[rank=2, ...], norm: Norm, epilogue: E
+) raises:
+    """Chooses the format by the type of the weights, and by their encoding where it is bytes."""
     comptime if weights.dtype == DType.float32:
-        apply[Float32Format](output, x, weights, 4 * weights.dim_size(1), norm, epilogue)
+        run[Float32Format](output, x, weights, norm, epilogue)
     elif weights.dtype == DType.bfloat16:
-        apply[BFloat16Format](output, x, weights, 2 * weights.dim_size(1), norm, epilogue)
+        run[BFloat16Format](output, x, weights, norm, epilogue)
+    elif encoding == "q8_0":
+        run[BlockFormat[8]](output, x, weights, norm, epilogue)
+    elif encoding == "q4_0":
+        run[BlockFormat[4]](output, x, weights, norm, epilogue)
+    elif encoding == "q4_k":
+        run[SuperblockFormat[4]](output, x, weights, norm, epilogue)
+    elif encoding == "q6_k":
+        run[SuperblockFormat[6]](output, x, weights, norm, epilogue)
     else:
-        comptime assert False, "linear layers take float32 or bfloat16 weights"
+        comptime assert False, "no kernel for this encoding of the weights"
 
 
 @extensibility.register("replit.linear")
@@ -58,9 +76,9 @@ struct Linear:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, encoding: StaticString = ""
     ](output: Result, x: Activations, weights: InputTensor[rank=2, ...]) raises:
-        dispatch(output, x, weights, no_norm(x), Identity())
+        dispatch[encoding](output, x, weights, no_norm(x), Identity())
 
 
 @extensibility.register("replit.linear_gelu")
@@ -69,9 +87,9 @@ struct LinearGelu:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, encoding: StaticString = ""
     ](output: Result, x: Activations, weights: InputTensor[rank=2, ...]) raises:
-        dispatch(output, x, weights, no_norm(x), Gelu())
+        dispatch[encoding](output, x, weights, no_norm(x), Gelu())
 
 
 @extensibility.register("replit.linear_add")
@@ -80,7 +98,7 @@ struct LinearAdd:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, encoding: StaticString = ""
     ](
         output: Result,
         residual: Activations,
@@ -88,7 +106,7 @@ struct LinearAdd:
         weights: InputTensor[rank=2, ...],
     ) raises:
         var epilogue = AddResidual(rebind[Floats](residual.unsafe_ptr()), weights.dim_size(0))
-        dispatch(output, x, weights, no_norm(x), epilogue)
+        dispatch[encoding](output, x, weights, no_norm(x), epilogue)
 
 
 @extensibility.register("replit.norm_linear")
@@ -97,7 +115,7 @@ struct NormLinear:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, encoding: StaticString = ""
     ](
         output: Result,
         x: Activations,
@@ -105,7 +123,7 @@ struct NormLinear:
         weights: InputTensor[rank=2, ...],
         epsilon: Float32,
     ) raises:
-        dispatch(output, x, weights, norm_of(gain, epsilon), Identity())
+        dispatch[encoding](output, x, weights, norm_of(gain, epsilon), Identity())
 
 
 @extensibility.register("replit.norm_linear_gelu")
@@ -114,7 +132,7 @@ struct NormLinearGelu:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, encoding: StaticString = ""
     ](
         output: Result,
         x: Activations,
@@ -122,4 +140,4 @@ struct NormLinearGelu:
         weights: InputTensor[rank=2, ...],
         epsilon: Float32,
     ) raises:
-        dispatch(output, x, weights, norm_of(gain, epsilon), Gelu())
+        dispatch[encoding](output, x, weights, norm_of(gain, epsilon), Gelu())

@@ -11,6 +11,9 @@ comptime Bytes = MutPointer[UInt8, MutUntrackedOrigin]
 comptime Floats = MutPointer[Float32, MutUntrackedOrigin]
 comptime LANES = simd_width_of[DType.float32]()
 comptime Vector = SIMD[DType.float32, LANES]
+comptime REGISTERS = 16 if CompilationTarget.is_x86() and LANES < 16 else 32
+comptime FLOAT_TILE_ROWS = 4
+comptime FLOAT_TILE_COLUMNS = 6 if REGISTERS == 32 else 2
 comptime HAS_BF16_DOT = CompilationTarget._has_feature["avx512bf16"]()
 
 
@@ -23,6 +26,15 @@ trait Format:
     """Bytes of a stored row in one step."""
     comptime INPUT_BYTES: Int
     """Bytes of a packed activation row in one step."""
+    comptime TILE_ROWS: Int
+    comptime TILE_COLUMNS: Int
+    """Activation and weight rows whose sums, with what is multiplied, fit in the registers."""
+    comptime SMALL_ROWS: Int
+    """Up to so many activation rows the weights are streamed, row after row."""
+    comptime EXPANDED: Bool
+    """Whether more rows than that are multiplied with weights expanded to bfloat16."""
+    comptime GROUP: Int
+    """Elements decoded together."""
 
     @staticmethod
     def pack_step(x: Floats, step: Bytes):
@@ -41,6 +53,11 @@ trait Format:
     def add_product(sum: Vector, weights: Self.Weights, inputs: Self.Inputs) -> Vector:
         ...
 
+    @staticmethod
+    def decode(row: Bytes, group: Int) -> SIMD[DType.float32, Self.GROUP]:
+        """Elements `GROUP * group` and following of a stored row."""
+        ...
+
 
 struct Float32Format(Format):
     comptime Weights = Vector
@@ -48,6 +65,11 @@ struct Float32Format(Format):
     comptime STEP = LANES
     comptime WEIGHT_BYTES = 4 * LANES
     comptime INPUT_BYTES = 4 * LANES
+    comptime TILE_ROWS = FLOAT_TILE_ROWS
+    comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
+    comptime SMALL_ROWS = 16
+    comptime EXPANDED = False
+    comptime GROUP = 1
 
     @staticmethod
     @always_inline
@@ -69,6 +91,11 @@ struct Float32Format(Format):
     def add_product(sum: Vector, weights: Vector, inputs: Vector) -> Vector:
         return weights.fma(inputs, sum)
 
+    @staticmethod
+    @always_inline
+    def decode(row: Bytes, group: Int) -> SIMD[DType.float32, 1]:
+        return row.unsafe_bitcast[Float32]().unsafe_load[alignment=1](group)
+
 
 struct BFloat16Rounded(Format):
     """AVX512-BF16: activations rounded to bfloat16, products and sums in float32."""
@@ -78,6 +105,11 @@ struct BFloat16Rounded(Format):
     comptime STEP = 2 * LANES
     comptime WEIGHT_BYTES = 4 * LANES
     comptime INPUT_BYTES = 4 * LANES
+    comptime TILE_ROWS = FLOAT_TILE_ROWS
+    comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
+    comptime SMALL_ROWS = 16
+    comptime EXPANDED = False
+    comptime GROUP = 1
 
     @staticmethod
     @always_inline
@@ -102,6 +134,11 @@ struct BFloat16Rounded(Format):
             "llvm.x86.avx512bf16.dpbf16ps.512", Vector, has_side_effect=False
         ](sum, weights, inputs)
 
+    @staticmethod
+    @always_inline
+    def decode(row: Bytes, group: Int) -> SIMD[DType.float32, 1]:
+        return row.unsafe_bitcast[BFloat16]().unsafe_load[alignment=1](group).cast[DType.float32]()
+
 
 struct BFloat16Widened(Format):
     """Without AVX512-BF16: weights widened to float32, even and odd elements apart."""
@@ -111,6 +148,11 @@ struct BFloat16Widened(Format):
     comptime STEP = 2 * LANES
     comptime WEIGHT_BYTES = 4 * LANES
     comptime INPUT_BYTES = 8 * LANES
+    comptime TILE_ROWS = FLOAT_TILE_ROWS
+    comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
+    comptime SMALL_ROWS = 16
+    comptime EXPANDED = False
+    comptime GROUP = 1
 
     @staticmethod
     @always_inline
@@ -134,6 +176,11 @@ struct BFloat16Widened(Format):
         var even = bitcast[DType.float32, LANES](weights << 16)
         var odd = bitcast[DType.float32, LANES](weights & 0xFFFF0000)
         return odd.fma(inputs.slice[LANES, offset=LANES](), even.fma(inputs.slice[LANES](), sum))
+
+    @staticmethod
+    @always_inline
+    def decode(row: Bytes, group: Int) -> SIMD[DType.float32, 1]:
+        return row.unsafe_bitcast[BFloat16]().unsafe_load[alignment=1](group).cast[DType.float32]()
 
 
 comptime BFloat16Format = BFloat16Rounded if HAS_BF16_DOT else BFloat16Widened

@@ -1,0 +1,121 @@
+"""Quantized linear layers and embedding against numpy products with the decoded weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from max.driver import CPU, Buffer
+from max.dtype import DType
+from max.engine import InferenceSession
+from max.graph import DeviceRef, Graph, TensorType, ops
+
+import replit
+from weights.quantization import dequantize, quantize
+from weights.tensor import Encoding
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Run = Callable[[list[npt.NDArray[np.generic]]], list[Floats]]
+KERNELS = Path(replit.__file__).parent / "kernels"
+ENCODINGS = [Encoding.Q8_0, Encoding.Q4_0, Encoding.Q4_K, Encoding.Q6_K]
+# 64 is the last number of rows that is multiplied in 8-bit integers; more go through bfloat16
+ROWS = [1, 3, 8, 64, 65, 200]
+IDS = np.array([3, 0, 9], np.int64)
+cpu = DeviceRef.CPU()
+
+
+def shapes(encoding: Encoding) -> list[tuple[int, int]]:
+    """[N, K] with ragged tiles, an odd number of blocks, and more than one piece of 1 536."""
+    if encoding.block_size == 32:
+        return [(37, 96), (70, 3072 + 32)]
+    return [(37, 256), (70, 3072 + 256)]
+
+
+def build(encoding: Encoding) -> Graph:
+    types = []
+    for n, k in shapes(encoding):
+        types += [
+            TensorType(DType.float32, ["rows", k], cpu),
+            TensorType(DType.uint8, [n, encoding.row_bytes(k)], cpu),
+        ]
+    parameters: dict[str, bool | int | str | DType] = {"encoding": str(encoding)}
+    with Graph("quantized", input_types=types, custom_extensions=[KERNELS]) as graph:
+        ids = ops.constant(IDS, DType.int64, cpu)
+        outputs = []
+        for i, (n, k) in enumerate(shapes(encoding)):
+            x, weights = (value.tensor for value in graph.inputs[2 * i : 2 * i + 2])
+            linear = TensorType(DType.float32, ["rows", n], cpu)
+            looked_up = TensorType(DType.float32, [len(IDS), k], cpu)
+            outputs += ops.custom("replit.linear", cpu, [x, weights], [linear], parameters)
+            outputs += ops.custom("replit.embedding", cpu, [ids, weights], [looked_up], parameters)
+        graph.output(*outputs)
+    return graph
+
+
+@pytest.fixture(scope="module", params=ENCODINGS, ids=str)
+def kernels(request: pytest.FixtureRequest) -> tuple[Encoding, Run]:
+    model = InferenceSession(devices=[CPU()]).load(build(request.param))
+
+    def run(inputs: list[npt.NDArray[np.generic]]) -> list[Floats]:
+        return [output.to_numpy() for output in model.execute(*map(Buffer.from_numpy, inputs))]
+
+    return request.param, run
+
+
+def make_inputs(encoding: Encoding, rows: int) -> list[npt.NDArray[np.generic]]:
+    random = np.random.default_rng(rows)
+    inputs: list[npt.NDArray[np.generic]] = []
+    for n, k in shapes(encoding):
+        weights = random.standard_normal((n, k), dtype=np.float32) / np.float32(np.sqrt(k))
+        x = random.standard_normal((rows, k), dtype=np.float32)
+        inputs += [x, quantize(weights, encoding)]
+    return inputs
+
+
+def decoded(stored: npt.NDArray[np.generic], encoding: Encoding, k: int) -> Floats:
+    return dequantize(stored.astype(np.uint8).reshape(-1), encoding, (len(stored), k))
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_products_and_rows_equal_those_of_the_decoded_weights(kernels: tuple[Encoding, Run], rows: int) -> None:
+    encoding, run = kernels
+    inputs = make_inputs(encoding, rows)
+    results = run(inputs)
+    for i, (_, k) in enumerate(shapes(encoding)):
+        weights = decoded(inputs[2 * i + 1], encoding, k)
+        error = results[2 * i] - inputs[2 * i].astype(np.float64) @ weights.astype(np.float64).T
+        # Results are of size 1. A standard normal block of 256 reaches 3 to 4, so that its steps of
+        # 1/127 of that err by 0.009; blocks of 32 by 0.005, bfloat16 by 0.0025.
+        assert np.sqrt(np.mean(error**2)) < (0.012 if encoding.block_size == 256 else 0.007)
+        assert np.abs(error).max() < 0.06
+        np.testing.assert_array_equal(results[2 * i + 1], weights[IDS])
+
+
+def test_a_row_does_not_depend_on_its_batch(kernels: tuple[Encoding, Run]) -> None:
+    encoding, run = kernels
+    inputs = make_inputs(encoding, 64)
+    together = run(inputs)[::2]
+    for first, last in [(0, 1), (5, 6), (8, 24), (10, 37)]:
+        part = [v[first:last] if i % 2 == 0 else v for i, v in enumerate(inputs)]
+        for got, want in zip(run(part)[::2], together, strict=True):
+            np.testing.assert_array_equal(got, want[first:last])
+
+
+def test_outliers_keep_their_block_apart(kernels: tuple[Encoding, Run]) -> None:
+    """A single large activation may coarsen its own block, not the others."""
+    encoding, run = kernels
+    inputs = make_inputs(encoding, 2)
+    loud = [v.copy() for v in inputs]
+    for x in loud[::2]:
+        x[:, -1] = 1000.0
+    for i, (_, k) in enumerate(shapes(encoding)):
+        others = slice(0, k - encoding.block_size)
+        weights = decoded(inputs[2 * i + 1], encoding, k).astype(np.float64)
+        own = slice(k - encoding.block_size, k)
+        error = run(loud)[2 * i] - loud[2 * i].astype(np.float64) @ weights.T
+        step = 1000 / 127
+        bound = 5 * step * np.sqrt(np.sum(weights[:, own] ** 2, axis=1) / 12) + 0.06
+        assert others.stop < k
+        assert (np.abs(error) < bound).all()
