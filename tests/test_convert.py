@@ -102,6 +102,17 @@ def test_digits_apart_are_kept_apart(source: Path, tmp_path: Path) -> None:
     assert load_tokenizer(written).encode("x = 12345") == ids
 
 
+def test_normalization_of_the_text_is_kept(tmp_path: Path) -> None:
+    """GPT-NeoX's tokenizer, which replit-code-v1_5's comes from, composes accents."""
+    directory = write_model(tmp_path / "composed")
+    write_tokenizer(directory / "tokenizer.json", composed=True)
+    run(directory, tmp_path / "composed.gguf")
+    tokenizer = load_tokenizer(open_checkpoint(tmp_path / "composed.gguf"))
+    assert tokenizer.encode("nai\u0308ve") == tokenizer.encode("na\u00efve")
+    before = load_tokenizer(open_checkpoint(directory))
+    assert tokenizer.encode("nai\u0308ve") == before.encode("nai\u0308ve")
+
+
 def test_a_gguf_source_keeps_what_it_says_about_itself(converted: dict[Encoding, Path], tmp_path: Path) -> None:
     run(converted[Encoding.FLOAT32], tmp_path / "again.gguf", "--quantization-encoding", "q8_0")
     again = open_checkpoint(tmp_path / "again.gguf")

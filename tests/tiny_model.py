@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from weights.quantization import quantize
 from weights.tensor import Encoding
@@ -79,9 +79,11 @@ def write_safetensors(path: Path, tensors: Mapping[str, Array], encoding: Encodi
     path.write_bytes(b"".join([struct.pack("<Q", len(head)), head, *blobs]))
 
 
-def write_tokenizer(path: Path, digits_apart: bool = False) -> None:
-    """A byte-level BPE trained on this file."""
+def write_tokenizer(path: Path, digits_apart: bool = False, composed: bool = False) -> None:
+    """A byte-level BPE trained on this file; with `composed`, text is brought into Unicode's NFC."""
     tokenizer = Tokenizer(models.BPE())
+    if composed:
+        tokenizer.normalizer = normalizers.NFC()
     split: Any = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if digits_apart:
         digits = pre_tokenizers.Digits(individual_digits=True)

@@ -128,9 +128,14 @@ def _backend(keys: _GgufKeys, tokens: list[str], types: list[int]) -> tokenizers
     try:
         backend = Backend(models.BPE(vocab=vocabulary, merges=keys.merges()))
     except Exception as error:  # the library raises the bare class
-        raise keys.error(
-            "tokenizer.ggml.merges", f"is refused ({error})", "merges of tokens"
-        ) from None
+        raise keys.error("tokenizer.ggml.merges", f"is refused ({error})", "merges of tokens") from None
+    whole = keys.metadata.get("tokenizer.huggingface.json")
+    if isinstance(whole, str):
+        # GGUF's own keys know no normalization of the text (llama.cpp does none).
+        try:
+            backend.normalizer = Backend.from_str(whole).normalizer
+        except Exception as error:
+            raise keys.error("tokenizer.huggingface.json", f"is refused ({error})", "a tokenizer.json") from None
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     backend.pre_tokenizer = (
         pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
@@ -157,9 +162,7 @@ class _GgufKeys:
         self.metadata = checkpoint.metadata
 
     def error(self, key: str, found: str, expected: str) -> UserError:
-        return UserError(
-            f"{self.path}: {key} {found}; expected {expected}: convert the model again"
-        )
+        return UserError(f"{self.path}: {key} {found}; expected {expected}: convert the model again")
 
     def tokens(self) -> list[str]:
         return self._strings("tokenizer.ggml.tokens")
@@ -169,9 +172,7 @@ class _GgufKeys:
         pairs = [tuple(merge.split(" ")) for merge in self._strings(key)]
         for pair in pairs:
             if len(pair) != 2:
-                raise self.error(
-                    key, f"holds {' '.join(pair)!r}", "two tokens with one space between"
-                )
+                raise self.error(key, f"holds {' '.join(pair)!r}", "two tokens with one space between")
         return pairs  # type: ignore[return-value]  # the loop has checked every length
 
     def _strings(self, key: str) -> list[str]:
@@ -193,9 +194,7 @@ class _GgufKeys:
         # White space has other letters in the byte alphabet: where it is spelled as itself it is
         # an added token, which older converters called a normal one.
         pairs = zip(self.tokens(), types, strict=True)
-        return [
-            _USER_DEFINED if kind == _NORMAL and token.isspace() else kind for token, kind in pairs
-        ]
+        return [_USER_DEFINED if kind == _NORMAL and token.isspace() else kind for token, kind in pairs]
 
     def splits_digits(self) -> bool:
         """A missing variant is GPT-2's, as in files older than the key."""
@@ -205,9 +204,7 @@ class _GgufKeys:
             raise self.error(key, f"is {variant!r}", "one of " + ", ".join(_SPLITS_DIGITS))
         for flag in ("add_bos_token", "add_eos_token", "add_space_prefix"):
             if self.metadata.get(f"tokenizer.ggml.{flag}"):
-                raise self.error(
-                    f"tokenizer.ggml.{flag}", "is true", "false, as in the whole family"
-                )
+                raise self.error(f"tokenizer.ggml.{flag}", "is true", "false, as in the whole family")
         return _SPLITS_DIGITS[variant]
 
     def token_bytes(self, token: str, kind: int) -> bytes:
@@ -218,9 +215,7 @@ class _GgufKeys:
         try:
             return spelled_bytes(token)
         except KeyError:
-            raise self.error(
-                "tokenizer.ggml.tokens", f"holds {token!r}", "tokens in GPT-2's byte alphabet"
-            ) from None
+            raise self.error("tokenizer.ggml.tokens", f"holds {token!r}", "tokens in GPT-2's byte alphabet") from None
 
     def special(self, tokens: list[str], control: frozenset[int]) -> SpecialTokens:
         count = len(tokens)

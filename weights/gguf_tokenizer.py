@@ -6,6 +6,7 @@ those keys cannot express is refused instead of changed.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from weights.checkpoint import Checkpoint
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "tokenizer."
 _PROBE = (
-    "def f(x1234):\n\treturn  x * 3.14  # it's naïve, we'll… 日本語 🙂\r\n\n    \t \n"
+    "def f(x1234):\n\treturn  x * 3.14  # it's naïve, nai\u0308ve, we'll… 日本語 🙂\r\n\n    \t \n"
     "<|endoftext|> 'S 10000000 ___init__ {}();\\'\"   end"
 )
 
@@ -42,6 +43,9 @@ def _from_json(checkpoint: Checkpoint, vocab_size: int) -> dict[str, Any]:
     path = checkpoint.directory / "tokenizer.json"
     content = read_json(path)
     keys = _vocabulary(content, vocab_size) | _special(tokenizer.special)
+    if content.get("normalizer") is not None:
+        # The ggml keys cannot say it; the GGUF specification has this one for the whole file.
+        keys["tokenizer.huggingface.json"] = json.dumps(content, ensure_ascii=False)
     for split in _splits(content):
         keys["tokenizer.ggml.pre"] = split
         if _same(tokenizer, Checkpoint(path, "gguf", {}, keys)):
