@@ -14,6 +14,7 @@ from pipelines import errors
 SUBCOMMANDS: dict[str, str] = {
     "bench": "pipelines.bench_command:bench",
     "convert": "pipelines.convert_command:convert",
+    "evaluate": "pipelines.evaluate_command:evaluate",
     "fill": "pipelines.fill_command:fill",
     "inspect": "pipelines.inspect_command:inspect",
     "models": "pipelines.models_command:models",

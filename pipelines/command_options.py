@@ -32,14 +32,15 @@ def model_options(max_length: int) -> Callable[[Command], Command]:
 
 
 def sampling_options(
-    max_new_tokens: int, top_k: int, temperature: float, top_p: float
+    max_new_tokens: int, top_k: int | None, temperature: float, top_p: float
 ) -> Callable[[Command], Command]:
     """The options that choose tokens, with a command's own defaults."""
     return _together(
         click.option("--max-new-tokens", default=max_new_tokens, show_default=True, metavar="N",
                      help="Most tokens to generate; -1: up to the longest sequence."),
-        click.option("--top-k", default=top_k, show_default=True, metavar="K",
-                     help="Draw from the K most probable tokens; 1 takes the most probable, 0 keeps all."),
+        click.option("--top-k", default=top_k, show_default=top_k is not None, type=int, metavar="K",
+                     help="Draw from the K most probable tokens; 1 takes the most probable"
+                          + (" [default: all]." if top_k is None else ".")),
         click.option("--temperature", default=temperature, show_default=True, help="As for replit."),
         click.option("--top-p", default=top_p, show_default=True, help="As for replit."),
         click.option("--min-p", default=0.0, show_default=True, help="As for replit."),

@@ -129,14 +129,15 @@ class Pipeline:
             Request(self.encode(prompt), params, np.random.default_rng([seed, index]), index)
             for index, prompt in enumerate(prompts)
         ]
-        return self._pieces(requests)
+        return self.stream_requests(requests)
 
     def _text_stream(self, request: Request) -> CompletionStream:
         params = request.params
         before = text_before_cursor(self.tokenizer, request.prompt_ids)
         return CompletionStream(self.tokenizer, params.stop, params.completion, before, params.strip)
 
-    def _pieces(self, requests: list[Request]) -> Iterator[TextPiece]:
+    def stream_requests(self, requests: list[Request]) -> Iterator[TextPiece]:
+        """Completes prompts that have sampling options and random generators of their own, numbered by place."""
         streams = [self._text_stream(request) for request in requests]
         emitted = [0] * len(requests)
         open_requests = set(range(len(requests)))

@@ -1,0 +1,1 @@
+"""Functional correctness of completions: problems, programs run in confinement, pass@k."""

@@ -1,0 +1,39 @@
+"""The process of one evaluated program: confines itself, runs what standard input holds, reports on a pipe.
+
+Started by path with `python -I`; see sandbox.py. The report is one line of JSON that only a program which ran to its
+end gets: the program does not know the word that it must contain, and leaving early is a failure.
+"""
+
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from confinement import confine  # type: ignore[import-not-found]  # not a package here
+
+LONGEST_MESSAGE = 300
+
+
+def main() -> None:
+    """Arguments: file descriptor of the report, memory in bytes, seconds of processor time."""
+    report, memory, seconds = map(int, sys.argv[1:])
+    word, _, program = sys.stdin.buffer.read().partition(b"\n")
+    sys.argv = ["program.py"]
+    confine(os.getcwd(), memory, seconds)
+    try:
+        exec(compile(program, "program.py", "exec"), {"__name__": "__main__"})
+        result = {"word": word.decode()}
+    except BaseException as error:  # whatever a program raises is a failure of that program
+        name = type(error).__name__
+        try:
+            message = str(error)[:LONGEST_MESSAGE]
+        except BaseException:  # even its text may fail
+            message = ""
+        result = {"error": name, "message": message}
+    os.write(report, json.dumps(result).encode())
+    os._exit(0)  # no exit handlers, no threads that go on
+
+
+if __name__ == "__main__":
+    main()

