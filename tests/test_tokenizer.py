@@ -1,12 +1,8 @@
-"""Tokenizers from GGUF and from tokenizer.json, against the tokenizers library and transformers."""
+"""Tokenizers from GGUF, against the tokenizers library and llama.cpp."""
 
 from __future__ import annotations
 
-import json
-import os
-import random
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +14,28 @@ from model_files import (
     MERGES,
     USER_DEFINED,
     ModelFile,
-    vocabulary,
     write_gguf,
-    write_hub_directory,
 )
-from tokenizers import Regex, models, pre_tokenizers, trainers
+from tokenizer_samples import (
+    IDS,
+    ROOT,
+    SAMPLES,
+    TOKENS,
+    TYPES,
+    checkpoint_of,
+    library_lines,
+    random_code,
+)
+from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from weights.byte_level import byte_alphabet, from_gguf, spelled_bytes
-from weights.checkpoint import Checkpoint, open_checkpoint
+from weights.checkpoint import open_checkpoint
 from weights.errors import UserError
 from weights.tokenizer import FimTokens, Tokenizer, load_tokenizer
 
-ROOT = Path(__file__).parent.parent
-TOKENS, TYPES = vocabulary()
-IDS = {token: index for index, token in enumerate(TOKENS)}
-
 # GPT-2's pattern, spelled out: what a word is before anything is merged.
 GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-
-SAMPLES = [
-    "",
-    "def add(a, b):\n    return a + b\n",
-    "  \t leading and trailing \n\n\n",
-    "x = 'déjà vu'  # naïve — “quotes” …",
-    "数字 12 и 3.14e-10, ½ ² ٣",
-    "🦙🧑‍💻 \u200b\u00a0\ufeff",
-    "it's we'll I'M DON'T 's",
-    "0123456789 v1_5 1234567",
-    "\r\n\x00\x01\x7f\x80\uffff\U0010ffff",
-    "<|endoftext|><fim_prefix>a<fim_suffix> b<fim_middle>",
-    " " * 33 + "x" + " " * 7,
-]
-
-
-def checkpoint_of(**keys: Any) -> Checkpoint:
-    """A checkpoint with only a tokenizer in it; a key of None is left out."""
-    metadata: dict[str, Any] = {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "replit",
-        "tokenizer.ggml.tokens": TOKENS,
-        "tokenizer.ggml.token_type": TYPES,
-        "tokenizer.ggml.merges": MERGES,
-        "tokenizer.ggml.eos_token_id": 0,
-    } | {f"tokenizer.ggml.{key}": value for key, value in keys.items()}
-    kept = {key: value for key, value in metadata.items() if value is not None}
-    return Checkpoint(Path("m.gguf"), "gguf", {}, kept)
 
 
 def spelled(tokenizer: Tokenizer, text: str, **options: bool) -> list[str]:
@@ -142,17 +114,6 @@ def assert_splits(pre: str | None, splitters: list[Any]) -> None:
     tokenizer = load_tokenizer(checkpoint_of(pre=pre, tokens=plain, token_type=None))
     for text in [*SAMPLES, *random_code(200)]:
         assert tokenizer.encode(text) == backend.encode(text).ids, repr(text)
-
-
-def random_code(count: int) -> list[str]:
-    """Lines of this project, cut and joined at random."""
-    lines = [
-        line
-        for file in sorted((ROOT / "weights").glob("*.py"))
-        for line in file.read_text().splitlines(keepends=True)
-    ]
-    source = random.Random(0)
-    return ["".join(source.sample(lines, 3))[source.randrange(9) :] for _ in range(count)]
 
 
 @settings(max_examples=300, deadline=None)
@@ -273,174 +234,10 @@ def test_gguf_tokenizers_that_are_refused(keys: dict[str, Any], message: str) ->
     assert message in str(raised.value)
 
 
-@pytest.fixture(scope="module")
-def trained() -> Backend:
-    """A tokenizer as the hub has them: trained here, with added tokens of both kinds."""
-    backend = Backend(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|endoftext|>", "<|padding|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(random_code(300), trainer)
-    backend.add_tokens(["    ", "        "])
-    return backend
-
-
-def hub_directory(tmp_path: Path, backend: Backend, rows: int, **roles: Any) -> Checkpoint:
-    directory = write_hub_directory(tmp_path / "m", ModelFile(), vocab_size=rows)
-    backend.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps(roles))
-    return open_checkpoint(directory)
-
-
-def test_tokenizer_json_encodes_as_the_library(tmp_path: Path, trained: Backend) -> None:
-    checkpoint = hub_directory(tmp_path, trained, 410, eos_token="<|endoftext|>")
-    tokenizer = load_tokenizer(checkpoint)
-    for text in [*SAMPLES, *random_code(200)]:
-        ids = tokenizer.encode(text)
-        assert ids == trained.encode(text, add_special_tokens=False).ids
-        assert tokenizer.decode(tokenizer.encode(text, parse_special=False)) == text
-    assert tokenizer.vocab_size == 410
-    assert tokenizer.eos_token_id == 0
-    assert tokenizer.control_token_ids == {0, 1}
-    assert tokenizer.token_bytes(409) == b""  # a row of the table without a token
-    assert tokenizer.decode([401]) == "        "
-
-
-def test_tokenizer_json_and_gguf_agree(tmp_path: Path, trained: Backend) -> None:
-    """The same vocabulary through both formats."""
-    content = json.loads(trained.to_str())
-    ids = trained.get_vocab(with_added_tokens=True)
-    tokens = sorted(ids, key=ids.__getitem__)
-    kinds = {token["content"]: 3 if token["special"] else 4 for token in content["added_tokens"]}
-    gguf = load_tokenizer(
-        checkpoint_of(
-            tokens=tokens,
-            token_type=[kinds.get(token, 1) for token in tokens],
-            merges=[" ".join(merge) for merge in content["model"]["merges"]],
-        )
-    )
-    hub = load_tokenizer(hub_directory(tmp_path, trained, len(tokens)))
-    for text in [*SAMPLES, *random_code(300)]:
-        assert gguf.encode(text) == hub.encode(text)
-    assert [gguf.token_bytes(i) for i in range(402)] == [hub.token_bytes(i) for i in range(402)]
-
-
-def test_transformers_encodes_alike(tmp_path: Path, trained: Backend) -> None:
-    transformers = pytest.importorskip("transformers", reason="compares with transformers")
-    checkpoint = hub_directory(tmp_path, trained, 402, eos_token="<|endoftext|>")
-    tokenizer = load_tokenizer(checkpoint)
-    theirs = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(checkpoint.directory / "tokenizer.json")
-    )
-    for text in [*SAMPLES, *random_code(100)]:
-        assert tokenizer.encode(text) == theirs(text)["input_ids"]
-
-
-def test_roles_in_the_files_beside(tmp_path: Path, trained: Backend) -> None:
-    def eos(roles: dict[str, Any], **config: Any) -> int | None:
-        checkpoint = hub_directory(tmp_path, trained, 402, **roles)
-        path = checkpoint.directory / "config.json"
-        path.write_text(json.dumps({**checkpoint.metadata, **config}))
-        return load_tokenizer(checkpoint).eos_token_id
-
-    assert eos({"eos_token": {"content": "<|padding|>"}}) == 1
-    assert eos({}, eos_token_id=1) == 1
-    assert eos({}, eos_token_id=[1, 0]) == 1
-    assert eos({}) == 0  # by its usual spelling
-    with pytest.raises(UserError, match=r"has no token '</s>'; expected the eos_token of"):
-        eos({"eos_token": "</s>"})
-
-
-def test_a_tokenizer_given_by_path(tmp_path: Path, trained: Backend) -> None:
-    checkpoint = open_checkpoint(write_gguf(tmp_path / "m.gguf", ModelFile()))
-    assert load_tokenizer(checkpoint).vocab_size == len(TOKENS)
-    trained.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UserError, match=r"has token ids up to 401; expected at most 274 tokens"):
-        load_tokenizer(checkpoint, tmp_path)
-
-
-def test_no_tokenizer_at_all(tmp_path: Path) -> None:
-    checkpoint = open_checkpoint(write_hub_directory(tmp_path / "m", ModelFile()))
-    with pytest.raises(
-        UserError, match=r"there is no .*tokenizer.json, and model.safetensors carr"
-    ):
-        load_tokenizer(checkpoint)
-
-
-Change = Callable[[dict[str, Any]], Any]
-
-
-def spelled_otherwise(content: dict[str, Any]) -> None:
-    """One byte's token under another name."""
-    vocab = content["model"]["vocab"]
-    vocab["数"] = vocab.pop("~")
-
-
-BAD_JSON: list[tuple[Change, str]] = [
-    (lambda c: c.pop("model"), "is of the kind None; expected 'BPE'"),
-    (lambda c: c["model"].update(type="Unigram"), "is of the kind 'Unigram'; expected 'BPE'"),
-    (
-        lambda c: c.update(pre_tokenizer=None),
-        "does not split text into bytes; expected the pre-tok",
-    ),
-    (lambda c: c["model"].update(merges=[["q", "qqq"]]), "is refused by the tokenizers library"),
-    (lambda c: c["model"]["vocab"].update(a=-1), "is refused by the tokenizers library"),
-    (
-        lambda c: c["model"]["vocab"].update({"数": 402}),
-        "gives one id to two tokens; expected an id",
-    ),
-    (lambda c: c["model"]["vocab"].update({"zz": 500}), "the added token ' ' the id 400; expected"),
-    (spelled_otherwise, "holds the token '数'; expected tokens in"),
-    (lambda c: c["model"]["vocab"].update(zz=1 << 31), "has token ids up to 2147483648; expected"),
-    (lambda c: c.update(post_processor=BOS), "adds tokens around every text; expected a post-proc"),
-]
-BOS = {
-    "type": "TemplateProcessing",
-    "single": [
-        {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
-        {"Sequence": {"id": "A", "type_id": 0}},
-    ],
-    "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
-    "special_tokens": {
-        "<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}
-    },
-}
-
-
-@pytest.mark.parametrize(("change", "message"), BAD_JSON)
-def test_tokenizer_json_that_is_refused(
-    tmp_path: Path, trained: Backend, change: Change, message: str
-) -> None:
-    checkpoint = hub_directory(tmp_path, trained, 600)
-    path = checkpoint.directory / "tokenizer.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError) as raised:
-        load_tokenizer(checkpoint)
-    assert message in str(raised.value)
-    assert str(path) in str(raised.value)
-
-
 def test_control_texts_are_in_the_vocabulary() -> None:
     """The helper that these tests stand on: the library finds every control token by itself."""
     tokenizer = from_gguf(checkpoint_of())
     assert [tokenizer.encode(text) for text in CONTROL] == [[index] for index in range(5)]
-
-
-def library_lines(count: int) -> list[str]:
-    """Random lines of Python's own library, their indentation and end included."""
-    files = sorted(Path(os.__file__).parent.glob("*.py"))
-    lines = [
-        line
-        for file in files
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    ]
-    return random.Random(1).sample(lines, count)
 
 
 def assert_llama_cpp_agrees(path: Path, texts: list[str]) -> None:
