@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: for a base model, the messages' texts joined by line breaks and completed."""
+"""`POST /v1/chat/completions`: a chat model's turns; for a base model, the messages' texts joined by line breaks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pipelines.api_errors import ApiError
 from pipelines.api_models import ChatRequest
 from pipelines.api_stream import DONE, EventStream, until_disconnect
 from pipelines.api_text import Delta, ScoredToken, token_text
+from pipelines.chat import chat_prompt
 from pipelines.server_record import Record
 from pipelines.server_service import Plan, RunningSequence, Service
 from weights.tokenizer import Tokenizer
@@ -48,7 +49,8 @@ class ChatJob:
         if body.max_completion_tokens is not None:
             body.max_tokens = body.max_completion_tokens
         sampling = service.sampling(body, None)
-        ids = service.encode("\n".join(message.text for message in body.messages), "messages")
+        turns = chat_prompt(service.tokenizer, [(message.role, message.text) for message in body.messages])
+        ids = turns or service.encode("\n".join(message.text for message in body.messages), "messages")
         if not ids:
             raise ApiError("the messages are empty; expected at least one token", param="messages")
         service.check_length(len(ids), sampling["max_new_tokens"], "messages")

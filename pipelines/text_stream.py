@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
+from pipelines.chat import TURN_MARKER, turn_marker
 from weights.tokenizer import Tokenizer
 
 
@@ -20,6 +21,7 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stop = tuple(stop)
         self._held = ""
+        self._turn_marker = turn_marker(tokenizer)
         self.stop_text: str | None = None
 
     @property
@@ -28,7 +30,11 @@ class TextStream:
         return self.stop_text is not None
 
     def push(self, token_id: int) -> str:
-        """The text that `token_id` completes, possibly none. Sets `stopped` at a stop string."""
+        """The text that `token_id` completes, possibly none. Sets `stopped` at a stop string or a next turn."""
+        if token_id == self._turn_marker:
+            text = self.finish()
+            self.stop_text = self.stop_text or TURN_MARKER
+            return text
         return self._release(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
 
     def finish(self) -> str:
