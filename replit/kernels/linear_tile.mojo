@@ -1,5 +1,6 @@
 """A tile of dot products kept in registers: `T` activation rows by `N` weight rows."""
 
+from std.math import ceildiv
 from std.sys import PrefetchOptions, prefetch
 
 from .linear_formats import Bytes, Floats, Format, LANES, Vector
@@ -36,7 +37,7 @@ struct Rows(TrivialRegisterPassable):
 
 @fieldwise_init
 struct Ahead(TrivialRegisterPassable):
-    """Rows to fetch into the cache while a tile is computed, a line a step."""
+    """Rows to fetch into the cache while a tile is computed, a step at a time."""
 
     var start: Bytes
     var stride: Int
@@ -57,7 +58,8 @@ def tile[
     var next = ahead.start
     for _ in range(steps):
         for row in range(ahead.count):
-            prefetch[READ](next.unsafe_offset(row * ahead.stride))
+            comptime for line in range(ceildiv(F.WEIGHT_BYTES, LINE)):
+                prefetch[READ](next.unsafe_offset(row * ahead.stride + line * LINE))
         next = next.unsafe_offset(F.WEIGHT_BYTES)
         var rows = Array[F.Weights, N](
             fill_with=lambda (n: Int) -> F.Weights: F.load_weights(
