@@ -9,10 +9,12 @@ from typing import Any
 import click
 
 from pipelines import errors
+from pipelines.serve_options import from_command_line, serve_click_options
 
 # Subcommand to "module:attribute".
 SUBCOMMANDS: dict[str, str] = {
     "bench": "pipelines.bench_command:bench",
+    "compile": "pipelines.compile_command:compile_model",
     "convert": "pipelines.convert_command:convert",
     "evaluate": "pipelines.evaluate_command:evaluate",
     "fill": "pipelines.fill_command:fill",
@@ -105,7 +107,7 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 @click.option(
     "--echo-prompt/--no-echo-prompt", default=True, show_default=True, help="Print the prompt before its completion."
 )
-@click.option("--max-cache-batch-size", default=1, show_default=True, metavar="N", help="Sequences at once.")
+@click.option("--max-cache-batch-size", default=1, show_default="1, with --serve 16", metavar="N", help="Sequences at once.")
 @click.option("--serialized-model-path", metavar="PATH", help="Load the compiled model from here.")
 @click.option("--save-to-serialized-model-path", metavar="PATH", help="Write the compiled model here.")
 @click.option("--threads", type=int, metavar="N", help="Threads to compute with [default: all cores].")
@@ -114,10 +116,10 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
     default=None,
     help="Keep the weights mapped from the file, or read them [default: read if they fit].",
 )
-@click.option("--use-gpu", is_flag=False, flag_value="0", metavar="[ID]", help="Run on this GPU.")
+@click.option("--use-gpu", is_flag=False, flag_value="0", type=click.IntRange(0), metavar="[ID]",
+              help="Run on this GPU, in bfloat16 [without ID: 0].")
 @click.option("--serve", is_flag=True, help="Serve an OpenAI-compatible API instead.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where --serve listens.")
-@click.option("--port", default=8000, show_default=True, help="Where --serve listens; 0: any free port.")
+@serve_click_options
 @click.option("--quiet", is_flag=True, help="No progress, notices and timings.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.version_option(package_name="replit-code-max", prog_name="replit")
@@ -130,9 +132,10 @@ def replit(ctx: click.Context, /, **options: Any) -> None:
     if ctx.invoked_subcommand is not None:
         return
     if options["serve"]:
-        raise click.UsageError("--serve is not in this version; expected --prompt", ctx)
-    if options["use_gpu"] is not None:
-        raise click.UsageError("--use-gpu is not in this version; leave it out to run on the CPU", ctx)
+        from pipelines.server import serve
+
+        serve(from_command_line(ctx, options))
+        return
     from pipelines.complete_command import complete
 
     complete(ctx, options)

@@ -1,9 +1,20 @@
-"""The settings of `replit --serve`. Imported by the command line: no heavy imports."""
+"""The settings of `replit --serve`, and its options on the command line. No heavy imports."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from pipelines.command_options import device_name
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# Sequences at once where the command line does not say: a server for one at a time is rarely wanted.
+DEFAULT_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -14,9 +25,10 @@ class ServeOptions:
     weight_path: str | None = None
     quantization_encoding: str | None = None
     max_length: int = 512
-    max_batch_size: int = 16
+    max_batch_size: int = DEFAULT_BATCH
     serialized_model_path: str | None = None
     save_to_serialized_model_path: str | None = None
+    device: str = "cpu"
     threads: int | None = None
     mmap: bool | None = None
     host: str = "127.0.0.1"
@@ -31,9 +43,71 @@ class ServeOptions:
     prefix_caching: bool = True
     # Sampling options given at start; they replace the defaults of a request, not what it states.
     sampling: dict[str, Any] = field(default_factory=dict)
-    debug: bool = False
 
     @property
     def name(self) -> str:
         """What clients call the model."""
         return self.served_model_name or self.model
+
+
+_OPTIONS = (
+    click.option("--host", default="127.0.0.1", show_default=True, help="Where --serve listens."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
+                 help="Where --serve listens; 0: any free port."),
+    click.option("--api-key", envvar="REPLIT_API_KEY", show_envvar=True, metavar="KEY",
+                 help="The key that --serve asks of its clients."),
+    click.option("--cors-origin", multiple=True, metavar="ORIGIN",
+                 help="A web origin that may call the server; may be repeated, * allows all."),
+    click.option("--served-model-name", metavar="NAME", help="What clients call the model [default: --model]."),
+    click.option("--max-queue-size", type=click.IntRange(0), default=128, show_default=True, metavar="N",
+                 help="Sequences that may wait; further requests are answered with 429."),
+    click.option("--max-body-size", type=click.IntRange(1), default=4 << 20, show_default=True, metavar="BYTES",
+                 help="Longest request body."),
+    click.option("--shutdown-timeout", type=click.FloatRange(0), default=30.0, show_default=True, metavar="SECONDS",
+                 help="How long running requests may go on after SIGTERM."),
+    click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+                 help="How the server writes its log."),
+    click.option("--prefix-caching/--no-prefix-caching", default=True, show_default=True,
+                 help="Keep the cache of earlier prompts for later ones that begin alike."),
+)  # fmt: skip
+
+
+def serve_click_options(command: Command) -> Command:
+    """Adds the options of `--serve` to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_SAMPLING = ("max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "stop")
+_SHARED = (
+    "model", "weight_path", "quantization_encoding", "max_length", "serialized_model_path",
+    "save_to_serialized_model_path", "threads", "mmap", "host", "port", "api_key",
+    "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching",
+)  # fmt: skip
+_OTHERS = ("serve", "debug", "quiet", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu")
+
+
+def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptions:
+    """The settings that a command line gives. Raises click.UsageError for options that a server has no use for."""
+    given = {name for name in options if ctx.get_parameter_source(name) not in (None, ParameterSource.DEFAULT)}
+    useless = sorted(given - {*_SAMPLING, *_SHARED, *_OTHERS})
+    if useless:
+        names = ", ".join("--" + name.replace("_", "-") for name in useless)
+        raise click.UsageError(f"{names} has no meaning with --serve; leave it out", ctx)
+    batch = options["max_cache_batch_size"] if "max_cache_batch_size" in given else DEFAULT_BATCH
+    _check(batch, options["max_length"], ctx)
+    return ServeOptions(
+        **{name: options[name] for name in _SHARED},
+        max_batch_size=batch,
+        device=device_name(options["use_gpu"]),
+        cors_origins=tuple(options["cors_origin"]),
+        max_body_bytes=options["max_body_size"],
+        sampling={name: options[name] for name in _SAMPLING if name in given},
+    )
+
+
+def _check(batch: int, length: int, ctx: click.Context) -> None:
+    for option, value in (("--max-cache-batch-size", batch), ("--max-length", length)):
+        if value < 1:
+            raise click.UsageError(f"{option} is {value}; expected a whole number from 1 up", ctx)
