@@ -65,6 +65,11 @@ def chosen(options: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: options[name] for name in names}
 
 
+def device_name(use_gpu: int | None) -> str:
+    """`load`'s device for the value of --use-gpu."""
+    return "cpu" if use_gpu is None else f"gpu:{use_gpu}"
+
+
 def load_model(options: dict[str, Any], max_batch_size: int = 1) -> Pipeline:
     """The model that `model_options` name; what takes long is told unless there is `quiet`."""
     from pipelines.pipeline import load

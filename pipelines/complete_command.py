@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from pipelines.command_options import device_name
 from pipelines.fill import Gap, fill_ids
 from pipelines.fill_command import read_text
 from pipelines.pipeline import TextPiece, load
@@ -41,6 +42,7 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
         max_batch_size=options["max_cache_batch_size"],
         serialized_model_path=options["serialized_model_path"],
         save_to_serialized_model_path=options["save_to_serialized_model_path"],
+        device=device_name(options["use_gpu"]),
         threads=options["threads"],
         mmap=options["mmap"],
         progress=progress,

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.sampling import SamplingParams, sample
+from pipelines.sampling import SamplingParams, logits_needed, sample
+from replit.top_logits import TopLogits
 
 FinishReason = Literal["stop", "length", "interrupted"]
 Floats = npt.NDArray[np.float32]
@@ -31,6 +32,19 @@ class Decoder(Protocol):
 
     def decode(self, slots: Sequence[int], ids: Sequence[int]) -> Floats:
         """Appends one id to each sequence; the logits `[len(slots), vocab]` after them."""
+        ...
+
+
+@runtime_checkable
+class TopDecoder(Decoder, Protocol):
+    """A decoder far from our memory, which sends the highest logits alone; `replit.gpu_model.GpuModel` is one."""
+
+    def prefill_top(self, slot: int, ids: Sequence[int], k: int) -> TopLogits:
+        """`prefill`, with the `k` highest logits."""
+        ...
+
+    def decode_top(self, slots: Sequence[int], ids: Sequence[int], k: int) -> Sequence[TopLogits]:
+        """`decode`, with the `k` highest logits of each row."""
         ...
 
 
@@ -66,14 +80,28 @@ def generate(decoder: Decoder, requests: Sequence[Request], eos_token_id: int | 
                 continue
             request.slot = free.pop(0)
             running.append(request)
-            logits = decoder.prefill(request.slot, request.prompt_ids)
+            logits = _prefill(decoder, request)
             yield from _accept(request, logits, decoder.max_length, eos_token_id)
         running = _release_finished(running, free)
         if running:
-            logits = decoder.decode([r.slot for r in running], [r.ids[-1] for r in running])
-            for request, row in zip(running, logits, strict=True):
+            for request, row in zip(running, _decode(decoder, running), strict=True):
                 yield from _accept(request, row, decoder.max_length, eos_token_id)
             running = _release_finished(running, free)
+
+
+def _prefill(decoder: Decoder, request: Request) -> Floats | TopLogits:
+    k = logits_needed(request.params)
+    if k and isinstance(decoder, TopDecoder):
+        return decoder.prefill_top(request.slot, request.prompt_ids, k)
+    return decoder.prefill(request.slot, request.prompt_ids)
+
+
+def _decode(decoder: Decoder, running: Sequence[Request]) -> Floats | Sequence[TopLogits]:
+    slots, ids = [r.slot for r in running], [r.ids[-1] for r in running]
+    needed = [logits_needed(r.params) for r in running]
+    if all(needed) and isinstance(decoder, TopDecoder):
+        return decoder.decode_top(slots, ids, max(needed))
+    return decoder.decode(slots, ids)
 
 
 def token_budget(request: Request, max_length: int) -> int:
@@ -84,7 +112,7 @@ def token_budget(request: Request, max_length: int) -> int:
 
 
 def _accept(
-    request: Request, logits: Floats, max_length: int, eos_token_id: int | None
+    request: Request, logits: Floats | TopLogits, max_length: int, eos_token_id: int | None
 ) -> Iterator[tuple[Request, int]]:
     previous = request.prompt_ids + request.ids if request.params.repetition_penalty != 1 else ()
     token = sample(logits, request.params, previous, request.generator)

@@ -165,10 +165,12 @@ def inspect_compiled(path: Path) -> dict[str, Any]:
     import importlib.metadata
 
     from replit.compiled_file import kernels_digest, processor, read_header
+    from replit.target import parse_target
 
     header = read_header(path)
     key = header["key"]
-    here = {"max_version": importlib.metadata.version("max"), "kernels": kernels_digest()}
+    kernels = kernels_digest(parse_target(key["device"]).kernels)
+    here = {"max_version": importlib.metadata.version("max"), "kernels": kernels}
     if key["device"] == "cpu":
         here["processor"] = processor()
     types = key["weights"].values()

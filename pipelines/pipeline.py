@@ -19,6 +19,8 @@ from pipelines.progress import Quiet
 from pipelines.registry import ModelFiles, open_model
 from pipelines.sampling import SamplingParams
 from replit.architecture import DecoderConfig
+from replit.gpu import free_bytes, open_device, plan_memory
+from replit.gpu_model import GpuModel
 from replit.model import (
     CompileOptions,
     Engine,
@@ -27,6 +29,7 @@ from replit.model import (
     bind_weights,
     compile_model,
 )
+from replit.target import Target
 from replit.weight_memory import fits_in_memory, total_bytes, weight_types
 from weights.errors import UserError
 from weights.tensor import Encoding
@@ -59,7 +62,7 @@ class Completion:
 class Pipeline:
     """A model in memory. Not for use by several threads at once."""
 
-    def __init__(self, files: ModelFiles, model: ReplitModel, weight_bytes: int) -> None:
+    def __init__(self, files: ModelFiles, model: ReplitModel | GpuModel, weight_bytes: int) -> None:
         self.name = files.name
         self.tokenizer: Tokenizer = files.tokenizer
         self.config: DecoderConfig = files.config
@@ -189,12 +192,11 @@ def load(
 ) -> Pipeline:
     """Loads a model: `nano`, a directory, a GGUF file or a hub repository.
 
-    `mmap` None maps the weights only where memory is short. Raises UserError for everything that a user can mend.
+    `device` is cpu, gpu, or gpu:1 for the second one; a GPU computes in bfloat16. `mmap` None maps the weights only
+    where memory is short. Raises UserError for everything that a user can mend.
     """
     progress = progress or Quiet()
     encoding = parse_encoding(quantization_encoding)
-    if device != "cpu":
-        raise UserError(f"the device is {device!r}; expected 'cpu': GPUs are not supported yet")
     _check_positive("max-cache-batch-size", max_batch_size)
     _check_positive("max-length", max_length)
     if threads is not None:
@@ -204,15 +206,32 @@ def load(
         raise UserError(
             f"--max-length is {max_length}; expected at most {files.config.max_seq_len}, this model's limit"
         )
-    types = weight_types(files.tensors, encoding)
-    Engine.get(threads)
+    target, gpu = open_device(device)
+    types = weight_types(files.tensors, encoding if target.own_kernels else gpu_encoding(encoding, target))
+    if target.on_gpu:
+        plan_memory(files.config, types, max_batch_size, max_length).check(free_bytes(gpu))
+    Engine.get(threads, gpu if target.on_gpu else None)
     options = CompileOptions(*(Path(p) if p else None for p in (serialized_model_path, save_to_serialized_model_path)))
-    compiled = compile_model(files.config, types, options, progress, files.architecture)
+    compiled = compile_model(files.config, types, options, progress, files.architecture, target)
+    if not target.own_kernels:
+        bound = bind_weights(compiled, files.tensors, types, mapped=True, device=gpu)
+        on_gpu = GpuModel(files.config, bound, max_batch_size, max_length, gpu, target, progress.note)
+        return Pipeline(files, on_gpu, total_bytes(types))
     mapped = not fits_in_memory(total_bytes(types)) if mmap is None else mmap
     if mapped and mmap is None:
         progress.note("memory is short: weights stay mapped from the file, which decodes slower")
     bound = bind_weights(compiled, files.tensors, types, mapped)
     return Pipeline(files, ReplitModel(files.config, bound, max_batch_size, max_length), total_bytes(types))
+
+
+def gpu_encoding(requested: Encoding | None, target: Target) -> Encoding:
+    """The encoding of matrices with MAX's kernels. Raises UserError if another one is requested."""
+    if requested not in (None, target.activations):
+        raise UserError(
+            f"--quantization-encoding is {requested}; expected {target.activations} with --use-gpu: leave it out, "
+            "matrices in other encodings are converted"
+        )
+    return target.activations
 
 
 def parse_encoding(name: str | None) -> Encoding | None:

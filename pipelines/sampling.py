@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from replit.top_logits import MOST, TopLogits
 from weights.errors import UserError
 
 COMPLETIONS = ("full", "line", "block")
@@ -76,13 +77,35 @@ def _check_number(name: str, value: float, low: float, high: float, *, above: bo
         raise UserError(f"--{name} is {value}; expected a number {bound}{limit}")
 
 
-def sample(logits: Floats, params: SamplingParams, previous: Sequence[int], generator: np.random.Generator) -> int:
-    """The next token id from `logits` `[vocab]`; `previous` are the ids so far, prompt included."""
+def sample(
+    logits: Floats | TopLogits, params: SamplingParams, previous: Sequence[int], generator: np.random.Generator
+) -> int:
+    """The next token id from `logits` `[vocab]`, or from the `logits_needed` highest of them.
+
+    `previous` are the ids so far, prompt included.
+    """
+    if isinstance(logits, TopLogits):
+        if params.greedy:
+            return int(logits.ids[0])
+        ids, probabilities = filtered(logits.ids[: params.top_k], logits.logits[: params.top_k], params)
+        return _draw(ids, probabilities, generator)
     if params.repetition_penalty != 1.0:
         logits = penalize_repetition(logits, previous, params.repetition_penalty)
     if params.greedy:
         return int(np.argmax(logits))
-    ids, probabilities = candidates(logits, params)
+    return _draw(*candidates(logits, params), generator)
+
+
+def logits_needed(params: SamplingParams) -> int:
+    """How many of the highest logits decide the next token; 0: all of them, or more than a GPU hands back."""
+    if params.repetition_penalty != 1.0:
+        return 0
+    if params.greedy:
+        return 1
+    return params.top_k if params.top_k <= MOST else 0
+
+
+def _draw(ids: Ids, probabilities: Floats, generator: np.random.Generator) -> int:
     # One uniform number a token, so that a seed gives the same text whatever the vocabulary's order.
     cumulative = np.cumsum(probabilities, dtype=np.float64)
     chosen = np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right")
@@ -101,7 +124,12 @@ def penalize_repetition(logits: Floats, previous: Sequence[int], penalty: float)
 def candidates(logits: Floats, params: SamplingParams) -> tuple[Ids, Floats]:
     """The ids that may be drawn, most probable first, and their probabilities (not renormalized)."""
     ids = top_k_ids(logits, params.top_k)
-    probabilities = softmax(logits[ids] / np.float32(params.temperature))
+    return filtered(ids, logits[ids], params)
+
+
+def filtered(ids: Ids, logits: Floats, params: SamplingParams) -> tuple[Ids, Floats]:
+    """Which of `ids`, most probable first, pass top-p and min-p, and their probabilities (not renormalized)."""
+    probabilities = softmax(logits / np.float32(params.temperature))
     keep = len(ids)
     if params.top_p < 1:
         # A token stays while those before it have less than top_p together, so the first always does.

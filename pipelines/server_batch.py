@@ -18,8 +18,9 @@ from max.pipelines.context import TextContext, TokenBuffer
 from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.modeling.types import Pipeline, RequestID, TextGenerationInputs
 
-from pipelines.sampling import log_softmax, sample, top_k_ids
+from pipelines.sampling import log_softmax, logits_needed, sample, top_k_ids
 from pipelines.server_messages import EndReason, GenerationRequest, Step, TokenLogprob
+from replit.top_logits import TopK, TopLogits
 
 Floats = npt.NDArray[np.float32]
 
@@ -58,8 +59,11 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
         max_batch_size: int,
         max_length: int,
         eos_token_id: int | None,
+        device: Any = None,
     ) -> None:
         self._model = model
+        self._device = device  # a GPU
+        self._top = TopK(device)
         self._cache = cache
         self._max_batch_size = max_batch_size
         self._max_length = max_length
@@ -129,7 +133,7 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
 
     def _run(
         self, batch: Sequence[TextContext], counts: Sequence[int], wanted: Sequence[range]
-    ) -> Floats:
+    ) -> Floats | list[TopLogits]:
         tokens = np.concatenate([context.tokens.active for context in batch])
         offsets = np.zeros(len(batch) + 1, np.uint32)
         np.cumsum(counts, out=offsets[1:])
@@ -137,18 +141,31 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
             [np.arange(r.start, r.stop) + int(start) for r, start in zip(wanted, offsets, strict=False)]
         )
         (cache,) = self._cache.runtime_inputs_for_leaf([batch])
-        leading = [Buffer.from_numpy(array) for array in (tokens, offsets, rows)]
+        leading = [self._input(array) for array in (tokens, offsets, rows)]
         cache_inputs = (
             cache.kv_blocks, cache.cache_lengths, cache.lookup_table, cache.max_prompt_length,
             cache.max_cache_length, cache.page_stride, cache.attention_dispatch_metadata,
         )  # fmt: skip
-        logits: Floats = self._model.execute(*leading, *cache_inputs)[0].to_numpy()
+        outputs = self._model.execute(*leading, *cache_inputs)
+        needed = [self._logits_needed(context) for context in batch]
+        if self._device is not None and all(needed):
+            return self._top(outputs, max(needed))
+        logits: Floats = outputs[0].to_numpy()
         return logits
 
-    def _advance(self, context: TextContext, logits: Floats) -> Step | None:
+    def _input(self, array: npt.NDArray[Any]) -> Any:
+        buffer = Buffer.from_numpy(array)
+        return buffer if self._device is None else buffer.to(self._device)
+
+    def _logits_needed(self, context: TextContext) -> int:
+        request = self._running[context.request_id].request
+        scored = request.prompt_logprobs or request.top_logprobs is not None
+        return 0 if scored else logits_needed(request.params)
+
+    def _advance(self, context: TextContext, logits: Floats | list[TopLogits]) -> Step | None:
         running = self._running[context.request_id]
         tokens = context.tokens
-        if running.request.prompt_logprobs and not running.told_prompt:
+        if running.request.prompt_logprobs and not running.told_prompt and not isinstance(logits, list):
             self._score_prompt(running, tokens.processed_length, logits)
         if tokens.actively_chunked:
             tokens.advance_chunk()
@@ -165,7 +182,7 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
                     row, token, request.top_logprobs or 0
                 )
 
-    def _sample(self, context: TextContext, running: Running, logits: Floats) -> Step:
+    def _sample(self, context: TextContext, running: Running, logits: Floats | TopLogits) -> Step:
         request, params = running.request, running.request.params
         scored = None
         if request.prompt_logprobs and not running.told_prompt:
@@ -182,7 +199,7 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
         if token == self._eos and not params.ignore_eos:
             return Step(request.id, None, "stop", None, *told)
         logprob = None
-        if request.top_logprobs is not None:
+        if request.top_logprobs is not None and not isinstance(logits, TopLogits):
             logprob = token_logprob(logits, token, request.top_logprobs)
         running.generated += 1
         end: EndReason | None = "length" if running.generated == params.max_new_tokens else None

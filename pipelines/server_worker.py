@@ -148,6 +148,7 @@ def load_model(options: ServeOptions, report: _Report) -> Pipeline:
         max_length=options.max_length,
         serialized_model_path=options.serialized_model_path,
         save_to_serialized_model_path=options.save_to_serialized_model_path,
+        device=options.device,
         threads=options.threads,
         mmap=options.mmap,
         progress=report,
@@ -164,13 +165,13 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager
     from replit.kv_cache import PAGE_SIZE
     from replit.model import Engine
 
-    config = pipeline.config
+    config, device = pipeline.config, Engine.get().device
     params = MHAKVCacheParams(
-        dtype=DType.float32,
+        dtype=DType.float32 if device is None else DType.bfloat16,
         head_dim=config.head_dim,
         num_layers=config.n_layers,
         n_kv_heads=config.n_kv_heads,
-        devices=[DeviceRef.CPU()],
+        devices=[DeviceRef.CPU() if device is None else DeviceRef.from_device(device)],
         page_size=PAGE_SIZE,
         enable_prefix_caching=options.prefix_caching,
     )
@@ -214,6 +215,7 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
     """Loads the model, says so, and serves until the pipe is closed."""
     loaded = load_model(options, _Report(connection))
     from pipelines.server_batch import BatchPipeline
+    from replit.model import Engine
 
     cache = make_cache(loaded, options)
     pipeline = BatchPipeline(
@@ -222,6 +224,7 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
         options.max_batch_size,
         options.max_length,
         loaded.tokenizer.eos_token_id,
+        Engine.get().device,
     )
     inbox, outbox = Inbox(connection, pipeline), Outbox(connection, pipeline)
     scheduler = make_scheduler(pipeline, cache, inbox, outbox, options)

@@ -15,6 +15,7 @@ from refact.config import (
 )
 from refact.weight_names import map_weights
 from replit.architecture import Architecture
+from replit.target import CPU, Target
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from replit.weight_memory import WeightTypes
 
 
-def build_graph(config: RefactConfig, weights: WeightTypes) -> Graph:
+def build_graph(config: RefactConfig, weights: WeightTypes, target: Target = CPU) -> Graph:
     """See refact.graph.build_graph, imported only when something is compiled."""
     from refact import graph
 
-    return graph.build_graph(config, weights)
+    return graph.build_graph(config, weights, target)
 
 
 def add_gguf_config(writer: GGUFWriter, config: RefactConfig) -> None:

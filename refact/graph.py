@@ -7,13 +7,14 @@ from functools import partial
 from max.graph import Graph, TensorValue, ops
 
 from refact.config import RefactConfig
-from replit import graph, layers
+from replit import graph
+from replit.target import CPU, Target
 from replit.weight_memory import WeightTypes
 
 
-def build_graph(config: RefactConfig, weights: WeightTypes) -> Graph:
+def build_graph(config: RefactConfig, weights: WeightTypes, target: Target = CPU) -> Graph:
     """See replit.graph.build_graph; the inputs and the output are the same."""
-    return graph.build_graph(config, weights, RefactDecoder)
+    return graph.build_graph(config, weights, target, RefactDecoder)
 
 
 class RefactDecoder(graph.Decoder):
@@ -22,7 +23,7 @@ class RefactDecoder(graph.Decoder):
     def block(self, x: TensorValue, layer: int) -> TensorValue:
         """See `graph.Decoder.block`."""
         eps = self.config.layer_norm_eps
-        weight = partial(self.weight, layer)
+        layers, weight = self.layers, partial(self.weight, layer)
         q, k, v = (
             layers.norm_linear(x, weight("attn_norm"), weight(f"attn_{part}"), eps) for part in "qkv"
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from replit import mosaic_config
 from replit.config import HUB_ARCHITECTURES, ReplitConfig, from_checkpoint
+from replit.target import CPU, Target
 from replit.weight_names import map_weights
 from weights.checkpoint import Checkpoint
 from weights.tensor import Tensor
@@ -106,7 +107,7 @@ class Architecture:
     model_types: tuple[str, ...]
     read_config: Callable[[Checkpoint], DecoderConfig]
     map_weights: Callable[[Checkpoint, Any], Mapping[str, Tensor]]
-    build_graph: Callable[[Any, WeightTypes], Graph]
+    build_graph: Callable[[Any, WeightTypes, Target], Graph]
     add_gguf_config: Callable[[GGUFWriter, Any], None]
 
     def claims(self, checkpoint: Checkpoint) -> bool:
@@ -119,11 +120,11 @@ class Architecture:
         return checkpoint.metadata.get("model_type") in self.model_types
 
 
-def build_graph(config: ReplitConfig, weights: WeightTypes) -> Graph:
+def build_graph(config: ReplitConfig, weights: WeightTypes, target: Target = CPU) -> Graph:
     """See replit.graph.build_graph, imported only when something is compiled."""
     from replit import graph
 
-    return graph.build_graph(config, weights)
+    return graph.build_graph(config, weights, target)
 
 
 def add_gguf_config(writer: GGUFWriter, config: ReplitConfig) -> None:

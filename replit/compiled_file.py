@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from replit.architecture import DecoderConfig
+from replit.target import CPU, Target
 from weights.errors import UserError
 from weights.tensor import Encoding
 
 FORMAT_VERSION = 1
-KERNELS = Path(__file__).parent / "kernels"
 _MAGIC = b"RPLTMAX\x00"
 # magic, format version, bytes of the header, sha256 of the header
 _PREFIX = struct.Struct("<8sII32s")
@@ -49,16 +49,16 @@ class CompileKey:
         cls,
         config: DecoderConfig,
         weights: Mapping[str, tuple[Encoding, tuple[int, ...]]],
-        device: str = "cpu",
+        target: Target = CPU,
     ) -> CompileKey:
-        """The key of a model on this machine, with this project's kernels and the installed MAX."""
+        """The key of a model for `target`, a CPU being this machine's, with our kernels and the installed MAX."""
         return cls(
             config=asdict(config),
             weights={name: (str(encoding), shape) for name, (encoding, shape) in weights.items()},
-            device=device,
-            processor=processor() if device == "cpu" else "",
+            device=target.name,
+            processor="" if target.on_gpu else processor(),
             max_version=importlib.metadata.version("max"),
-            kernels=kernels_digest(),
+            kernels=kernels_digest(target.kernels),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -82,10 +82,10 @@ class CompiledFile:
 
 
 @cache
-def kernels_digest() -> str:
+def kernels_digest(folder: Path = CPU.kernels) -> str:
     """sha256 over the names and contents of our Mojo sources."""
     digest = hashlib.sha256()
-    for source in sorted(KERNELS.glob("*.mojo")):
+    for source in sorted(folder.glob("*.mojo")):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -6,20 +6,21 @@ T tokens, B sequences, R rows that get logits, H heads, K key/value heads, D hea
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from max.dtype import DType
 from max.graph import DeviceRef, Graph, TensorType, TensorValue, Type, Weight, ops
 
-from replit import layers
+from replit import layers, layers_gpu
 from replit.alibi import alibi_slopes
 from replit.architecture import DecoderConfig
 from replit.config import ReplitConfig
 from replit.kv_cache import CacheInputs, cache_input_types
+from replit.layers import Stored
+from replit.target import CPU, Target
 from replit.weight_memory import WeightTypes
 from weights.tensor import Encoding
 
-KERNELS = Path(__file__).parent / "kernels"
+KERNELS = CPU.kernels
 
 _DTYPES = {
     Encoding.FLOAT32: DType.float32,
@@ -28,24 +29,34 @@ _DTYPES = {
 }
 
 
-def build_graph(config: DecoderConfig, weights: WeightTypes, decoder: type[Decoder] | None = None) -> Graph:
+def build_graph(
+    config: DecoderConfig,
+    weights: WeightTypes,
+    target: Target = CPU,
+    decoder: type[Decoder] | None = None,
+) -> Graph:
     """The graph of a model whose weights have the given encodings; `decoder` computes its blocks.
 
     Inputs: tokens int64 `[T]`, row offsets uint32 `[B + 1]`, rows with logits int64 `[R]`, then MAX's paged-cache
-    inputs (`cache_input_types`). Output: float32 logits `[R, vocab]`.
+    inputs (`cache_input_types`). Output: float32 logits `[R, vocab]`; with MAX's kernels also the most probable
+    ids, int64 `[R]`, which are all that a greedy step has to bring back from a GPU.
     """
-    device = DeviceRef.CPU()
+    device = DeviceRef.GPU() if target.on_gpu else DeviceRef.CPU()
     inputs: list[Type] = [
         TensorType(DType.int64, ["tokens"], device),
         TensorType(DType.uint32, ["offsets"], device),
         TensorType(DType.int64, ["rows"], device),
-        *cache_input_types(config, device),
+        *cache_input_types(config, device, _DTYPES[target.activations]),
     ]
-    with Graph("replit", input_types=inputs, custom_extensions=[KERNELS]) as graph:
+    with Graph("replit", input_types=inputs, custom_extensions=[target.kernels]) as graph:
         tokens, row_offsets, rows, *cache_inputs = graph.inputs
         cache = CacheInputs.of(cache_inputs)
-        forward = (decoder or ReplitDecoder)(config, weights, row_offsets.tensor, cache)
-        graph.output(forward(tokens.tensor, rows.tensor))
+        forward = (decoder or ReplitDecoder)(config, weights, row_offsets.tensor, cache, target)
+        logits = forward(tokens.tensor, rows.tensor)
+        if target.own_kernels:
+            graph.output(logits)
+        else:
+            graph.output(logits, ops.argmax(logits).reshape((-1,)))
     return graph
 
 
@@ -58,37 +69,42 @@ class Decoder:
         weights: WeightTypes,
         row_offsets: TensorValue,
         cache: CacheInputs,
+        target: Target = CPU,
     ) -> None:
         self.config = config
-        self.weights = {name: graph_weight(name, *kind) for name, kind in weights.items()}
+        self.layers = layers if target.own_kernels else layers_gpu
+        self.weights = {name: graph_weight(name, *kind, target) for name, kind in weights.items()}
         self.row_offsets = row_offsets
         self.cache = cache
         slopes = alibi_slopes(config.n_heads, config.alibi_bias_max)
-        self.slopes = ops.constant(slopes, DType.float32, layers.CPU)
+        self.slopes = ops.constant(slopes, DType.float32, row_offsets.device)
 
     def __call__(self, tokens: TensorValue, rows: TensorValue) -> TensorValue:
-        config, weights = self.config, self.weights
+        config, weights, layers = self.config, self.weights, self.layers
         table = weights["token_embd.weight"]
         x = layers.lookup(tokens, table, config.d_model)  # [T, E]
         for layer in range(config.n_layers):
             x = self.block(x, layer)
-        x = layers.lookup(rows, layers.Stored(x), config.d_model)  # [R, E]
+        x = layers.lookup(rows, Stored(x), config.d_model)  # [R, E]
         output = weights.get("output.weight", table)
-        logits = layers.norm_linear(x, weights["output_norm.weight"], output, config.layer_norm_eps)
+        logits = layers.logits(x, weights["output_norm.weight"], output, config.layer_norm_eps)
         return logits if config.logit_scale is None else logits * config.logit_scale
 
     def block(self, x: TensorValue, layer: int) -> TensorValue:
         """One layer, `[T, E]` to `[T, E]`."""
         raise NotImplementedError
 
-    def weight(self, layer: int, name: str) -> layers.Stored:
+    def weight(self, layer: int, name: str) -> Stored:
         """A weight of one layer."""
         return self.weights[f"blk.{layer}.{name}.weight"]
 
     def attention(self, qkv: TensorValue, layer: int) -> TensorValue:
         """Attention of `[T, (H + 2K) * D]` over this layer's cache, `[T, H * D]`."""
-        index = ops.constant(layer, DType.uint32, layers.CPU)
-        return layers.attention(self.config, qkv, self.row_offsets, self.cache, self.slopes, index)
+        index = ops.constant(layer, DType.uint32, DeviceRef.CPU())
+        attended: TensorValue = self.layers.attention(
+            self.config, qkv, self.row_offsets, self.cache, self.slopes, index
+        )
+        return attended
 
 
 class ReplitDecoder(Decoder):
@@ -99,7 +115,7 @@ class ReplitDecoder(Decoder):
     def block(self, x: TensorValue, layer: int) -> TensorValue:
         """See `Decoder.block`."""
         eps, clip = self.config.layer_norm_eps, self.config.clip_qkv
-        weight = partial(self.weight, layer)
+        layers, weight = self.layers, partial(self.weight, layer)
         qkv = layers.norm_linear(x, weight("attn_norm"), weight("attn_qkv"), eps)
         if clip is not None:
             qkv = ops.max(ops.min(qkv, clip), -clip)
@@ -108,9 +124,11 @@ class ReplitDecoder(Decoder):
         return layers.linear_add(x, hidden, weight("ffn_down"))
 
 
-def graph_weight(name: str, encoding: Encoding, shape: tuple[int, ...]) -> layers.Stored:
+def graph_weight(name: str, encoding: Encoding, shape: tuple[int, ...], target: Target = CPU) -> Stored:
     """A weight of the graph, bound to memory when the compiled model is initialized."""
     dtype = DType.uint8 if encoding.is_quantized else _DTYPES[encoding]
     stored = (*shape[:-1], encoding.row_bytes(shape[-1])) if encoding.is_quantized else shape
-    weight = Weight(name, dtype, stored, layers.CPU, align=1)
-    return layers.Stored(Graph.current.add_weight(weight), encoding)
+    if target.on_gpu:  # it is on the device when it is bound
+        weight = Weight(name, dtype, stored, DeviceRef.GPU())
+        return Stored(Graph.current.add_weight(weight, force_initial_weight_on_host=False), encoding)
+    return Stored(Graph.current.add_weight(Weight(name, dtype, stored, layers.CPU, align=1)), encoding)

@@ -41,12 +41,14 @@ class CacheInputs:
         return cls(blocks.buffer, *(value.tensor for value in tensors))
 
 
-def cache_input_types(config: DecoderConfig, device: DeviceRef) -> list[Type]:
-    """The types of `CacheInputs`, in order."""
+def cache_input_types(
+    config: DecoderConfig, device: DeviceRef, dtype: DType = DType.float32
+) -> list[Type]:
+    """The types of `CacheInputs`, in order, for a cache of `dtype` on `device`."""
     host = DeviceRef.CPU()
     shape = ["pages", 2, config.n_layers, PAGE_SIZE, config.n_kv_heads, config.head_dim]
     return [
-        BufferType(DType.float32, shape, device),
+        BufferType(dtype, shape, device),
         TensorType(DType.uint32, ["batch"], device),
         TensorType(DType.uint32, ["batch", "pages_per_sequence"], device),
         TensorType(DType.uint32, [1], host),
@@ -56,20 +58,22 @@ def cache_input_types(config: DecoderConfig, device: DeviceRef) -> list[Type]:
     ]
 
 
-class PagedKVCache:
-    """Keys and values of up to `slots` sequences of up to `max_length` positions."""
+def cache_shape(config: DecoderConfig, slots: int, max_length: int) -> tuple[int, ...]:
+    """The blocks of a cache for `slots` sequences of up to `max_length` positions."""
+    pages = slots * pages_for(max_length)
+    return pages, 2, config.n_layers, PAGE_SIZE, config.n_kv_heads, config.head_dim  # 2: keys, values
 
-    def __init__(self, config: DecoderConfig, slots: int, max_length: int) -> None:
-        pages_per_slot = -(-max_length // PAGE_SIZE)
-        shape = (
-            slots * pages_per_slot,
-            2,  # keys, values
-            config.n_layers,
-            PAGE_SIZE,
-            config.n_kv_heads,
-            config.head_dim,
-        )
-        self.blocks: npt.NDArray[np.float32] = np.zeros(shape, np.float32)
+
+def pages_for(length: int) -> int:
+    """Pages that hold `length` positions."""
+    return -(-length // PAGE_SIZE)
+
+
+class CacheSlots:
+    """Which pages belong to a slot, and how many of its positions are filled; the pages themselves are elsewhere."""
+
+    def __init__(self, slots: int, max_length: int) -> None:
+        pages_per_slot = pages_for(max_length)
         self.page_table: npt.NDArray[np.uint32] = np.arange(slots * pages_per_slot, dtype=np.uint32).reshape(
             slots, pages_per_slot
         )
@@ -81,10 +85,18 @@ class PagedKVCache:
         """Sequences that it holds at once."""
         return len(self.lengths)
 
+
+class PagedKVCache(CacheSlots):
+    """Keys and values of up to `slots` sequences of up to `max_length` positions."""
+
+    def __init__(self, config: DecoderConfig, slots: int, max_length: int) -> None:
+        super().__init__(slots, max_length)
+        self.blocks: npt.NDArray[np.float32] = np.zeros(cache_shape(config, slots, max_length), np.float32)
+
     @staticmethod
-    def bytes_per_token(config: DecoderConfig) -> int:
-        """Memory of one position over all layers."""
-        return 2 * config.n_layers * config.kv_dim * np.dtype(np.float32).itemsize
+    def bytes_per_token(config: DecoderConfig, element_bytes: int = 4) -> int:
+        """Memory of one position over all layers; an element has 4 bytes on the CPU, 2 on a GPU."""
+        return 2 * config.n_layers * config.kv_dim * element_bytes
 
     def copy_prefix(self, source: int, targets: Sequence[int]) -> None:
         """Gives `targets` the cached positions of slot `source`, as a prompt shared by several samples."""

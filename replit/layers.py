@@ -57,6 +57,11 @@ def norm_linear(x: TensorValue, gain: Stored, weight: Stored, eps: float) -> Ten
     )
 
 
+def logits(x: TensorValue, gain: Stored, weight: Stored, eps: float) -> TensorValue:
+    """`norm_linear` for the last product, `[R, vocab]`."""
+    return norm_linear(x, gain, weight, eps)
+
+
 def norm_linear_gelu(x: TensorValue, gain: Stored, weight: Stored, eps: float) -> TensorValue:
     """`gelu(layer_norm(x) @ weight^T)` with the exact (erf) GELU, `[T, out]`."""
     return _call(

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from replit.architecture import REPLIT, Architecture, DecoderConfig
 from replit.compiled_file import CompileKey, cache_path, check_key, read_compiled, write_compiled
-from replit.kv_cache import PagedKVCache
+from replit.kv_cache import CacheSlots, PagedKVCache
+from replit.target import CPU, Target
 from replit.weight_memory import WeightTypes, materialize
 from weights.errors import UserError
 from weights.tensor import Tensor
@@ -55,20 +56,24 @@ class Engine:
 
     _current: Engine | None = None
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int | None, device: Any = None) -> None:
         from max.engine import InferenceSession
 
         self.threads = threads
-        self.session = InferenceSession(num_threads=threads)
+        self.device = device
+        self.session = InferenceSession([] if device is None else [device], num_threads=threads)
 
     @classmethod
-    def get(cls, threads: int | None = None) -> Engine:
-        """The engine of this process, started at the first call.
+    def get(cls, threads: int | None = None, device: Any = None) -> Engine:
+        """The engine of this process, started at the first call; `device` is a `max.driver.Accelerator`.
 
-        Raises UserError when it already runs with another number of threads.
+        Raises UserError when it already runs with another number of threads or another GPU.
         """
         if cls._current is None:
-            cls._current = cls(threads)
+            cls._current = cls(threads, device)
+        elif device is not None and device != cls._current.device:
+            found = "the CPU" if cls._current.device is None else f"GPU {cls._current.device.id}"
+            raise UserError(f"the engine already runs on {found}; expected GPU {device.id}: start another process")
         elif threads is not None and threads != cls._current.threads:
             raise UserError(
                 f"the engine already runs with {cls._current.threads or 'all'} threads; "
@@ -83,6 +88,7 @@ def compile_model(
     options: CompileOptions,
     progress: Progress,
     architecture: Architecture = REPLIT,
+    target: Target = CPU,
 ) -> Any:
     """The compiled body (`max.engine.CompiledModel`), read from a file or compiled and kept in one.
 
@@ -90,7 +96,7 @@ def compile_model(
     """
     from max.engine import read
 
-    key = CompileKey.of(config, types)
+    key = CompileKey.of(config, types, target)
     if options.load_from is not None:
         file = read_compiled(options.load_from)
         check_key(file, key)
@@ -101,7 +107,7 @@ def compile_model(
     kept = cache_path(key)
     compiled = _read_cached(kept, key)
     if compiled is None:
-        compiled = _compile(config, types, progress, architecture)
+        compiled = _compile(config, types, progress, architecture, target)
         try:
             _save(compiled, key, kept)
         except UserError as error:
@@ -126,11 +132,16 @@ def _read_cached(path: Path, key: CompileKey) -> Any:
 
 
 def _compile(
-    config: DecoderConfig, types: WeightTypes, progress: Progress, architecture: Architecture
+    config: DecoderConfig,
+    types: WeightTypes,
+    progress: Progress,
+    architecture: Architecture,
+    target: Target,
 ) -> Any:
     with progress.step("Building the graph", "about 5 s"):
-        graph = architecture.build_graph(config, types)
-    with progress.step("Compiling the model, once for this machine", "about 30 s on two cores"):
+        graph = architecture.build_graph(config, types, target)
+    expected = "minutes" if target.on_gpu else "about 30 s on two cores"
+    with progress.step("Compiling the model, once for this machine", expected):
         return Engine.get().session.compile(graph)
 
 
@@ -152,7 +163,7 @@ class ReplitModel:
         self.max_length = max_length
         self.cache = PagedKVCache(config, slots, max_length)
         self._model = model
-        self._inputs: dict[int, _Inputs] = {}
+        self._inputs: dict[int, Inputs] = {}
         from max.driver import Buffer
 
         self._blocks = Buffer.from_numpy(self.cache.blocks)
@@ -187,7 +198,7 @@ class ReplitModel:
         counts = [len(part) for part in ids]
         inputs = self._inputs.get(len(slots)) if max(counts) == 1 else None
         if inputs is None:
-            inputs = _Inputs(self._blocks, sum(counts), len(slots), len(rows), self.cache)
+            inputs = Inputs(self._blocks, sum(counts), len(slots), len(rows), self.cache)
             if max(counts) == 1:
                 self._inputs[len(slots)] = inputs
         inputs.fill(self.cache, slots, ids, rows)
@@ -197,12 +208,10 @@ class ReplitModel:
         return logits
 
 
-class _Inputs:
+class Inputs:
     """The graph's inputs as arrays that the engine reads in place; those of decode steps are reused."""
 
-    def __init__(
-        self, blocks: Any, tokens: int, sequences: int, rows: int, cache: PagedKVCache
-    ) -> None:
+    def __init__(self, blocks: Any, tokens: int, sequences: int, rows: int, cache: CacheSlots) -> None:
         from max.driver import Buffer
 
         self.tokens = np.zeros(tokens, np.int64)
@@ -213,10 +222,10 @@ class _Inputs:
         self.max_prompt_length = np.zeros(1, np.uint32)
         self.max_cache_length = np.zeros(1, np.uint32)
         packed = np.array([-1], np.int64)
-        dispatch = np.zeros(4, np.int64)  # for GPU kernels
+        self.dispatch = np.zeros(4, np.int64)  # for GPU kernels
         arrays = (
             self.cache_lengths, self.lookup_table, self.max_prompt_length, self.max_cache_length,
-            packed, dispatch,
+            packed, self.dispatch,
         )  # fmt: skip
         leading = (self.tokens, self.row_offsets, self.rows)
         self.buffers = [
@@ -227,11 +236,12 @@ class _Inputs:
 
     def fill(
         self,
-        cache: PagedKVCache,
+        cache: CacheSlots,
         slots: Sequence[int],
         ids: Sequence[Sequence[int]],
         rows: Sequence[int],
     ) -> None:
+        """Writes a batch: the new `ids` of the sequences in `slots`, and which `rows` get logits."""
         start = 0
         for index, (slot, part) in enumerate(zip(slots, ids, strict=True)):
             self.tokens[start : start + len(part)] = part
@@ -241,13 +251,21 @@ class _Inputs:
             self.lookup_table[index] = cache.page_table[slot]
         self.rows[:] = rows
         self.max_prompt_length[0] = max(map(len, ids))
-        self.max_cache_length[0] = int(self.cache_lengths.max())
+        # As MAX counts: with the new positions.
+        self.max_cache_length[0] = int((self.cache_lengths + np.diff(self.row_offsets)).max())
 
 
 def bind_weights(
-    compiled: Any, tensors: Mapping[str, Tensor], types: WeightTypes, mapped: bool
+    compiled: Any,
+    tensors: Mapping[str, Tensor],
+    types: WeightTypes,
+    mapped: bool,
+    device: Any = None,
 ) -> Any:
-    """The executable `max.engine.Model`. The compiled file was checked against `types` before."""
+    """The executable `max.engine.Model`. The compiled file was checked against `types` before.
+
+    With a `device` the weights go to its memory one after the other, straight from the file where `mapped`.
+    """
     from max.driver import Buffer
     from max.dtype import DType
 
@@ -258,5 +276,6 @@ def bind_weights(
             dtype, shape = DType.uint8, (*shape[:-1], encoding.row_bytes(shape[-1]))
         else:
             dtype = {"float32": DType.float32, "bfloat16": DType.bfloat16}[encoding]
-        registry[name] = Buffer.from_numpy(data).view(dtype, shape)
+        weight = Buffer.from_numpy(data).view(dtype, shape)
+        registry[name] = weight if device is None else weight.to(device)
     return Engine.get().session.init(compiled, weights_registry=registry)

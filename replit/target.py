@@ -1,0 +1,50 @@
+"""Where a graph runs and what it computes with there: the CPU with our kernels, a GPU with MAX's.
+
+A third target has the GPU's operations on the CPU in float32, so that its arithmetic is tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from weights.errors import UserError
+from weights.tensor import Encoding
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Target:
+    """`name` is what a compiled file is made for: "cpu", or "cuda:sm_90"."""
+
+    name: str
+    on_gpu: bool
+    own_kernels: bool  # ours, or MAX's
+    activations: Encoding  # of the key-value cache too
+
+    @property
+    def kernels(self) -> Path:
+        """The Mojo package of the graph's custom operations."""
+        return _HERE / ("kernels" if self.own_kernels else "kernels_gpu")
+
+    @property
+    def architecture(self) -> str:
+        """The GPU's, as in "sm_90"; "" for the CPU."""
+        return self.name.partition(":")[2] if self.on_gpu else ""
+
+
+CPU = Target("cpu", on_gpu=False, own_kernels=True, activations=Encoding.FLOAT32)
+# For tests and for rehearsing benchmarks/gpu.py.
+CPU_LIKE_GPU = Target("cpu:max", on_gpu=False, own_kernels=False, activations=Encoding.FLOAT32)
+
+
+def parse_target(name: str) -> Target:
+    """The target of a name such as "cpu" or "cuda:sm_90". Raises UserError for another."""
+    for known in (CPU, CPU_LIKE_GPU):
+        if name == known.name:
+            return known
+    if not re.fullmatch(r"cuda:sm_\d{2,3}a?", name):
+        raise UserError(f"--target is {name!r}; expected cpu, or cuda: and an architecture such as cuda:sm_90")
+    return Target(name, on_gpu=True, own_kernels=False, activations=Encoding.BFLOAT16)
