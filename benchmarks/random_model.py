@@ -12,15 +12,20 @@ import gguf
 import numpy as np
 
 from pipelines.registry import open_model
+from refact.architecture import REFACT
+from refact.config import RefactConfig
+from refact.weight_names import expected_shapes as refact_shapes
+from replit.architecture import REPLIT
 from replit.config import ReplitConfig
 from replit.weight_names import expected_shapes
 from weights.quantization import quantize
 from weights.tensor import Encoding
 
-# replit-code-v1_5-3b and replit-code-v1-3b, by the facts of their model cards.
-SHAPES = {
+# The published models, by the facts of their model cards.
+SHAPES: dict[str, ReplitConfig | RefactConfig] = {
     "v1_5-3b": ReplitConfig(3072, 24, 8, 32, 12288, 32768, 4096, 8.0, 1e-5, 128**-0.5, None, None, True),
     "v1-3b": ReplitConfig(2560, 32, 32, 32, 10240, 32768, 2048, 8.0, 1e-5, 80**-0.5, None, None, True),
+    "refact-1_6b": RefactConfig(2048, 32, 1, 32, 5632, 49216, 4096, 8.0, 1e-5, 64**-0.5, False),
 }
 _TYPES = {
     Encoding.FLOAT32: gguf.GGMLQuantizationType.F32,
@@ -32,13 +37,16 @@ _TYPES = {
 }
 
 
-def write(path: Path, config: ReplitConfig, encoding: Encoding) -> None:
+def write(path: Path, config: ReplitConfig | RefactConfig, encoding: Encoding) -> None:
     """Writes the file; every matrix repeats the same megabyte of random rows, so that gigabytes take seconds."""
-    writer = gguf.GGUFWriter(path, "mpt", use_temp_file=False)
-    _metadata(writer, config)
+    architecture = REFACT if isinstance(config, RefactConfig) else REPLIT
+    shapes = refact_shapes(config) if isinstance(config, RefactConfig) else expected_shapes(config)
+    writer = gguf.GGUFWriter(path, architecture.gguf_name, use_temp_file=False)
+    architecture.add_gguf_config(writer, config)
+    _add_tokenizer(writer, config.vocab_size)
     shared = Encoding.Q8_0 if encoding in (Encoding.Q4_0, Encoding.Q4_K) else encoding
     chosen: dict[str, tuple[Encoding, tuple[int, ...]]] = {}
-    for name, shape in expected_shapes(config).items():
+    for name, shape in shapes.items():
         kind = Encoding.FLOAT32 if len(shape) == 1 else shared if name == "token_embd.weight" else encoding
         chosen[name] = kind, shape
         stored = shape if kind is Encoding.FLOAT32 else (*shape[:-1], kind.row_bytes(shape[-1]))
@@ -48,13 +56,13 @@ def write(path: Path, config: ReplitConfig, encoding: Encoding) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for kind, shape in chosen.values():
-        writer.write_tensor_data(_tensor(kind, shape))
+    for seed, (kind, shape) in enumerate(chosen.values()):
+        writer.write_tensor_data(_tensor(kind, shape, seed))
     writer.close()
 
 
-def _tensor(encoding: Encoding, shape: tuple[int, ...]) -> np.ndarray:
-    generator = np.random.default_rng(0)
+def _tensor(encoding: Encoding, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    generator = np.random.default_rng(seed)
     if len(shape) == 1:
         return 1 + generator.standard_normal(shape, np.float32) / 10
     rows = generator.standard_normal((min(64, shape[0]), shape[1]), np.float32) / np.sqrt(shape[1])
@@ -62,19 +70,11 @@ def _tensor(encoding: Encoding, shape: tuple[int, ...]) -> np.ndarray:
     return np.resize(block, (shape[0], block.shape[1]))
 
 
-def _metadata(writer: gguf.GGUFWriter, config: ReplitConfig) -> None:
-    writer.add_context_length(config.max_seq_len)
-    writer.add_embedding_length(config.d_model)
-    writer.add_block_count(config.n_layers)
-    writer.add_feed_forward_length(config.ffn_size)
-    writer.add_head_count(config.n_heads)
-    writer.add_head_count_kv(config.n_kv_heads)
-    writer.add_layer_norm_eps(config.layer_norm_eps)
-    writer.add_max_alibi_bias(config.alibi_bias_max)
+def _add_tokenizer(writer: gguf.GGUFWriter, vocab_size: int) -> None:
     # nano's tokenizer, filled up to the size of the vocabulary: readers insist on one.
     nano = open_model("nano", None, None).checkpoint.metadata
     tokens = list(nano["tokenizer.ggml.tokens"])
-    filler = config.vocab_size - len(tokens)
+    filler = vocab_size - len(tokens)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(str(nano["tokenizer.ggml.pre"]))
     writer.add_token_list(tokens + [f"[UNUSED{i}]" for i in range(filler)])
