@@ -75,15 +75,16 @@ def worker_failed() -> ApiError:
 
 def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first of pydantic's complaints, with the field's name."""
-    error = next((e for e in errors if e["type"] != "literal_error"), errors[0])
+    # Of a union's complaints, the one about the value rather than those about other types.
+    error = next((e for e in errors if not e["type"].endswith("_type")), errors[0])
     path = [str(part) for part in error["loc"] if part != "body"]
     field = path[0] if path and not path[0].isdigit() else None
     if error["type"] == "json_invalid":
         reason = error.get("ctx", {}).get("error", "")
         return ApiError(f"the body is not valid JSON: {reason}", code="invalid_json")
     if field is None:
-        return ApiError(f"the body is not as expected: {error['msg']}; expected a JSON object")
-    where = ".".join(part for part in path if not part.startswith(_UNION_PARTS))
+        return ApiError("the body is not as expected: expected a JSON object, sent as application/json")
+    where = ".".join(part for part in path if not part.startswith(_UNION_PARTS) and part not in _UNION_TYPES)
     if error["type"] == "extra_forbidden":
         message = f"the field {where!r} is unknown or not supported; leave it out"
         return ApiError(message, param=where, code="unknown_parameter")
@@ -92,7 +93,8 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
 
 
 # How pydantic names the branches of a union in a location.
-_UNION_PARTS = ("list[", "str", "function-", "constrained-", "tagged-", "int", "nullable")
+_UNION_PARTS = ("list[", "function-", "constrained-", "nullable[")
+_UNION_TYPES = ("str", "int")
 
 
 def _found(error: Mapping[str, Any]) -> str:

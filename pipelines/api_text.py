@@ -42,7 +42,7 @@ class LineLimits:
         self._indent = indent
         self._late = late
         self._held = ""  # a line's beginning that is still only white space
-        self._first_line = True
+        self._decided = True  # whether the line under way may stand; the first one may
         self.stopped = False
 
     def push(self, text: str) -> str:
@@ -52,17 +52,16 @@ class LineLimits:
         shown = ""
         for line in lines:
             whole, blank = line.endswith("\n"), not line.strip()
-            checked = bool(self._indent) and not self._first_line
-            if checked and blank and not whole:
-                self._held = line
-                return shown
-            if checked and not blank and len(line) - len(line.lstrip(" \t")) < self._indent:
-                self.stopped = True
-                return shown
+            if self._indent and not self._decided:
+                if blank and not whole:
+                    self._held = line
+                    return shown
+                self.stopped = not blank and len(line) - len(line.lstrip(" \t")) < self._indent
+                if self.stopped:
+                    return shown
             shown += line
-            if whole:
-                self.stopped = self._late()
-                self._first_line = False
+            self._decided = not whole
+            self.stopped = whole and self._late()
             if self.stopped:
                 return shown
         return shown

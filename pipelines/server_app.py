@@ -101,6 +101,46 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return ApiError(message, status=error.status_code, headers=error.headers).response()
 
 
+class _Body:
+    """A request's `receive` that gives up on a body that is too large or does not come."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._deadline = time.monotonic() + BODY_TIMEOUT
+        self._size = 0
+        self._whole = False
+        self.error: ApiError | None = None
+
+    async def __call__(self) -> Message:
+        """The next message."""
+        if self._whole:
+            return await self._receive()
+        try:
+            left = max(self._deadline - time.monotonic(), 0.01)
+            message = await asyncio.wait_for(self._receive(), left)
+        except asyncio.TimeoutError:
+            self.error = ApiError(
+                f"the body did not arrive within {BODY_TIMEOUT:.0f} s",
+                status=408, headers={"Connection": "close"},
+            )  # fmt: skip
+            raise self.error from None
+        self._size += len(message.get("body", b""))
+        self._whole = not message.get("more_body", False)
+        if self._size > self._limit:
+            self.error = too_large(self._limit)
+            raise self.error
+        return message
+
+
+def too_large(limit: int) -> ApiError:
+    """The body is over the limit."""
+    return ApiError(
+        f"the body is too large; expected at most {limit} bytes",
+        status=413, code="body_too_large", headers={"Connection": "close"},
+    )  # fmt: skip
+
+
 class Guard:
     """Checks the key and the body's size, and keeps the record of each request. Plain ASGI, for speed."""
 
@@ -133,7 +173,16 @@ class Guard:
         record: Record = scope["replit.record"]
         try:
             self._check(scope)
-            await self._app(scope, self._limited(receive), send)
+            body = _Body(receive, self._service.options.max_body_bytes)
+
+            async def checked(message: Message) -> None:
+                # The framework answers in its own words when a body cannot be read.
+                if body.error is None or record.status:
+                    await send(message)
+
+            await self._app(scope, body, checked)
+            if body.error is not None and not record.status:
+                raise body.error
         except ApiError as error:
             if not record.status:
                 await error.response()(scope, receive, send)
@@ -161,39 +210,7 @@ class Guard:
                 )  # fmt: skip
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._service.options.max_body_bytes:
-            raise self._too_large()
-
-    def _too_large(self) -> ApiError:
-        limit = self._service.options.max_body_bytes
-        return ApiError(
-            f"the body is too large; expected at most {limit} bytes",
-            status=413, code="body_too_large", headers={"Connection": "close"},
-        )  # fmt: skip
-
-    def _limited(self, receive: Receive) -> Receive:
-        """`receive` that gives up on a body that is too large or does not come."""
-        deadline = time.monotonic() + BODY_TIMEOUT
-        size = 0
-        whole = False
-
-        async def limited() -> Message:
-            nonlocal size, whole
-            if whole:
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), max(deadline - time.monotonic(), 0.01))
-            except asyncio.TimeoutError:
-                raise ApiError(
-                    f"the body did not arrive within {BODY_TIMEOUT:.0f} s",
-                    status=408, headers={"Connection": "close"},
-                ) from None  # fmt: skip
-            size += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if size > self._service.options.max_body_bytes:
-                raise self._too_large()
-            return message
-
-        return limited
+            raise too_large(self._service.options.max_body_bytes)
 
     def _end(self, scope: Scope, record: Record) -> None:
         route = scope.get("route")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
@@ -90,7 +92,7 @@ class ModelWorker:
     def start(self, options: ServeOptions) -> None:
         """Tells the worker what to load, and listens to it in the running event loop."""
         self._connection.send(options)
-        asyncio.get_running_loop().add_reader(self._connection.fileno(), self._receive)
+        threading.Thread(target=self._receive, args=(asyncio.get_running_loop(),), daemon=True).start()
 
     def submit(self, request: GenerationRequest) -> Generation:
         """Queues a sequence. The worker always reads, so that this does not wait."""
@@ -110,12 +112,14 @@ class ModelWorker:
             except OSError:
                 self._dead()
 
-    def _receive(self) -> None:
-        try:
-            while self._connection.poll():
-                self._handle(self._connection.recv())
-        except (EOFError, OSError):
-            self._dead()
+    def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Reads the pipe in a thread of its own: the loop would make it non-blocking, and half a message an error."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            try:
+                while True:
+                    loop.call_soon_threadsafe(self._handle, self._connection.recv())
+            except (EOFError, OSError):
+                loop.call_soon_threadsafe(self._dead)
 
     def _handle(self, message: Steps | Ready | Failed | Progress) -> None:
         if isinstance(message, Steps):
@@ -141,8 +145,6 @@ class ModelWorker:
     def _dead(self) -> None:
         if self.ended.is_set():
             return
-        asyncio.get_running_loop().remove_reader(self._connection.fileno())
-        self._connection.close()
         if self.failure is None and not self._stopping:
             self.failure = Failed(f"the model worker has died: {self._cause()}")
         for generation in list(self._generations.values()):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
 import pytest
 
 from models import RandomModel, random_model
 from pipelines.pipeline import Pipeline, load
 from replit.model import ReplitModel
+
+if TYPE_CHECKING:
+    from running_server import RunningServer
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +32,15 @@ def grouped() -> RandomModel:
 def grouped_model(grouped: RandomModel) -> ReplitModel:
     """`grouped` in float32, four sequences at once."""
     return grouped.compiled(slots=4)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[RunningServer]:
+    """One server with nano for all tests, its queue short enough to fill."""
+    if any(find_spec(name) is None for name in ("fastapi", "zmq", "httptools", "openai")):
+        pytest.skip("needs the extras serve and test")
+    from running_server import RunningServer
+
+    options = ["--max-length", "1024", "--max-cache-batch-size", "8", "--max-queue-size", "24"]
+    with RunningServer(*options) as running:
+        yield running.wait_ready()

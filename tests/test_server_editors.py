@@ -1,0 +1,152 @@
+"""Requests as editors send them: llama.vim, llama.vscode, Continue, Tabby; and the FIM prompt they lead to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipelines.fim import fim_prompt, keep_end, keep_start, split_room
+from pipelines.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from running_server import RunningServer
+
+LLAMA_VIM: dict[str, Any] = {
+    "id_slot": 0,
+    "input_prefix": "import os\n\n",
+    "input_suffix": "\n    return total\n",
+    "input_extra": [{"filename": "other.py", "text": "def other():\n    pass\n"}],
+    "prompt": "def add(a, b):",
+    "n_predict": 24,
+    "stop": [],
+    "n_indent": 0,
+    "top_k": 40,
+    "top_p": 0.9,
+    "samplers": ["top_k", "top_p", "infill"],
+    "stream": False,
+    "cache_prompt": True,
+    "t_max_prompt_ms": 60000,
+    "t_max_predict_ms": 60000,
+    "response_fields": ["content", "timings/prompt_n", "timings/predicted_n", "truncated", "tokens_cached"],
+}
+
+
+def test_llama_vim(server: RunningServer) -> None:
+    answer = server.post("/infill", LLAMA_VIM, headers={"Authorization": "Bearer none"}).json()
+    assert set(answer) == set(LLAMA_VIM["response_fields"])
+    assert answer["timings/prompt_n"] > 20
+    assert 0 < answer["timings/predicted_n"] <= 24
+    assert answer["truncated"] is False
+
+
+def test_llama_vim_warms_the_cache(server: RunningServer) -> None:
+    body = LLAMA_VIM | {"input_prefix": "# warm\n" + "x = [1, 2]\n" * 60, "input_extra": []}
+    warm = server.post("/infill", body | {"n_predict": 0, "samplers": [], "t_max_prompt_ms": 60000}).json()
+    assert warm["content"] == ""
+    again = server.post("/infill", body).json()
+    assert again["tokens_cached"] >= 128
+
+
+def test_infill_is_the_models_own_template(server: RunningServer, nano: Pipeline) -> None:
+    fim = nano.tokenizer.fim
+    assert fim is not None
+    encode = nano.tokenizer.encode
+    ids = [
+        fim.prefix, *encode("a = 1\n"), fim.suffix, *encode("\nprint(b)\n"), fim.middle, *encode("b ="),
+    ]  # fmt: skip
+    expected = nano.generate(ids, max_new_tokens=16).text
+    body = {"input_prefix": "a = 1\n", "input_suffix": "\nprint(b)\n", "prompt": "b =", "n_predict": 16}
+    answer = server.post("/infill", body | {"temperature": 0, "return_tokens": True}).json()
+    assert answer["content"] == expected
+    assert answer["tokens_evaluated"] == len(ids)
+    assert len(answer["tokens"]) == answer["tokens_predicted"]
+    assert answer["stop_type"] in ("eos", "limit")
+
+
+def test_a_markers_spelling_in_code_is_text(server: RunningServer) -> None:
+    plain = {"input_prefix": "x = '", "input_suffix": "'", "n_predict": 0}
+    marked = plain | {"input_prefix": "x = '<fim_middle>"}
+    counts = [server.post("/infill", body).json()["tokens_evaluated"] for body in (plain, marked)]
+    assert counts[1] > counts[0] + 1
+
+
+def test_too_little_time_for_the_prompt(server: RunningServer) -> None:
+    body = LLAMA_VIM | {"input_prefix": "y = 2\n" * 250, "t_max_prompt_ms": 0}
+    answer = server.post("/infill", body).json()
+    assert answer["content"] == ""
+    server.wait_idle()
+
+
+def test_llama_vscode_asks_about_the_server(server: RunningServer) -> None:
+    assert server.get("/props").json()["default_generation_settings"]["n_ctx"] == 1024
+    ids = server.post("/tokenize", {"content": "def f(é"}).json()["tokens"]
+    assert server.post("/detokenize", {"tokens": ids}).json() == {"content": "def f(é"}
+    pieces = server.post("/tokenize", {"content": "def f(", "with_pieces": True}).json()["tokens"]
+    assert "".join(piece["piece"] for piece in pieces) == "def f("
+
+
+def test_continue_streams_completion(server: RunningServer, nano: Pipeline) -> None:
+    body = {
+        "prompt": "def fibonacci(n):", "n_predict": 24, "stop": ["\n\n\n"], "top_k": 1, "top_p": 1, "min_p": 0,
+        "temperature": 0.01, "mirostat": 0,
+    }  # fmt: skip
+    events = server.events("/completion", body)
+    expected = nano.generate("def fibonacci(n):", max_new_tokens=24, stop="\n\n\n").text
+    assert "".join(event["content"] for event in events) == expected
+    assert [event["stop"] for event in events] == [False] * (len(events) - 1) + [True]
+
+
+def test_tabby_sends_a_suffix(server: RunningServer) -> None:
+    body = {
+        "model": "nano", "prompt": "def add(a, b):\n    ", "suffix": "\n", "max_tokens": 8, "temperature": 0.1,
+        "stream": True, "presence_penalty": 0.0, "user": "tabby",
+    }  # fmt: skip
+    events = server.events("/v1/completions", body)
+    assert events[-1]["choices"][0]["finish_reason"] in ("stop", "length")
+    assert "user=tabby" in server.log
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"samplers": ["xtc"]}, "samplers: 'xtc' is not known here"),
+        ({"mirostat": 2}, "mirostat: input should be 0"),
+        ({"grammar": "root ::= x"}, "grammar: input should be ''"),
+        ({"n_probs": 3}, "n_probs: input should be 0"),
+        ({"dry_multiplier": 1}, "'dry_multiplier' is unknown or not supported"),
+    ],
+)
+def test_what_is_not_honoured_is_refused(server: RunningServer, body: dict[str, Any], message: str) -> None:
+    answer = server.post("/infill", {"input_prefix": "x"} | body)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]
+
+
+def test_far_ends_are_cut_on_line_boundaries(nano: Pipeline) -> None:
+    tokenizer = nano.tokenizer
+    lines = [f"value_{i} = {i}\n" for i in range(100)]
+    ids = tokenizer.encode("".join(lines))
+    end, start = keep_end(tokenizer, ids, 60), keep_start(tokenizer, ids, 60)
+    assert 30 < len(end) <= 60
+    assert 30 < len(start) <= 60
+    assert "".join(lines).endswith("\n" + tokenizer.decode(end))
+    assert "".join(lines).startswith(tokenizer.decode(start))
+    assert tokenizer.decode(start).endswith("\n")
+
+
+def test_room_is_shared_three_to_one() -> None:
+    assert split_room(100, 500, 500) == (75, 25)
+    assert split_room(100, 10, 500) == (10, 90)
+    assert split_room(100, 500, 10) == (90, 10)
+    assert split_room(100, 40, 50) == (40, 50)
+
+
+def test_a_long_file_leaves_room_for_the_answer(server: RunningServer, nano: Pipeline) -> None:
+    prompt = fim_prompt(nano.tokenizer, "a = 1\n" * 2000, "b = 2\n" * 2000, 512)
+    assert prompt.truncated
+    assert 400 < len(prompt.ids) <= 512
+    body = {"input_prefix": "a = 1\n" * 2000, "input_suffix": "b = 2\n" * 2000, "n_predict": 8}
+    answer = server.post("/infill", body).json()
+    assert answer["truncated"] is True
+    assert 900 < answer["tokens_evaluated"] <= 1016

@@ -1,0 +1,157 @@
+"""Bad input over real sockets: a 4xx in OpenAI's shape that names the field, and a server that goes on."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from running_server import RunningServer
+
+COMPLETIONS = "/v1/completions"
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"prompt": ""}, "prompt", "the prompt is empty"),
+    ({"prompt": []}, "prompt", "the prompt is empty"),
+    ({"prompt": ["x", ""]}, "prompt", "the prompt is empty"),
+    ({"prompt": [[1, 2], []]}, "prompt", "the prompt is empty"),
+    ({"prompt": {"text": "x"}}, "prompt", "expected text, a list of texts, token ids"),
+    ({"prompt": ["x", 3]}, "prompt", "expected text, a list of texts, token ids"),
+    ({"prompt": [1, True]}, "prompt", "expected text, a list of texts, token ids"),
+    ({"prompt": [8192]}, "prompt", "token id 8192 is not in the vocabulary; expected 0 to 8191"),
+    ({"prompt": [-1]}, "prompt", "greater than or equal to 0"),
+    ({"prompt": [10**30]}, "prompt", "less than or equal to"),
+    ({"prompt": "x\ud800"}, "prompt", "lone surrogate"),
+    ({}, "prompt", "field required"),
+    ({"prompt": "x", "max_tokens": -1}, "max_tokens", "greater than or equal to 0 (found -1)"),
+    ({"prompt": "x", "max_tokens": 1.5}, "max_tokens", "valid integer"),
+    ({"prompt": "x", "max_tokens": "5"}, "max_tokens", "valid integer"),
+    ({"prompt": "x", "max_tokens": 10**20}, "max_tokens", "less than or equal to"),
+    ({"prompt": "x", "temperature": -0.1}, "temperature", "greater than or equal to 0"),
+    ({"prompt": "x", "temperature": 1e300}, "temperature", "less than or equal to 2"),
+    ({"prompt": "x", "temperature": "hot"}, "temperature", "valid number"),
+    ({"prompt": "x", "top_p": 0}, "top_p", "greater than 0"),
+    ({"prompt": "x", "top_k": -2}, "top_k", "greater than or equal to -1"),
+    ({"prompt": "x", "min_p": 2}, "min_p", "less than or equal to 1"),
+    ({"prompt": "x", "repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
+    ({"prompt": "x", "n": 0}, "n", "greater than or equal to 1"),
+    ({"prompt": "x", "n": 129}, "n", "less than or equal to 128"),
+    ({"prompt": "x", "n": 128}, "", "expected at most 32"),
+    ({"prompt": "x", "n": 3, "best_of": 2}, "best_of", "expected at least n, which is 3"),
+    ({"prompt": "x", "best_of": 2, "stream": True}, "best_of", "cannot be streamed"),
+    ({"prompt": "x", "logprobs": 6}, "logprobs", "less than or equal to 5"),
+    ({"prompt": "x", "stop": ""}, "stop", "at least 1"),
+    ({"prompt": "x", "stop": ["a"] * 17}, "stop", "at most 16"),
+    ({"prompt": "x", "seed": 1.5}, "seed", "valid integer"),
+    ({"prompt": "x", "stream": "yes"}, "stream", "valid boolean"),
+    ({"prompt": "x", "stream_options": {"include_usage": True}}, "stream_options", "set stream too"),
+    ({"prompt": "x", "stream": True, "stream_options": {"usage": True}}, "stream_options.usage", "unknown"),
+    ({"prompt": "x", "presence_penalty": 0.5}, "presence_penalty", "should be 0"),
+    ({"prompt": "x", "frequency_penalty": 0.5}, "frequency_penalty", "should be 0"),
+    ({"prompt": "x", "logit_bias": {"50": 1}}, "logit_bias", "at most 0"),
+    ({"prompt": "x", "guided_json": {}}, "guided_json", "unknown or not supported"),
+    ({"prompt": "x", "model": "gpt-4"}, "model", "'gpt-4' does not exist here; expected 'nano'"),
+    ({"prompt": "x", "suffix": "y", "echo": True}, "echo", "no meaning with a suffix"),
+]
+
+
+def check_error(response: Any, status: int, param: str | None, message: str) -> None:
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert message in error["message"]
+    assert (response.status_code, error["param"]) == (status, param)
+
+
+@pytest.mark.parametrize(("body", "param", "message"), BAD, ids=lambda value: str(value)[:40])
+def test_bad_completions(server: RunningServer, body: dict[str, Any], param: str, message: str) -> None:
+    content = json.dumps(body).encode()
+    response = server.post(COMPLETIONS, content)
+    check_error(response, 404 if param == "model" else 400, param or None, message)
+
+
+@pytest.mark.parametrize(
+    ("content", "param", "message"),
+    [
+        (b"{", None, "not valid JSON"),
+        (b"", None, "expected a JSON object"),
+        (b"[]", None, "expected a JSON object"),
+        (b'"x"', None, "expected a JSON object"),
+        (b"\xff\xfe", None, "not valid JSON"),
+        (b'{"prompt": "x", "temperature": NaN}', "temperature", "finite number"),
+        (b'{"prompt": "x", "temperature": Infinity}', "temperature", "finite number"),
+        (b'{"prompt": ' + b"[" * 5000 + b"]" * 5000 + b"}", None, ""),
+    ],
+    ids=["cut off", "empty", "list", "string", "binary", "nan", "infinity", "deep"],
+)
+def test_bad_json(server: RunningServer, content: bytes, param: str | None, message: str) -> None:
+    response = server.post(COMPLETIONS, content)
+    assert 400 <= response.status_code < 500, response.text
+    if message:
+        check_error(response, 400, param, message)
+
+
+def test_a_prompt_over_the_limit_names_both_numbers(server: RunningServer) -> None:
+    check_error(server.post(COMPLETIONS, {"prompt": [5] * 1024}), 400, "prompt", "1024 tokens; expected at most 1023")
+    check_error(server.post(COMPLETIONS, {"prompt": [5] * 1025, "max_tokens": 0}), 400, "prompt", "at most 1024")
+    assert server.post(COMPLETIONS, {"prompt": [5] * 1024, "max_tokens": 0}).status_code == 200
+    chat = {"messages": [{"role": "user", "content": "x " * 3000}]}
+    check_error(server.post("/v1/chat/completions", chat), 400, "messages", "expected at most 1023")
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        ({"messages": []}, "messages", "at least 1"),
+        ({"messages": [{"role": "user", "content": ""}]}, "messages", "the messages are empty"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages", "'system'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", ""),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "tools", "at most 0"),
+        ({"messages": [{"role": "user", "content": "x"}], "top_logprobs": 2}, "top_logprobs", "needs logprobs"),
+    ],
+)
+def test_bad_chats(server: RunningServer, body: dict[str, Any], param: str, message: str) -> None:
+    check_error(server.post("/v1/chat/completions", body), 400, param, message)
+
+
+def test_unknown_routes_and_methods(server: RunningServer) -> None:
+    check_error(server.get("/v1/nothing"), 404, None, "there is no route /v1/nothing")
+    check_error(server.get(COMPLETIONS), 405, None, "Method Not Allowed")
+
+
+def test_a_body_that_is_too_large(server: RunningServer) -> None:
+    big = b'{"prompt": "' + b"x" * (5 << 20) + b'"}'
+    response = server.post(COMPLETIONS, big)
+    check_error(response, 413, None, "expected at most 4194304 bytes")
+
+    def chunks() -> Any:
+        yield from (big[i : i + 65536] for i in range(0, len(big), 65536))
+
+    import httpx
+
+    headers = {"Content-Type": "application/json"}
+    answer = httpx.post(server.url + COMPLETIONS, content=chunks(), headers=headers, timeout=30)  # no length stated
+    check_error(answer, 413, None, "expected at most 4194304 bytes")
+
+
+def test_slow_clients_hold_up_nobody(server: RunningServer) -> None:
+    slow = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+    try:
+        for connection in slow:
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-")
+        start = time.monotonic()
+        assert server.post(COMPLETIONS, {"prompt": "x", "max_tokens": 1}).status_code == 200
+        assert time.monotonic() - start < 5
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def test_the_server_is_unharmed(server: RunningServer) -> None:
+    assert server.get("/health").json() == {"status": "ok"}
+    answer = server.post(COMPLETIONS, {"prompt": "def f(", "max_tokens": 4, "temperature": 0})
+    assert answer.json()["usage"]["completion_tokens"] == 4
+    assert "Traceback" not in server.log
