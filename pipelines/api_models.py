@@ -89,6 +89,10 @@ class SamplingFields(BaseModel):
     ignore_eos: bool = Field(False, strict=True)
     n: Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True)] | None = None
     stop: Stop | None = None
+    completion: Literal["full", "line", "block"] = Field(
+        "full", description="Where to end: not before the model does, with the line, or with the indented block."
+    )
+    strip: bool = Field(False, strict=True, description="Leave out whitespace at the end.")
     seed: Seed | None = Field(None, description="-1 draws one.")
     stream: Annotated[bool, Field(strict=True)] | None = None
     stream_options: StreamOptions | None = None

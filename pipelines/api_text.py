@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipelines.api_errors import worker_failed
+from pipelines.completion_mode import TextFilter
 from pipelines.server_messages import Step, TokenLogprob
 from pipelines.text_stream import TextStream
 from weights.tokenizer import Tokenizer
@@ -80,9 +81,12 @@ class SequenceText:
         stop: Sequence[str],
         scored: bool,
         limits: LineLimits | None = None,
+        filters: Sequence[TextFilter] = (),
     ) -> None:
+        """`filters` see the text after `stop` and `limits`, one after the other."""
         self._stream = TextStream(tokenizer, stop)
         self._limits = limits
+        self._filters = (*([limits] if limits else []), *filters)
         self._tokenizer = tokenizer
         self._scored = scored
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -110,10 +114,12 @@ class SequenceText:
                 self._decoded += len(self._decoder.decode(self._tokenizer.token_bytes(step.token)))
         if step.end is not None:
             delta.text += self._stream.finish()
-        if self._limits is not None:
-            delta.text = self._limits.push(delta.text)
-            if step.end is not None or self._stream.stopped:
-                delta.text += self._limits.finish()
+        over = step.end is not None or self._stream.stopped
+        for part in self._filters:
+            delta.text = part.push(delta.text)
+            if over:
+                delta.text += part.finish()
+            over = over or part.stopped
         delta.finish = "stop" if self.stopped else step.end
         self._shown += len(delta.text)
         delta.scored = self._release(everything=step.end is not None and not self.stopped)
@@ -121,14 +127,13 @@ class SequenceText:
 
     @property
     def stopped(self) -> bool:
-        """Whether the text itself has ended the sequence: a stop string, or a limit on lines."""
-        return self._stream.stopped or self.limited
+        """Whether the text itself has ended the sequence: a stop string, a limit on lines, the end of its block."""
+        return self._stream.stopped or any(part.stopped for part in self._filters)
 
     @property
     def limited(self) -> bool:
         """Whether a limit on lines has ended the sequence."""
         return self._limits is not None and self._limits.stopped
-
 
     def _release(self, everything: bool) -> list[ScoredToken]:
         """The tokens whose text has begun to be shown; a stop string takes its tokens along."""

@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.api_errors import ApiError, loading
 from pipelines.api_models import SamplingFields
 from pipelines.api_text import Delta, LineLimits, SequenceText
+from pipelines.completion_mode import Strip, TextFilter, completion_filter, text_before_cursor
 from pipelines.registry import ModelFiles
 from pipelines.sampling import SamplingParams
 from pipelines.serve_options import ServeOptions
@@ -126,7 +127,8 @@ class Service:
             stated["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
         if body.max_tokens is not None:
             stated["max_new_tokens"] = body.max_tokens
-        found = defaults | stated | {"ignore_eos": body.ignore_eos}
+        found = defaults | stated
+        found |= {"ignore_eos": body.ignore_eos, "completion": body.completion, "strip": body.strip}
         if found["top_k"] <= 0:
             found["top_k"] = self.tokenizer.vocab_size  # all
         return found
@@ -155,10 +157,18 @@ class Service:
                 plan.top_logprobs, plan.prompt_logprobs, plan.use_cache,
             )  # fmt: skip
             text = SequenceText(
-                self.tokenizer, stop, plan.top_logprobs is not None, plan.limits
+                self.tokenizer, stop, plan.top_logprobs is not None, plan.limits, self._filters(plan)
             )
             started.append(RunningSequence(index, self.worker.submit(request), text))
         return started
+
+    def _filters(self, plan: Plan) -> list[TextFilter]:
+        """What ends or trims a sequence's text by what it is."""
+        filters: list[TextFilter] = []
+        if plan.params.completion != "full":
+            before = text_before_cursor(self.tokenizer, plan.prompt_ids)
+            filters.append(completion_filter(plan.params.completion, before))
+        return [*filters, Strip()] if plan.params.strip else filters
 
     def _admit(self, count: int) -> None:
         most = self.options.max_batch_size + self.options.max_queue_size

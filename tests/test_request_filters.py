@@ -1,0 +1,44 @@
+"""`completion` and `strip` in requests: the same ends as on the command line, while the text streams."""
+
+from __future__ import annotations
+
+import pytest
+from test_text_stream import Bytes
+
+pytest.importorskip("starlette", reason="needs the extra serve")
+
+from pipelines.api_models import CompletionRequest
+from pipelines.api_text import SequenceText
+from pipelines.completion_mode import Strip, completion_filter
+from pipelines.server_messages import Step
+
+
+def deltas(text: SequenceText, raw: bytes) -> tuple[str, str | None]:
+    """All that is shown, and how it finished."""
+    shown, finish = "", None
+    for i, byte in enumerate(raw):
+        delta = text.push(Step("x", byte, "length" if i == len(raw) - 1 else None))
+        shown, finish = shown + delta.text, delta.finish
+        if finish:
+            break
+    return shown, finish
+
+
+def test_a_block_ends_a_sequence() -> None:
+    filters = [completion_filter("block", "def f():\n"), Strip()]
+    text = SequenceText(Bytes(), ["STOP"], scored=False, filters=filters)
+    assert deltas(text, b"    return 1  \n\nx = 2\n") == ("    return 1", "stop")
+    assert text.stopped
+
+
+def test_a_line_and_what_is_held_back_at_the_end() -> None:
+    text = SequenceText(Bytes(), [], scored=False, filters=[completion_filter("line", "")])
+    assert deltas(text, b"ab\r") == ("ab\r", "length")
+    text = SequenceText(Bytes(), ["STOP"], scored=False, filters=[Strip()])
+    assert deltas(text, b"a STOP") == ("a", "stop")
+
+
+def test_requests_name_them() -> None:
+    body = CompletionRequest(prompt="x", completion="block", strip=True)
+    assert (body.completion, body.strip) == ("block", True)
+    assert CompletionRequest(prompt="x").completion == "full"
