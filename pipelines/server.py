@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -26,6 +27,8 @@ def serve(options: ServeOptions) -> None:
     from pipelines.server_record import Log
 
     listener = listen(options.host, options.port)
+    # Until the loop takes over: nothing is running that could be lost.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     log = Log(options.log_format)
     with listener:
         host, port = listener.getsockname()[:2]

@@ -1,0 +1,152 @@
+"""Running the server: keys, origins, a full queue, clients that leave, ends wanted and unwanted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+for name in ("fastapi", "zmq", "httptools"):
+    pytest.importorskip(name, reason="needs the extra serve")
+
+import httpx
+
+from running_server import RunningServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEY = {"Authorization": "Bearer secret"}
+LONG = {"prompt": "x = [", "max_tokens": 900, "ignore_eos": True, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[RunningServer]:
+    """One sequence at a time, two may wait; a key, an origin, JSON logs."""
+    options = [
+        "--max-length", "1024", "--max-cache-batch-size", "1", "--max-queue-size", "2", "--cors-origin",
+        "https://editor.example", "--log-format", "json", "--served-model-name", "code",
+    ]  # fmt: skip
+    with RunningServer(*options, env={"REPLIT_API_KEY": "secret"}) as server:
+        loading = server.get("/health")
+        assert loading.status_code == 503
+        assert loading.headers["retry-after"] == "2"
+        assert loading.json()["error"]["code"] == "model_loading"
+        yield server.wait_ready()
+
+
+def test_the_key_is_asked_for_but_for_health(guarded: RunningServer) -> None:
+    assert guarded.get("/health").status_code == 200
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret-not"}):
+        answer = guarded.get("/v1/models", headers=headers)
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+    assert guarded.get("/v1/models", headers=KEY).json()["data"][0]["id"] == "code"
+    assert guarded.get("/metrics").status_code == 401
+
+
+def test_only_named_origins_may_call(guarded: RunningServer) -> None:
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    ours = httpx.options(f"{guarded.url}/v1/completions", headers=preflight | {"Origin": "https://editor.example"})
+    assert ours.status_code == 200
+    assert ours.headers["access-control-allow-origin"] == "https://editor.example"
+    others = httpx.options(f"{guarded.url}/v1/completions", headers=preflight | {"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in others.headers
+
+
+def test_a_full_queue_is_429(guarded: RunningServer) -> None:
+    statuses: list[int] = []
+
+    def ask() -> None:
+        statuses.append(guarded.post("/v1/completions", LONG | {"max_tokens": 200}, headers=KEY).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: metric(guarded, "replit_running") + metric(guarded, "replit_queue_depth") == 3)
+    refused = guarded.post("/v1/completions", LONG, headers=KEY)
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    assert refused.json()["error"]["type"] == "rate_limit_error"
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_place(guarded: RunningServer, stream: bool) -> None:
+    before = metric(guarded, "replit_generated_tokens_total")
+    with httpx.Client(timeout=httpx.Timeout(10, read=0.25)) as client, pytest.raises(httpx.ReadTimeout):
+        with client.stream("POST", f"{guarded.url}/v1/completions", json=LONG | {"stream": stream}, headers=KEY) as it:
+            for _ in it.iter_raw():
+                if stream:
+                    raise httpx.ReadTimeout("enough")
+    wait_for(lambda: metric(guarded, "replit_running") + metric(guarded, "replit_queue_depth") == 0, seconds=3)
+    assert metric(guarded, "replit_cache_pages_used") == 0
+    assert metric(guarded, "replit_generated_tokens_total") - before < 900
+
+
+def test_the_log_has_one_json_line_a_request(guarded: RunningServer) -> None:
+    guarded.post("/v1/completions", {"prompt": "x", "max_tokens": 3, "user": "log test"}, headers=KEY)
+    wait_for(lambda: '"log test"' in guarded.log)
+    lines = [json.loads(line) for line in guarded.log.splitlines()]
+    found = [line for line in lines if line.get("user") == "log test"]
+    assert len(found) == 1
+    assert found[0]["prompt_tokens"] == 1
+    assert {"id", "route", "status", "generated_tokens", "queue_ms", "first_token_ms", "total_ms"} <= set(found[0])
+
+
+def test_sigterm_lets_running_requests_finish(guarded: RunningServer) -> None:
+    answers: list[Any] = []
+
+    def ask() -> None:
+        answers.append(guarded.post("/v1/completions", LONG | {"max_tokens": 300}, headers=KEY))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_for(lambda: metric(guarded, "replit_running") == 1)
+    assert guarded.stop(signal.SIGTERM) == 0
+    thread.join()
+    assert answers[0].status_code == 200
+    assert answers[0].json()["usage"]["completion_tokens"] == 300
+
+
+def test_a_dead_worker_ends_the_server_with_the_reason() -> None:
+    with RunningServer("--max-length", "256") as server:
+        server.wait_ready()
+        workers = children(server.process.pid)
+        assert len(workers) == 1
+        os.kill(workers[0], signal.SIGSEGV)
+        assert server.process.wait(timeout=20) == 1
+        assert "replit: the model worker has died: killed by SIGSEGV" in server.log
+
+
+def test_sigterm_while_loading_and_errors_at_start() -> None:
+    with RunningServer("--max-length", "256") as server:
+        assert server.stop(signal.SIGTERM) == 0
+    with RunningServer("--max-length", "99999") as server:
+        assert server.process.wait(timeout=120) == 1
+        assert "--max-length is 99999; expected at most 2048" in server.log
+
+
+def metric(server: RunningServer, name: str) -> float:
+    lines = server.get("/metrics", headers=KEY).text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
