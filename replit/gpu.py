@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,26 +20,57 @@ PREFILL_TOKENS = 2048
 RESERVE_BYTES = 1 << 30
 
 
+_chosen: int | None = None  # one GPU a process, see find_gpu
+
+
 def find_gpu(number: int) -> Any:
-    """The `max.driver.Accelerator` of that number. Raises UserError if there is none that MAX can use."""
+    """The `max.driver.Accelerator` of that number. Raises UserError if there is none that MAX can use.
+
+    A compiled graph names its GPU by number, always the first; so the others are hidden from this process.
+    """
+    global _chosen
+    if _chosen not in (None, number):
+        raise UserError(f"--use-gpu {number}: this process runs on GPU {_chosen}; expected one: start another process")
     from max.driver import Accelerator, accelerator_count
 
-    count = accelerator_count()
-    if count == 0:
-        raise UserError(
-            f"--use-gpu {number} found no GPU ({_why_none()}); expected an NVIDIA GPU and its driver: "
-            "leave out --use-gpu to run on the CPU"
-        )
-    if not 0 <= number < count:
-        numbers = "0" if count == 1 else f"0 to {count - 1}"
-        raise UserError(f"--use-gpu {number} found {count} GPU(s); expected a number from {numbers}: give one")
-    device = Accelerator(number)
+    if _chosen is None:
+        before = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        os.environ["CUDA_VISIBLE_DEVICES"] = _nth(before, number)
+        if accelerator_count() == 0:
+            raise _no_gpu(number, before)
+        _chosen = number
+    device = Accelerator(0)
     if device.api != "cuda" or not device.is_compatible:
         raise UserError(
             f"--use-gpu {number} found {device.architecture_name} ({device.api}); expected an NVIDIA GPU that MAX "
             "supports: leave out --use-gpu to run on the CPU"
         )
     return device
+
+
+def _nth(visible: str, number: int) -> str:
+    """The GPU of that number among those that CUDA_VISIBLE_DEVICES names, "" being all; "-1" is none."""
+    if not visible:
+        return str(number)
+    names = visible.split(",")
+    return names[number] if number < len(names) else "-1"
+
+
+def _no_gpu(number: int, visible: str) -> UserError:
+    """The error that says how many GPUs there are, asked in another process: in this one they are hidden."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    if not visible:
+        del os.environ["CUDA_VISIBLE_DEVICES"]
+    command = [sys.executable, "-c", "from max.driver import accelerator_count; print(accelerator_count())"]
+    answer = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    if answer not in ("", "0"):
+        return UserError(
+            f"--use-gpu {number} found {answer} GPU(s), numbered from 0; expected one of them: give its number"
+        )
+    return UserError(
+        f"--use-gpu {number} found no GPU ({_why_none()}); expected an NVIDIA GPU and its driver: "
+        "leave out --use-gpu to run on the CPU"
+    )
 
 
 def _why_none() -> str:

@@ -125,7 +125,8 @@ class GpuModel:
         if key not in self._steps:
             inputs = Inputs(self._blocks, sequences, sequences, sequences, self.cache)
             longest = min(bucket, self.max_length)
-            self._steps[key] = _Step(inputs, self._device, longest, self._capture, key, self._note)
+            number = sequences << 32 | bucket  # MAX numbers its graphs
+            self._steps[key] = _Step(inputs, self._device, longest, self._capture, number, self._note)
         return self._steps[key]
 
     def _set_dispatch(self, inputs: Inputs, sequences: int, new_tokens: int, length: int) -> None:
@@ -144,11 +145,11 @@ class _Step:
         device: Any,
         length: int,
         capture: bool,
-        key: tuple[int, int],
+        key: int,
         note: Callable[[str], None],
     ) -> None:
         self.inputs, self.length = inputs, length
-        self._key, self._capture, self._note = list(key), capture, note
+        self._key, self._capture, self._note = key, capture, note
         self._device = device
         self._buffers: list[Any] | None = None
         self._outputs: list[Any] | None = None

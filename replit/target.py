@@ -45,6 +45,8 @@ def parse_target(name: str) -> Target:
     for known in (CPU, CPU_LIKE_GPU):
         if name == known.name:
             return known
-    if not re.fullmatch(r"cuda:sm_\d{2,3}a?", name):
+    # The letter at the end stands for instructions of that architecture alone, which MAX uses anyway.
+    found = re.fullmatch(r"(cuda:sm_\d{2,3})[af]?", name)
+    if found is None:
         raise UserError(f"--target is {name!r}; expected cpu, or cuda: and an architecture such as cuda:sm_90")
-    return Target(name, on_gpu=True, own_kernels=False, activations=Encoding.BFLOAT16)
+    return Target(found[1], on_gpu=True, own_kernels=False, activations=Encoding.BFLOAT16)

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.registry import open_model
 from replit.compiled_file import CompileKey, check_key, read_compiled
-from replit.gpu import RESERVE_BYTES, find_gpu, open_device, plan_memory
+from replit.gpu import RESERVE_BYTES, _nth, find_gpu, open_device, plan_memory
 from replit.target import CPU, parse_target
 from replit.weight_memory import weight_types
 from weights.errors import UserError
@@ -111,3 +111,13 @@ class _elements:
         for extent in tensor.shape:
             self.size *= extent
         self.matrix = len(tensor.shape) > 1
+
+
+def test_the_gpu_is_chosen_among_the_visible_ones() -> None:
+    assert _nth("", 3) == "3"
+    assert _nth("5,GPU-abc", 1) == "GPU-abc"
+    assert _nth("5,6", 2) == "-1"
+
+
+def test_architectures_with_a_letter_are_the_same_target() -> None:
+    assert parse_target("cuda:sm_90a") == parse_target("cuda:sm_90")
