@@ -92,9 +92,21 @@ def _download(source: str) -> Path:
     if others or not any(name.startswith("pytorch_model") for name in names):
         return hub.resolve(source, encoding=None)
     if find_spec("torch") is None:
-        # The one repository of this kind that matters is published in GGUF elsewhere.
-        return hub.resolve(source, encoding=None)
+        return _published_elsewhere(source)
     return hub.download_files(source, ["*.json", "*.model", "pytorch_model*"])
+
+
+def _published_elsewhere(source: str) -> Path:
+    """The GGUF form of a PyTorch repository: the one that matters has it in another repository."""
+    from weights import hub
+    from weights.errors import UserError
+
+    try:
+        return hub.resolve(source, encoding=None)
+    except UserError:
+        raise UserError(
+            f"{source} holds PyTorch files only and torch is not installed; type `pip install torch` and this again"
+        ) from None
 
 
 def _name(source: str) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from click.testing import CliRunner, Result
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from pipelines.convert_command import convert
 from weights.quantization import quantize
 from weights.tensor import Encoding
 
@@ -110,3 +112,10 @@ def write_model(
     (directory / "config.json").write_text(json.dumps(CONFIG))
     write_tokenizer(directory / "tokenizer.json")
     return directory
+
+
+def run_convert(*arguments: object) -> Result:
+    """`replit convert`, which must succeed."""
+    result = CliRunner().invoke(convert, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result
