@@ -52,7 +52,7 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
     show_default=True,
     metavar="NAME",
     help="nano (it ships with the package), a directory, a GGUF file, or a hub repository "
-    "such as replit/replit-code-v1_5-3b.",
+    "such as replit/replit-code-v1_5-3b, with @REVISION after it to pin one.",
 )
 @click.option(
     "--weight-path",

@@ -145,8 +145,10 @@ def test_a_file_by_address_and_revision(hub: fake_hub.FakeHub, tmp_path: Path) -
         {"model": "nano", "weight_path": "hf://some/tensors/model.safetensors", "revision": "v1"},
         {"model": "hf://some/tensors@v1/model.safetensors"},
         {"model": "hf://some/tensors/model.safetensors", "revision": commit},
+        {"model": "some/tensors@v1"},
     )
     assert [answer[1] for answer in answers[:4]] == ["new", "old", "old", "old"]
+    assert Path(answers[4][0], "model.safetensors").read_text() == "old"
 
 
 def test_repositories_of_each_kind(hub: fake_hub.FakeHub, tmp_path: Path) -> None:

@@ -57,14 +57,16 @@ def resolve(
 ) -> Path:
     """The local file or directory of a model.
 
-    `model` is a path, `hf://owner/repository/file` or a hub repository; `weight_path`, a path or
-    `hf://…`, replaces its weights. `encoding` picks among a repository's files, `revision` is a
-    branch, tag or commit. Raises UserError for what does not exist or cannot be downloaded.
+    `model` is a path, `hf://owner/repository/file` or a hub repository, `@revision` after the
+    repository; `weight_path`, a path or `hf://…`, replaces its weights. `encoding` picks among a
+    repository's files, `revision` is a branch, tag or commit. Raises UserError for what does not exist or cannot be downloaded.
     """
     if weight_path is not None:
         return _path_or_file(weight_path, revision, "--weight-path")
     if model.startswith(HUB_SCHEME) or Path(model).exists():
         return _path_or_file(model, revision, "--model")
+    model, _, pinned = model.partition("@")
+    revision = pinned or revision
     looks_like_file = model.endswith(_FILE_SUFFIXES) or not _REPOSITORY.fullmatch(model)
     if looks_like_file:
         raise _no_such_path(model, "--model")
