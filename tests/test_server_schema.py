@@ -45,8 +45,8 @@ def shorten(body: Any, route: str) -> None:
     """Long answers would only take time."""
     limits = {"/infill": "n_predict", "/completion": "n_predict", "/v1/chat/completions": "max_tokens"}
     if isinstance(body, dict):
-        if route in limits and "max_completion_tokens" not in body:
-            body.setdefault(limits[route], 4)
+        if route in limits and body.get("max_completion_tokens") is None and body.get(limits[route]) is None:
+            body[limits[route]] = 4
         for name in ("n_predict", "max_tokens", "max_completion_tokens"):
             if type(body.get(name)) is int and body[name] > 4:
                 body[name] = 4
