@@ -120,6 +120,6 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
     }
     for key, label in labels.items():
         yield f"  {label:22} {memory[key] / 1e6:>10,.0f} MB"
-    ready = "is compiled" if run["compiled"] else "compiles at the first start"
+    ready = "is compiled" if run["compiled"] else "compiles at the first start, with up to 1 GB more"
     fits = "fits in memory" if memory["total"] < memory["available"] else "does not fit in memory"
     yield f"  {ready}; {fits}"

@@ -24,14 +24,12 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-#: Memory of a running model outside weights and cache: the engine and its code 250 MB, the rest
-#: activations of 512 prompt tokens (measured, docs/models.md).
-ENGINE_BYTES = 300 << 20
+#: Memory of a running model outside weights and cache: code 110 MB, engine and activations of a
+#: prompt 70 MB (measured at width 3072). Compiling takes up to 1 GB more, once.
+ENGINE_BYTES = 200 << 20
 
 
-def inspect_model(
-    checkpoint: Checkpoint, encoding: Encoding | None, max_length: int, batch: int
-) -> dict[str, Any]:
+def inspect_model(checkpoint: Checkpoint, encoding: Encoding | None, max_length: int, batch: int) -> dict[str, Any]:
     """Describe a model; `encoding`, `max_length` and `batch` are those of a run on the CPU."""
     from pipelines.registry import architecture_of
     from weights.tokenizer import load_tokenizer
@@ -116,10 +114,7 @@ def _run(
     from replit.weight_memory import total_bytes, weight_types
 
     if max_length > config.max_seq_len:
-        raise UserError(
-            f"--max-length is {max_length}; expected at most {config.max_seq_len}, "
-            "this model's limit"
-        )
+        raise UserError(f"--max-length is {max_length}; expected at most {config.max_seq_len}, this model's limit")
     types = weight_types(tensors, encoding)
     positions = batch * -(-max_length // PAGE_SIZE) * PAGE_SIZE
     memory = {
@@ -180,10 +175,7 @@ def inspect_compiled(path: Path) -> dict[str, Any]:
         "config": key["config"],
         "encodings": encodings,
         "compiled_for": {name: key[name] for name in ("device", "max_version", "processor")},
-        "tensors": [
-            {"name": name, "shape": shape, "encoding": kind}
-            for name, (kind, shape) in key["weights"].items()
-        ],
+        "tensors": [{"name": name, "shape": shape, "encoding": kind} for name, (kind, shape) in key["weights"].items()],
         "problems": [
             f"compiled for {_OTHERS[name]}: make it again with --save-to-serialized-model-path"
             for name, value in here.items()
