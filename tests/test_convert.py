@@ -14,6 +14,7 @@ from tiny_model import write_model, write_tokenizer
 
 import reference
 from replit.config import from_checkpoint
+from replit.weight_memory import materialize, weight_types
 from replit.weight_names import map_weights
 from weights.checkpoint import Checkpoint, open_checkpoint
 from weights.convert import TARGETS
@@ -64,6 +65,19 @@ def test_every_tensor_has_the_promised_encoding_and_bytes(
             stored = Encoding.Q6_K
         assert tensor.encoding is stored, name
         np.testing.assert_array_equal(tensor.data, quantize(expected[name], stored).reshape(-1))
+
+
+@pytest.mark.parametrize("encoding", TARGETS)
+def test_a_model_quantized_at_its_start_has_the_same_bytes(
+    source: Path, converted: dict[Encoding, Path], encoding: Encoding
+) -> None:
+    checkpoint = open_checkpoint(source)
+    tensors = map_weights(checkpoint, from_checkpoint(checkpoint))
+    types = weight_types(tensors, encoding)
+    written = open_checkpoint(converted[encoding]).tensors
+    for name, data in materialize(tensors, types, mapped=False):
+        assert types[name] == (written[name].encoding, written[name].shape)
+        np.testing.assert_array_equal(data, written[name].data)
 
 
 def test_the_tokenizer_travels(source: Path, converted: dict[Encoding, Path]) -> None:
