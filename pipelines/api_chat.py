@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -61,12 +61,12 @@ class ChatJob:
         plans = [Plan(ids, params, (seed, index), scored) for index in range(body.n or 1)]
         self._sequences = service.start(plans, sampling["stop"], record)
 
-    async def events(self) -> AsyncIterator[dict[str, Any] | str]:
+    async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The stream's events."""
         options = self._body.stream_options
         counted = options is not None and options.include_usage
         begun: set[int] = set()
-        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:  # type: ignore[type-var]
+        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
             async for sequence, delta in deltas:
                 first = sequence.index not in begun
                 if not delta.text and delta.finish is None and not delta.scored:
@@ -89,7 +89,7 @@ class ChatJob:
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
         whole = [Delta("") for _ in self._sequences]
-        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:  # type: ignore[type-var]
+        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
             async for sequence, delta in deltas:
                 join(whole[sequence.index], delta)
         choices = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -90,11 +90,11 @@ class CompletionJob:
             for sample in range(self._samples)
         ]
 
-    async def events(self) -> AsyncIterator[dict[str, Any] | str]:
+    async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The stream's events."""
         usage = self._body.stream_options is not None and self._body.stream_options.include_usage
         begun: set[int] = set()
-        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:  # type: ignore[type-var]
+        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
             async for sequence, delta in deltas:
                 choice = self._choice(sequence, delta, first=sequence.index not in begun)
                 begun.add(sequence.index)
@@ -104,9 +104,7 @@ class CompletionJob:
             yield self._object([], {"usage": self._usage()})
         yield DONE
 
-    def _choice(
-        self, sequence: RunningSequence, delta: Delta, first: bool
-    ) -> dict[str, Any] | None:
+    def _choice(self, sequence: RunningSequence, delta: Delta, first: bool) -> dict[str, Any] | None:
         """A chunk's choice; None if nothing can be shown yet."""
         text, logprobs = delta.text, None
         prompt = self._prompts[sequence.index // self._samples]
@@ -130,10 +128,10 @@ class CompletionJob:
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
         whole = [Delta("") for _ in self._sequences]
-        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:  # type: ignore[type-var]
+        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
             async for sequence, delta in deltas:
                 join(whole[sequence.index], delta)
-        choices = []
+        choices: list[dict[str, Any]] = []
         for start in range(0, len(whole), self._samples):
             group = range(start, start + self._samples)
             best = sorted(group, key=lambda i: -mean_logprob(whole[i]))[: self._n]
@@ -178,9 +176,10 @@ def check(body: CompletionRequest) -> None:
 
 def as_list(prompt: Prompt) -> list[str | list[int]]:
     """A request's prompts, one or several."""
-    if isinstance(prompt, str) or isinstance(prompt[0], int):
-        return [prompt]  # type: ignore[list-item]
-    return prompt  # type: ignore[return-value]
+    if isinstance(prompt, str):
+        return [prompt]
+    several: list[Any] = prompt
+    return [several] if isinstance(several[0], int) else several
 
 
 def join(whole: Delta, delta: Delta) -> None:

@@ -1,9 +1,9 @@
-"""llama.cpp's own routes, as llama.vim, llama.vscode, Continue and Tabby call them: /infill, /completion, /tokenize …"""
+"""llama.cpp's own routes, as llama.vim, llama.vscode, Continue and Tabby call them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -69,9 +69,7 @@ async def infill(body: InfillRequest, request: Request) -> Response:
     return await _answer(service, body, prompt, request)
 
 
-async def _answer(
-    service: Service, body: LlamaFields, prompt: FimPrompt, request: Request
-) -> Response:
+async def _answer(service: Service, body: LlamaFields, prompt: FimPrompt, request: Request) -> Response:
     job = LlamaJob(service, body, prompt, request.scope["replit.record"])
     if body.stream:
         return EventStream(job.events())
@@ -81,9 +79,7 @@ async def _answer(
 class LlamaJob:
     """One sequence and its answer."""
 
-    def __init__(
-        self, service: Service, body: LlamaFields, prompt: FimPrompt, record: Record
-    ) -> None:
+    def __init__(self, service: Service, body: LlamaFields, prompt: FimPrompt, record: Record) -> None:
         self._service = service
         self._body = body
         self._prompt = prompt
@@ -123,7 +119,7 @@ class LlamaJob:
         found |= {"max_new_tokens": count, "ignore_eos": body.ignore_eos}
         return self._service.params(found, prompt_tokens)
 
-    async def events(self) -> AsyncIterator[dict[str, Any] | str]:
+    async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
         """A chunk for each piece of text, and the whole account with the last one."""
         whole = Delta("")
         async for delta in self._deltas():
@@ -150,8 +146,8 @@ class LlamaJob:
             whole.finish = delta.finish or whole.finish
         return select(self._final(whole), self._body.response_fields)
 
-    async def _deltas(self) -> AsyncIterator[Delta]:
-        async with aclosing(self._service.run([self._sequence], self._record)) as deltas:  # type: ignore[type-var]
+    async def _deltas(self) -> AsyncGenerator[Delta, None]:
+        async with aclosing(self._service.run([self._sequence], self._record)) as deltas:
             async for _, delta in deltas:
                 self._first = self._first or time.monotonic()
                 yield delta

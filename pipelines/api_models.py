@@ -60,8 +60,7 @@ def _is_id(value: Any) -> bool:
 Ids: TypeAlias = list[TokenId]
 Prompt: TypeAlias = Annotated[Text | list[Text] | Ids | list[Ids], BeforeValidator(_prompt)]
 Stop: TypeAlias = (
-    Annotated[Text, Field(min_length=1)]
-    | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(max_length=16)]
+    Annotated[Text, Field(min_length=1)] | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(max_length=16)]
 )
 
 
@@ -153,9 +152,7 @@ class ChatRequest(SamplingFields):
     logprobs: Annotated[bool, Field(strict=True)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20, strict=True)] | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = Field(
-        None, description="Not supported: empty only."
-    )
+    tools: Annotated[list[Any], Field(max_length=0)] | None = Field(None, description="Not supported: empty only.")
 
 
 class TokenizeRequest(BaseModel):

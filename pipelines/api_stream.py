@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -58,7 +58,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[dict[str, Any] | str]) -> None:
+    def __init__(self, events: AsyncGenerator[dict[str, Any] | str, None]) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
@@ -79,7 +79,7 @@ class EventStream(Response):
 
     async def _send(self, send: Send) -> None:
         begun = False
-        async with aclosing(self._events) as events:  # type: ignore[type-var]
+        async with aclosing(self._events) as events:
             try:
                 async for event in events:
                     if not begun:
@@ -95,9 +95,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b""})
 
     async def _begin(self, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        )
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
 
 
 def _data(send: Send, event: dict[str, Any] | str) -> Awaitable[None]:

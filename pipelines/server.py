@@ -81,9 +81,7 @@ async def _serve(options: ServeOptions, listener: socket.socket, log: Any) -> st
         from pipelines.server_service import Service
 
         encoding = options.quantization_encoding
-        files = open_model(
-            options.model, options.weight_path, Encoding(encoding.lower()) if encoding else None
-        )
+        files = open_model(options.model, options.weight_path, Encoding(encoding.lower()) if encoding else None)
         worker.start(options)
         service = Service(options, files, worker, log)
         server = HttpServer(create_app(service), options)

@@ -194,9 +194,7 @@ class Guard:
             traceback.print_exc()
             if record.status:
                 raise
-            await ApiError("an internal error; see the server's log", status=500).response()(
-                scope, receive, send
-            )
+            await ApiError("an internal error; see the server's log", status=500).response()(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])

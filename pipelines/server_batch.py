@@ -178,9 +178,7 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
         for position, row in enumerate(logits, start + 1):
             if position < len(request.prompt_ids):
                 token = request.prompt_ids[position]
-                running.prompt_logprobs[position] = token_logprob(
-                    row, token, request.top_logprobs or 0
-                )
+                running.prompt_logprobs[position] = token_logprob(row, token, request.top_logprobs or 0)
 
     def _sample(self, context: TextContext, running: Running, logits: Floats | TopLogits) -> Step:
         request, params = running.request, running.request.params
@@ -209,5 +207,5 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
 def token_logprob(logits: Floats, token: int, top: int) -> TokenLogprob:
     """The log-probability of `token` and of the `top` most probable ids, from logits `[vocab]`."""
     logprobs = log_softmax(logits)
-    best = top_k_ids(logits, top) if top else []
+    best = top_k_ids(logits, top)[:top] if top else logits[:0]
     return TokenLogprob(token, float(logprobs[token]), [(int(i), float(logprobs[i])) for i in best])

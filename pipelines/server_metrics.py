@@ -16,20 +16,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "replit_requests", "Answered requests", ["route", "status"], registry=registry
-        )
-        self.prompt_tokens = Counter(
-            "replit_prompt_tokens", "Prompt tokens taken in", registry=registry
-        )
+        self.requests = Counter("replit_requests", "Answered requests", ["route", "status"], registry=registry)
+        self.prompt_tokens = Counter("replit_prompt_tokens", "Prompt tokens taken in", registry=registry)
         self.cached_tokens = Counter(
             "replit_prefix_cache_hit_tokens",
             "Prompt tokens found in the prefix cache",
             registry=registry,
         )
-        self.generated_tokens = Counter(
-            "replit_generated_tokens", "Tokens generated", registry=registry
-        )
+        self.generated_tokens = Counter("replit_generated_tokens", "Tokens generated", registry=registry)
         self.queue_time = Histogram(
             "replit_queue_seconds", "From a request's arrival to its first pass",
             buckets=_SECONDS, registry=registry,
@@ -46,9 +40,7 @@ class Metrics:
         self._waiting = Gauge("replit_queue_depth", "Sequences waiting", registry=registry)
         self._pages = Gauge("replit_cache_pages_used", "Cache pages in use", registry=registry)
         self._pages_total = Gauge("replit_cache_pages", "Cache pages", registry=registry)
-        self._preempted = Gauge(
-            "replit_preemptions", "Sequences put back for want of pages", registry=registry
-        )
+        self._preempted = Gauge("replit_preemptions", "Sequences put back for want of pages", registry=registry)
 
     def render(self, load: Load, in_flight: int) -> bytes:
         """The text that Prometheus reads."""

@@ -74,9 +74,7 @@ class ModelWorker:
         with theirs:
             fd = theirs.fileno()
             command = [sys.executable, "-m", "pipelines.server_worker", str(fd)]
-            self._process = subprocess.Popen(
-                command, pass_fds=[fd], env=_environment(), stdin=subprocess.DEVNULL
-            )
+            self._process = subprocess.Popen(command, pass_fds=[fd], env=_environment(), stdin=subprocess.DEVNULL)
         self._connection = Connection(ours.detach())
 
     @property

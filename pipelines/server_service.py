@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipelines.api_errors import ApiError, loading
@@ -55,9 +56,7 @@ class RunningSequence:
 class Service:
     """The state of the HTTP process."""
 
-    def __init__(
-        self, options: ServeOptions, files: ModelFiles, worker: ModelWorker, log: Log
-    ) -> None:
+    def __init__(self, options: ServeOptions, files: ModelFiles, worker: ModelWorker, log: Log) -> None:
         self.options = options
         self.tokenizer = files.tokenizer
         self.config = files.config
@@ -156,9 +155,7 @@ class Service:
                 f"{record.id}-{self._counter}", plan.prompt_ids, plan.params, plan.seed,
                 plan.top_logprobs, plan.prompt_logprobs, plan.use_cache,
             )  # fmt: skip
-            text = SequenceText(
-                self.tokenizer, stop, plan.top_logprobs is not None, plan.limits, self._filters(plan)
-            )
+            text = SequenceText(self.tokenizer, stop, plan.top_logprobs is not None, plan.limits, self._filters(plan))
             started.append(RunningSequence(index, self.worker.submit(request), text))
         return started
 
@@ -186,7 +183,7 @@ class Service:
 
     async def run(
         self, sequences: Sequence[RunningSequence], record: Record
-    ) -> AsyncIterator[tuple[RunningSequence, Delta]]:
+    ) -> AsyncGenerator[tuple[RunningSequence, Delta], None]:
         """All deltas of a request's sequences as they come. Leaving early cancels what still runs."""
         try:
             async with aclosing(self._merged(sequences)) as merged:
@@ -197,12 +194,10 @@ class Service:
                 sequence.generation.cancel()
                 self._finish(sequence, record)
 
-    async def _merged(
-        self, sequences: Sequence[RunningSequence]
-    ) -> AsyncIterator[tuple[RunningSequence, Step]]:
+    async def _merged(self, sequences: Sequence[RunningSequence]) -> AsyncGenerator[tuple[RunningSequence, Step], None]:
         queue: asyncio.Queue[tuple[RunningSequence, Step]] = asyncio.Queue()
         for sequence in sequences:
-            sequence.generation.listen(lambda step, s=sequence: queue.put_nowait((s, step)))
+            sequence.generation.listen(partial(_put, queue, sequence))
         running = len(sequences)
         patience = sequences[0].patience
         while running:
@@ -234,3 +229,7 @@ class Service:
         if sequence.text.tokens > 1:
             spent = sequence.last_token - sequence.first_token
             self.metrics.per_token.observe(spent / (sequence.text.tokens - 1))
+
+
+def _put(queue: asyncio.Queue[tuple[RunningSequence, Step]], sequence: RunningSequence, step: Step) -> None:
+    queue.put_nowait((sequence, step))

@@ -178,9 +178,7 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager
     pages = options.max_batch_size * -(-options.max_length // PAGE_SIZE)
     if options.prefix_caching:
         pages += min(pages, PREFIX_CACHE_BYTES // params.bytes_per_block)
-    return PagedKVCacheManager(
-        params, Engine.get().session, pages, max_batch_size=options.max_batch_size
-    )
+    return PagedKVCacheManager(params, Engine.get().session, pages, max_batch_size=options.max_batch_size)
 
 
 def make_scheduler(

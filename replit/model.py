@@ -81,6 +81,13 @@ class Engine:
             )
         return cls._current
 
+    @classmethod
+    def adopt(cls, session: Any) -> None:
+        """Makes a session that MAX Serve has started the one of this process."""
+        engine = cls.__new__(cls)
+        engine.threads, engine.device, engine.session = None, None, session
+        cls._current = engine
+
 
 def compile_model(
     config: DecoderConfig,

@@ -67,9 +67,7 @@ def test_greedy_text_is_the_same_after_a_prefix_cache_hit(client: Any, nano: Pip
 def test_a_seed_repeats_and_is_the_command_lines(client: Any, nano: Pipeline) -> None:
     sampled: dict[str, Any] = {"temperature": 0.9, "top_p": 0.95, "max_tokens": 24}
     extra = {"top_k": 40, "min_p": 0.02, "repetition_penalty": 1.1}
-    texts = [
-        complete(client, PROMPTS[0], seed=7, extra_body=extra, **sampled).choices[0].text for _ in range(2)
-    ]
+    texts = [complete(client, PROMPTS[0], seed=7, extra_body=extra, **sampled).choices[0].text for _ in range(2)]
     expected = nano.generate(
         PROMPTS[0], seed=7, temperature=0.9, top_p=0.95, top_k=40, min_p=0.02, repetition_penalty=1.1,
         max_new_tokens=24,
@@ -143,7 +141,9 @@ def test_lm_eval_scores_a_continuation(client: Any, nano: Pipeline) -> None:
     expected = [logits[row, token] for row, token in zip(rows, continuation, strict=True)]
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     tops = answer.logprobs.top_logprobs[len(context) : -1]
-    greedy = [max(top, key=top.get) == token for top, token in zip(tops, answer.logprobs.tokens[len(context) :], strict=False)]
+    greedy = [
+        max(top, key=top.get) == token for top, token in zip(tops, answer.logprobs.tokens[len(context) :], strict=False)
+    ]
     assert greedy == [int(logits[row].argmax()) == token for row, token in zip(rows, continuation, strict=True)]
 
 
@@ -225,6 +225,7 @@ def test_chat_completes_the_messages(client: Any, nano: Pipeline) -> None:
 def test_the_asynchronous_client(server: RunningServer, nano: Pipeline) -> None:
     async def run() -> list[str]:
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0) as client:
+
             async def one(prompt: str) -> str:
                 stream = await client.completions.create(prompt=prompt, stream=True, **GREEDY)
                 return "".join([chunk.choices[0].text async for chunk in stream])

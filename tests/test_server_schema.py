@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 
 if TYPE_CHECKING:
     from running_server import RunningServer
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs the extra test")
-from hypothesis import HealthCheck, Phase, given, settings
 
 ROUTES = ["/v1/completions", "/v1/chat/completions", "/infill", "/completion", "/tokenize", "/detokenize"]
 
