@@ -25,7 +25,7 @@ NO_GPU = "tells what a machine without a GPU is told"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=1200)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=3600)
 
 
 def has_gpu() -> bool:
