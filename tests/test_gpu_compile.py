@@ -34,14 +34,8 @@ def has_gpu() -> bool:
     return bool(accelerator_count())
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    [
-        "sm_90",
-        pytest.param("sm_80", marks=pytest.mark.slow),
-        pytest.param("sm_100", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow  # more than five processor minutes each
+@pytest.mark.parametrize("architecture", ["sm_90", "sm_80", "sm_100"])
 def test_nano_compiles_for_a_gpu(architecture: str, tmp_path: Path) -> None:
     path = tmp_path / "nano.replit"
     target = parse_target(f"cuda:{architecture}")
