@@ -12,7 +12,9 @@ from .linear_blocks import BlockFormat
 from .linear_epilogue import AddResidual, Epilogue, Gelu, Identity
 from .linear_formats import BFloat16Format, Bytes, Float32Format, Floats, Format
 from .linear_superblocks import SuperblockFormat
-from .linear_product import Norm, linear
+from .linear_inputs import Norm
+from .linear_product import linear
+from .linear_weights import Matrix
 
 comptime Activations = InputTensor[dtype=DType.float32, rank=2, ...]
 comptime Result = OutputTensor[dtype=DType.float32, rank=2, ...]
@@ -37,8 +39,7 @@ def run[
         raise Error("weights have rows of ", row_bytes, " bytes, not those of ", depth, " inputs")
     linear[F](
         rebind[Floats](x.unsafe_ptr()),
-        rebind[Bytes](weights.unsafe_ptr().unsafe_bitcast[UInt8]()),
-        row_bytes,
+        Matrix(rebind[Bytes](weights.unsafe_ptr().unsafe_bitcast[UInt8]()), row_bytes),
         rebind[Floats](output.unsafe_ptr()),
         x.dim_size(0),
         weights.dim_size(0),

@@ -55,6 +55,7 @@ struct BlockFormat[BITS: Int](Format):
     comptime TILE_ROWS = 4
     comptime TILE_COLUMNS = 4
     comptime SMALL_ROWS = 64
+    comptime BFLOAT16 = True
     comptime EXPANDED = True
     comptime GROUP = BLOCK
 

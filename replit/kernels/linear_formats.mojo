@@ -6,6 +6,7 @@ the order of the additions is the same in every kernel that uses the format.
 
 from std.sys import CompilationTarget, llvm_intrinsic, simd_width_of
 from std.memory import bitcast
+from std.memory.alloc import unsafe_alloc
 
 comptime Bytes = MutPointer[UInt8, MutUntrackedOrigin]
 comptime Floats = MutPointer[Float32, MutUntrackedOrigin]
@@ -15,6 +16,12 @@ comptime REGISTERS = 16 if CompilationTarget.is_x86() and LANES < 16 else 32
 comptime FLOAT_TILE_ROWS = 4
 comptime FLOAT_TILE_COLUMNS = 6 if REGISTERS == 32 else 2
 comptime HAS_BF16_DOT = CompilationTarget._has_feature["avx512bf16"]()
+
+
+def scratch(count: Int) -> Bytes:
+    """Memory for a while, to be freed. Not from the stack: what is written there through the pointer
+    that the allocation gives, and read through one without its origin, is removed as dead."""
+    return rebind[Bytes](unsafe_alloc[UInt8](count, alignment=64))
 
 
 trait Format:
@@ -31,8 +38,10 @@ trait Format:
     """Activation and weight rows whose sums, with what is multiplied, fit in the registers."""
     comptime SMALL_ROWS: Int
     """Up to so many activation rows the weights are streamed, row after row."""
+    comptime BFLOAT16: Bool
+    """Whether more rows than that are multiplied in bfloat16."""
     comptime EXPANDED: Bool
-    """Whether more rows than that are multiplied with weights expanded to bfloat16."""
+    """Whether the weights are expanded for that."""
     comptime GROUP: Int
     """Elements decoded together."""
 
@@ -68,6 +77,7 @@ struct Float32Format(Format):
     comptime TILE_ROWS = FLOAT_TILE_ROWS
     comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
     comptime SMALL_ROWS = 16
+    comptime BFLOAT16 = False
     comptime EXPANDED = False
     comptime GROUP = 1
 
@@ -108,6 +118,7 @@ struct BFloat16Rounded(Format):
     comptime TILE_ROWS = FLOAT_TILE_ROWS
     comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
     comptime SMALL_ROWS = 16
+    comptime BFLOAT16 = True
     comptime EXPANDED = False
     comptime GROUP = 1
 
@@ -151,6 +162,7 @@ struct BFloat16Widened(Format):
     comptime TILE_ROWS = FLOAT_TILE_ROWS
     comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
     comptime SMALL_ROWS = 16
+    comptime BFLOAT16 = True
     comptime EXPANDED = False
     comptime GROUP = 1
 
