@@ -53,9 +53,7 @@ def fim_prompt(
     opening = [] if tokenizer.eos_token_id is None or not suffix_first else [tokenizer.eos_token_id]
     left = room - 3 - len(opening) - len(start)
     if left < 0:
-        raise UserError(
-            f"the text at the gap has {len(start)} tokens; expected at most {room - 3}: shorten it"
-        )
+        raise UserError(f"the text at the gap has {len(start)} tokens; expected at most {room - 3}: shorten it")
     for_before, for_after = split_room(left, len(before), len(after))
     kept_before = keep_end(tokenizer, before, for_before)
     kept_after = keep_start(tokenizer, after, for_after)
