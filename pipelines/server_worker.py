@@ -260,7 +260,8 @@ def _loop(
 def main() -> None:
     """Runs the worker on the pipe whose file descriptor is the first argument."""
     faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the HTTP process decides when to end
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the HTTP process decides when to end
+        signal.signal(number, signal.SIG_IGN)
     os.environ["MAX_SERVE_DISABLE_TELEMETRY"] = "1"
     logging.basicConfig(level=logging.WARNING)
     connection: Any = Connection(int(sys.argv[1]))
