@@ -107,7 +107,9 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 @click.option(
     "--echo-prompt/--no-echo-prompt", default=True, show_default=True, help="Print the prompt before its completion."
 )
-@click.option("--max-cache-batch-size", default=1, show_default="1, with --serve 16", metavar="N", help="Sequences at once.")
+@click.option(
+    "--max-cache-batch-size", default=1, show_default="1, with --serve 16", metavar="N", help="Sequences at once."
+)
 @click.option("--serialized-model-path", metavar="PATH", help="Load the compiled model from here.")
 @click.option("--save-to-serialized-model-path", metavar="PATH", help="Write the compiled model here.")
 @click.option("--threads", type=int, metavar="N", help="Threads to compute with [default: all cores].")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from models import as_tensor
 from replit.weight_memory import aligned_copy, materialize, total_bytes, weight_types, writable_view
 from weights.tensor import Encoding, Tensor
