@@ -59,7 +59,8 @@ def resolve(
 
     `model` is a path, `hf://owner/repository/file` or a hub repository, `@revision` after the
     repository; `weight_path`, a path or `hf://…`, replaces its weights. `encoding` picks among a
-    repository's files, `revision` is a branch, tag or commit. Raises UserError for what does not exist or cannot be downloaded.
+    repository's files, `revision` is a branch, tag or commit.
+    Raises UserError for what does not exist or cannot be downloaded.
     """
     if weight_path is not None:
         return _path_or_file(weight_path, revision, "--weight-path")
