@@ -107,7 +107,8 @@ def writable_view(data: Bytes) -> Bytes:
     """
     memory = (ctypes.c_uint8 * data.size).from_address(data.ctypes.data)
     memory.owner = data  # type: ignore[attr-defined]  # keeps the map open as long as the view
-    return np.frombuffer(memory, np.uint8)
+    view: Bytes = np.ctypeslib.as_array(memory)
+    return view
 
 
 def aligned_copy(data: Bytes, alignment: int = 64) -> Bytes:
