@@ -13,6 +13,7 @@ import gzip
 import json
 import lzma
 import random
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,12 +108,18 @@ def main() -> None:
     parser.add_argument("--score-files", type=int, default=60, help="files for bits per byte")
     args = parser.parse_args()
     files = tasks.read_files(args.data / "heldout.jsonl")
-    model = pipelines.load(args.model, max_length=WINDOW, max_batch_size=16)
+    model = pipelines.load(args.model, max_length=2 * WINDOW, max_batch_size=16)
     started = time.time()
     result: dict[str, object] = {"model": args.model, "count": args.count}
-    result |= parse_rates(model, files, args.count)
-    result |= line_matches(model, files, args.count)
-    result |= bits_per_byte(model, files, args.score_files)
+    measures = (
+        (parse_rates, args.count),
+        (line_matches, args.count),
+        (bits_per_byte, args.score_files),
+    )
+    for measure, count in measures:
+        found = measure(model, files, count)
+        print(json.dumps(found), file=sys.stderr)  # kept if a later measure is cut off
+        result |= found
     result |= {"samples": samples(model, files), "seconds": round(time.time() - started)}
     print(json.dumps(result, indent=1))
 
