@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -163,7 +164,8 @@ def test_termination_leaves_nothing(tmp_path: Path) -> None:
     )
     root = Path(__file__).parents[1]
     command = [sys.executable, "-c", code, str(directory), str(out / "model.gguf")]
-    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE)
+    # MAX's Mojo modules set PYTHONEXECUTABLE behind os.environ's back, which a child without `env` would inherit.
+    process = subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, env=dict(os.environ))
     deadline = time.monotonic() + 60
     while not only(out) and time.monotonic() < deadline:
         time.sleep(0.02)

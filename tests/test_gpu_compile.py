@@ -5,6 +5,7 @@ Compiling runs in a process of its own: MAX's made-up GPU is chosen before anyth
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,9 @@ NO_GPU = "tells what a machine without a GPU is told"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=3600)
+    # MAX's Mojo modules set PYTHONEXECUTABLE behind os.environ's back, which a child without `env` would inherit.
+    environment = dict(os.environ)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=3600, env=environment)
 
 
 def has_gpu() -> bool:
