@@ -46,9 +46,7 @@ def bench(**options: Any) -> None:
     from replit.model import Engine
 
     started = time.perf_counter()
-    longest = max(
-        *options["prompt_tokens"], 1, *(max(d, 1) + n for d in options["depth"] for n in options["generate"])
-    )
+    longest = max(*options["prompt_tokens"], 1, *(max(d, 1) + n for d in options["depth"] for n in options["generate"]))
     pipeline = load(
         options["model"],
         weight_path=options["weight_path"],

@@ -101,8 +101,13 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 @click.option("--suffix", metavar="TEXT", help="Fill the gap between the prompt and this text.")
 @click.option("--suffix-file", metavar="PATH", help="The same, with the text of a file.")
 @click.option("--suffix-first", is_flag=True, help="Give the model the suffix before the prompt.")
-@click.option("--completion", type=click.Choice(["full", "line", "block"]), default="full", show_default=True,
-              help="Where to end: not before the model does, with the line, or with the indented block.")
+@click.option(
+    "--completion",
+    type=click.Choice(["full", "line", "block"]),
+    default="full",
+    show_default=True,
+    help="Where to end: not before the model does, with the line, or with the indented block.",
+)
 @click.option("--strip", is_flag=True, help="Leave out whitespace at the end.")
 @click.option(
     "--echo-prompt/--no-echo-prompt", default=True, show_default=True, help="Print the prompt before its completion."
@@ -118,8 +123,14 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
     default=None,
     help="Keep the weights mapped from the file, or read them [default: read if they fit].",
 )
-@click.option("--use-gpu", is_flag=False, flag_value="0", type=click.IntRange(0), metavar="[ID]",
-              help="Run on this GPU, in bfloat16 [without ID: 0].")
+@click.option(
+    "--use-gpu",
+    is_flag=False,
+    flag_value="0",
+    type=click.IntRange(0),
+    metavar="[ID]",
+    help="Run on this GPU, in bfloat16 [without ID: 0].",
+)
 @click.option("--serve", is_flag=True, help="Serve an OpenAI-compatible API instead.")
 @serve_click_options
 @click.option("--quiet", is_flag=True, help="No progress, notices and timings.")

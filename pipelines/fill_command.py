@@ -14,10 +14,20 @@ from pipelines.command_options import SAMPLING, chosen, load_model, model_option
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--line", required=True, type=int, metavar="N", help="Line of the cursor, from 1.")
-@click.option("--column", required=True, type=int, metavar="M",
-              help="Column of the cursor in characters, from 1; it stands before that character.")
-@click.option("--completion", type=click.Choice(["full", "line", "block"]), default="block", show_default=True,
-              help="Where to end: not before the model does, with the line, or with the indented block.")
+@click.option(
+    "--column",
+    required=True,
+    type=int,
+    metavar="M",
+    help="Column of the cursor in characters, from 1; it stands before that character.",
+)
+@click.option(
+    "--completion",
+    type=click.Choice(["full", "line", "block"]),
+    default="block",
+    show_default=True,
+    help="Where to end: not before the model does, with the line, or with the indented block.",
+)
 @click.option("--suffix-first", is_flag=True, help="Give the model what follows the cursor first.")
 @click.option("--whole-file", is_flag=True, help="Print the file with the completion in it, not the completion alone.")
 @model_options(max_length=1024)

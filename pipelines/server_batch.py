@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from max.driver import Buffer
+from max.driver import CPU, Buffer
 from max.pipelines.context import TextContext, TokenBuffer
 from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.modeling.types import Pipeline, RequestID, TextGenerationInputs
@@ -141,6 +141,10 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
             [np.arange(r.start, r.stop) + int(start) for r, start in zip(wanted, offsets, strict=False)]
         )
         (cache,) = self._cache.runtime_inputs_for_leaf([batch])
+        if self._device is None:
+            # MAX's copies of the page table and lengths are tasks of the engine, which an execution on a GPU's stream
+            # comes after but one on the CPU does not: without this one pass in 5 000 reads those of the pass before.
+            CPU().synchronize()
         leading = [self._input(array) for array in (tokens, offsets, rows)]
         cache_inputs = (
             cache.kv_blocks, cache.cache_lengths, cache.lookup_table, cache.max_prompt_length,

@@ -173,9 +173,7 @@ def _is_tied(checkpoint: Checkpoint) -> bool:
     if (output.shape, output.encoding) != (table.shape, table.encoding):
         return False
     few = 1 << 12  # two tables that differ do so at once; the rest of the file stays unread
-    return np.array_equal(output.data[:few], table.data[:few]) and np.array_equal(
-        output.data, table.data
-    )
+    return np.array_equal(output.data[:few], table.data[:few]) and np.array_equal(output.data, table.data)
 
 
 def _checked_tied(checkpoint: Checkpoint, keys: Keys) -> bool:

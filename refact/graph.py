@@ -24,9 +24,7 @@ class RefactDecoder(graph.Decoder):
         """See `graph.Decoder.block`."""
         eps = self.config.layer_norm_eps
         layers, weight = self.layers, partial(self.weight, layer)
-        q, k, v = (
-            layers.norm_linear(x, weight("attn_norm"), weight(f"attn_{part}"), eps) for part in "qkv"
-        )
+        q, k, v = (layers.norm_linear(x, weight("attn_norm"), weight(f"attn_{part}"), eps) for part in "qkv")
         qkv = ops.concat([q, k, v], axis=1)  # [T, (H + 2K) * D]
         x = layers.linear_add(x, self.attention(qkv, layer), weight("attn_output"))
         gate = layers.norm_linear(x, weight("ffn_norm"), weight("ffn_gate"), eps)

@@ -170,6 +170,7 @@ class ReplitPipelineModel(PipelineModelWithKVCache[TextContext]):
 
     def execute(self, model_inputs: ModelInputs) -> ModelOutputs:
         """One pass over a batch."""
+        CPU().synchronize()  # MAX's copies of the page table are not ordered with an execution on the CPU
         logits = self.model.execute(*model_inputs.buffers)[0]
         if self.return_logits != ReturnLogits.ALL:
             return ModelOutputs(logits=logits, next_token_logits=logits)

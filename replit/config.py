@@ -98,8 +98,7 @@ def _from_gguf(checkpoint: Checkpoint) -> ReplitConfig:
     architecture = checkpoint.metadata.get("general.architecture")
     if architecture != "mpt":
         raise UserError(
-            f"{source} holds the architecture {architecture!r}; expected 'mpt': "
-            "give a GGUF file of a Replit Code model"
+            f"{source} holds the architecture {architecture!r}; expected 'mpt': give a GGUF file of a Replit Code model"
         )
     prefix = "mpt."
     keys = Keys(
@@ -209,9 +208,7 @@ def _from_config_json(checkpoint: Checkpoint) -> ReplitConfig:
         vocab_size=keys.integer("vocab_size"),
         max_seq_len=keys.integer("max_seq_len"),
         alibi_bias_max=attention.positive("alibi_bias_max", ALIBI_BIAS_MAX),
-        layer_norm_eps=keys.positive(
-            "layer_norm_epsilon", keys.positive("norm_eps", LAYER_NORM_EPS)
-        ),
+        layer_norm_eps=keys.positive("layer_norm_epsilon", keys.positive("norm_eps", LAYER_NORM_EPS)),
         softmax_scale=attention.positive("softmax_scale", 1 / sqrt(d_model / n_heads)),
         clip_qkv=_clip(attention, "clip_qkv"),
         logit_scale=_logit_scale(keys, d_model),
@@ -240,9 +237,7 @@ def _refuse_config_keys(keys: Keys, attention: Keys, ffn: Keys) -> None:
     _check_alibi(keys, attention)
     for key in ("prefix_lm", "qk_ln", "qk_gn", "rope", "nope"):
         attention.must_be(key, False)
-    attention.must_be(
-        "attn_type", "multihead_attention", "multiquery_attention", "grouped_query_attention"
-    )
+    attention.must_be("attn_type", "multihead_attention", "multiquery_attention", "grouped_query_attention")
     attention.must_be("sliding_window_size", -1)
     attention.must_be("attn_logit_softcapping")
     attention.must_be("fused_qkv", True)

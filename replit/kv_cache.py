@@ -41,9 +41,7 @@ class CacheInputs:
         return cls(blocks.buffer, *(value.tensor for value in tensors))
 
 
-def cache_input_types(
-    config: DecoderConfig, device: DeviceRef, dtype: DType = DType.float32
-) -> list[Type]:
+def cache_input_types(config: DecoderConfig, device: DeviceRef, dtype: DType = DType.float32) -> list[Type]:
     """The types of `CacheInputs`, in order, for a cache of `dtype` on `device`."""
     host = DeviceRef.CPU()
     shape = ["pages", 2, config.n_layers, PAGE_SIZE, config.n_kv_heads, config.head_dim]

@@ -79,9 +79,7 @@ def attention(
     return attended.reshape((-1, width))
 
 
-def _store(
-    rows: TensorValue, which: int, row_offsets: TensorValue, cache: CacheInputs, layer: TensorValue
-) -> None:
+def _store(rows: TensorValue, which: int, row_offsets: TensorValue, cache: CacheInputs, layer: TensorValue) -> None:
     """Writes new keys (`which` 0) or values (1), `[T, K, D]`, into their pages: MAX's own operation."""
     arguments: list[Value] = [
         rows,
@@ -94,9 +92,7 @@ def _store(
         cache.max_cache_length,
         layer,
     ]
-    ops.inplace_custom(
-        "mo.kv_cache.store.paged.ragged", rows.device, arguments, parameters={"key_or_value": which}
-    )
+    ops.inplace_custom("mo.kv_cache.store.paged.ragged", rows.device, arguments, parameters={"key_or_value": which})
 
 
 def _norm(x: TensorValue, gain: Stored, eps: float) -> TensorValue:

@@ -162,9 +162,7 @@ def _save(compiled: Any, key: CompileKey, path: Path) -> None:
 class ReplitModel:
     """Logits of a batch of sequences, each in a slot of the cache."""
 
-    def __init__(
-        self, config: DecoderConfig, model: Any, slots: int, max_length: int
-    ) -> None:
+    def __init__(self, config: DecoderConfig, model: Any, slots: int, max_length: int) -> None:
         self.config = config
         self.slots = slots
         self.max_length = max_length
@@ -199,9 +197,7 @@ class ReplitModel:
         parts = [ids[i : i + PREFILL_TOKENS] for i in range(0, len(ids), PREFILL_TOKENS)]
         return np.concatenate([self._run([0], [part], range(len(part))) for part in parts])
 
-    def _run(
-        self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]
-    ) -> Floats:
+    def _run(self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Floats:
         counts = [len(part) for part in ids]
         inputs = self._inputs.get(len(slots)) if max(counts) == 1 else None
         if inputs is None:

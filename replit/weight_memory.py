@@ -56,8 +56,7 @@ def _check_computable(encoding: Encoding, found: str) -> None:
     if encoding not in COMPUTABLE:
         known = ", ".join(COMPUTABLE)
         raise UserError(
-            f"{found} {encoding}; expected one of {known} on the CPU: "
-            "choose one with --quantization-encoding"
+            f"{found} {encoding}; expected one of {known} on the CPU: choose one with --quantization-encoding"
         )
 
 

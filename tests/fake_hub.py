@@ -103,10 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = self._known(repository, revision)
         if files is not None:
             self._json(
-                [
-                    {"type": "file", "path": name, "size": len(data), "oid": _etag(data)}
-                    for name, data in files.items()
-                ]
+                [{"type": "file", "path": name, "size": len(data), "oid": _etag(data)} for name, data in files.items()]
             )
 
     def _info(self, repository: str, revision: str) -> None:

@@ -47,9 +47,7 @@ class ModelFile:
         """Random weights by canonical name, [out, in]."""
         random = np.random.default_rng(0)
         head = self.d_model // self.n_heads
-        shapes: dict[str, tuple[int, ...]] = {
-            "token_embd.weight": (len(vocabulary()[0]), self.d_model)
-        }
+        shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (len(vocabulary()[0]), self.d_model)}
         for layer in range(self.n_layers):
             block = f"blk.{layer}."
             shapes |= {

@@ -35,9 +35,7 @@ def attention() -> Any:
         slopes = ops.constant(alibi_slopes(h, 8.0), DType.float32, HOST)
         layer = ops.constant(LAYER, DType.uint32, HOST)
         graph.output(
-            layers_gpu.attention(
-                config_of(HEADS), qkv.tensor, offsets.tensor, CacheInputs.of(cache), slopes, layer
-            )
+            layers_gpu.attention(config_of(HEADS), qkv.tensor, offsets.tensor, CacheInputs.of(cache), slopes, layer)
         )
     session = InferenceSession(devices=[CPU()])
     return session.init(session.compile(graph))

@@ -77,8 +77,7 @@ def test_paths_that_are_no_model(tmp_path: Path) -> None:
         return str(raised.value).replace(str(tmp_path), "DIR")
 
     assert message(tmp_path / "none.gguf") == (
-        "cannot read DIR/none.gguf (No such file or directory); expected a GGUF or safetensors "
-        "file: check the path"
+        "cannot read DIR/none.gguf (No such file or directory); expected a GGUF or safetensors file: check the path"
     )
     assert message(tmp_path) == (
         "DIR holds nothing; expected model.safetensors, its index or a .gguf file: check the path"

@@ -40,9 +40,7 @@ def from_gguf(tmp_path: Path, **keys: Any) -> ReplitConfig:
 
 
 def from_json(tmp_path: Path, **changes: Any) -> ReplitConfig:
-    return from_checkpoint(
-        open_checkpoint(write_hub_directory(tmp_path / "m", ModelFile(), **changes))
-    )
+    return from_checkpoint(open_checkpoint(write_hub_directory(tmp_path / "m", ModelFile(), **changes)))
 
 
 def attention(**changes: Any) -> dict[str, Any]:
@@ -163,9 +161,7 @@ def test_config_json(tmp_path: Path) -> None:
         ({"architectures": ["MptForCausalLM"], "attn_config": None}, {"n_kv_heads": 6}),
     ],
 )
-def test_optional_config_keys(
-    tmp_path: Path, changes: dict[str, Any], changed: dict[str, Any]
-) -> None:
+def test_optional_config_keys(tmp_path: Path, changes: dict[str, Any], changed: dict[str, Any]) -> None:
     assert from_json(tmp_path, **changes) == replace(EXPECTED, **changed)
 
 
@@ -214,9 +210,7 @@ def test_optional_config_keys(
         ),
     ],
 )
-def test_config_keys_that_are_refused(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_config_keys_that_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as raised:
         from_json(tmp_path, **changes)
     assert message in str(raised.value)
@@ -233,9 +227,7 @@ def test_another_architecture(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf", ModelFile())
     content = path.read_bytes().replace(b"\x03\0\0\0\0\0\0\0mpt", b"\x03\0\0\0\0\0\0\0gpt", 1)
     path.write_bytes(content)
-    with pytest.raises(
-        UserError, match="holds the architecture 'gpt'; expected 'mpt': give a GGUF"
-    ):
+    with pytest.raises(UserError, match="holds the architecture 'gpt'; expected 'mpt': give a GGUF"):
         from_checkpoint(open_checkpoint(path))
 
 

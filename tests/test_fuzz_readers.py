@@ -168,9 +168,7 @@ def compare_with_gguf_py(path: Path) -> None:
 
 
 @pytest.mark.parametrize("cases", CASES)
-@pytest.mark.parametrize(
-    "name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"]
-)
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"])
 def test_mutated_hub_directory(tmp_path: Path, cases: int, name: str) -> None:
     directory = hub_directory(tmp_path)
     original = (directory / name).read_bytes()
@@ -205,9 +203,7 @@ def compare_with_safetensors(path: Path) -> None:
             np.testing.assert_array_equal(tensor.as_array(), theirs.get_tensor(name))
 
 
-FEW = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FEW = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FEW
@@ -297,10 +293,7 @@ def test_whatever_gguf_py_writes_is_read_alike(
     writer = gguf.GGUFWriter(path, "any")
     for key, (kind, value) in pairs.items():
         getattr(writer, f"add_{kind}")(f"key.{key}", value)
-    arrays = {
-        name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-        for name, shape in shapes.items()
-    }
+    arrays = {name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape) for name, shape in shapes.items()}
     for name, array in arrays.items():
         writer.add_tensor(name, array)
     writer.write_header_to_file()

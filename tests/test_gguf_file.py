@@ -25,9 +25,7 @@ def pair(key: str, kind: int, value: bytes) -> bytes:
     return text(key) + struct.pack("<I", kind) + value
 
 
-def tensor_info(
-    name: str = "a", shape: tuple[int, ...] = (8,), kind: int = 0, offset: int = 0
-) -> bytes:
+def tensor_info(name: str = "a", shape: tuple[int, ...] = (8,), kind: int = 0, offset: int = 0) -> bytes:
     sizes = struct.pack(f"<{len(shape)}Q", *shape)
     return text(name) + struct.pack("<I", len(shape)) + sizes + struct.pack("<IQ", kind, offset)
 
@@ -255,9 +253,7 @@ READ = {FLOATS.get(encoding.value, encoding.name): encoding for encoding in Enco
 
 
 @pytest.mark.parametrize("kind", gguf.GGMLQuantizationType, ids=lambda kind: kind.name)
-def test_every_type_of_gguf_py_is_read_or_named(
-    path: Path, kind: gguf.GGMLQuantizationType
-) -> None:
+def test_every_type_of_gguf_py_is_read_or_named(path: Path, kind: gguf.GGMLQuantizationType) -> None:
     block, size = gguf.GGML_QUANT_SIZES[kind]
     content = gguf_bytes([tensor_info(shape=(block,), kind=kind)], data=bytes(size))
     if kind.name in READ:

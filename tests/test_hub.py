@@ -201,9 +201,7 @@ def test_offline_and_not_in_the_cache(tmp_path: Path) -> None:
     )
     assert offline[1].startswith("the hub repository some/tensors is not in the cache and HF_HUB")
     unreachable = client("http://127.0.0.1:9", tmp_path, *calls)[:-1]
-    for answer, name in zip(
-        unreachable, ("modularai/replit-code-1.5", "some/tensors"), strict=True
-    ):
+    for answer, name in zip(unreachable, ("modularai/replit-code-1.5", "some/tensors"), strict=True):
         assert answer.startswith(f"cannot download the hub repository {name} (")
         assert "refused" in answer
         assert answer.endswith("check the connection, or give a local file with --weight-path")
@@ -250,12 +248,9 @@ def test_what_the_hub_does_not_have(hub: fake_hub.FakeHub, tmp_path: Path) -> No
     assert answers == [
         "the hub repository some/nothing does not exist or is private; expected a public one: "
         "check its name, or set HF_TOKEN",
-        "the hub repository some/tensors has no revision 'v9'; expected a branch, tag or commit: "
-        "check it",
-        "the hub repository some/tensors has no file 'other.gguf'; expected one that it holds: "
-        "check the name",
-        "the hub repository gated/model is gated; expected access to it: accept its terms, "
-        "set HF_TOKEN",
+        "the hub repository some/tensors has no revision 'v9'; expected a branch, tag or commit: check it",
+        "the hub repository some/tensors has no file 'other.gguf'; expected one that it holds: check the name",
+        "the hub repository gated/model is gated; expected access to it: accept its terms, set HF_TOKEN",
         "the hub repository some/pickle holds config.json, pytorch_model.bin; expected "
         "model.safetensors or a .gguf file: type `replit convert some/pickle model.gguf`, then "
         "--weight-path model.gguf",
@@ -282,9 +277,7 @@ def test_a_cache_that_cannot_be_written(hub: fake_hub.FakeHub, tmp_path: Path) -
     for model in ("some/big", "some/tensors"):
         answer = client(hub.url, home, {"model": model})[0]
         assert answer.startswith(f"cannot store the hub repository {model} (")
-        assert answer.endswith(
-            "expected room and permission there: free some space, or set HF_HOME"
-        )
+        assert answer.endswith("expected room and permission there: free some space, or set HF_HOME")
 
 
 def test_a_disk_without_room(hub: fake_hub.FakeHub, tmp_path: Path) -> None:

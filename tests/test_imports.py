@@ -66,9 +66,7 @@ def test_an_upward_import_is_found() -> None:
 def test_reading_weights_imports_nothing_heavy(module: str) -> None:
     """Start-up time: these are loaded by every command, the libraries only where they are used."""
     code = f"import sys, {module}; print(*(name for name in sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     heavy = {"max", "tokenizers", "huggingface_hub", "gguf", "torch", "transformers", "safetensors"}
     assert not loaded & heavy

@@ -61,9 +61,7 @@ def test_json_describes_model_tokenizer_tensors_and_run(directory: Path) -> None
     # Three sequences of three pages of 128; keys and values of 2 layers, 2 heads of 64, float32.
     assert run["memory"]["cache"] == 3 * 3 * 128 * (2 * 2 * 2 * 64 * 4)
     assert run["memory"]["engine"] == ENGINE_BYTES
-    assert run["memory"]["total"] == sum(
-        run["memory"][part] for part in ("weights", "cache", "engine")
-    )
+    assert run["memory"]["total"] == sum(run["memory"][part] for part in ("weights", "cache", "engine"))
 
 
 def test_another_encoding_takes_other_memory(directory: Path) -> None:
@@ -102,10 +100,7 @@ def test_what_is_missing_is_said_beside_what_is_there(tmp_path: Path) -> None:
     assert found["tokenizer"] is None
     assert found["run"] is None
     assert len(found["problems"]) == 2
-    assert (
-        "1 of 14 tensors are missing, first 'transformer.blocks.1.norm_2.weight'"
-        in found["problems"][0]
-    )
+    assert "1 of 14 tensors are missing, first 'transformer.blocks.1.norm_2.weight'" in found["problems"][0]
     assert "tokenizer.json" in found["problems"][1]
     assert run(directory).stdout.splitlines()[-2:] == found["problems"]
 

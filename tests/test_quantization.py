@@ -134,9 +134,7 @@ def ggml_quantize(library: ctypes.CDLL, array: Array, encoding: Encoding) -> Any
     rows, columns = array.shape
     out = np.empty((rows, encoding.row_bytes(columns)), np.uint8)
     kind = int(ggml_type(encoding))
-    written = library.ggml_quantize_chunk(
-        kind, array.ctypes.data, out.ctypes.data, 0, rows, columns, None
-    )
+    written = library.ggml_quantize_chunk(kind, array.ctypes.data, out.ctypes.data, 0, rows, columns, None)
     assert written == out.nbytes
     return out
 
@@ -187,9 +185,7 @@ def test_nan_and_infinity_are_refused(encoding: Encoding, value: float) -> None:
 
 def test_values_beyond_a_format_are_refused() -> None:
     array = np.full((1, 256), 1e6, np.float32)
-    with pytest.raises(
-        UserError, match=r"^holds 1e\+06, above 5.24e\+05, the largest value of q4_0; "
-    ):
+    with pytest.raises(UserError, match=r"^holds 1e\+06, above 5.24e\+05, the largest value of q4_0; "):
         quantize(array, Encoding.Q4_0)
     np.testing.assert_allclose(
         dequantize(quantize(array, Encoding.Q4_K).reshape(-1), Encoding.Q4_K, (1, 256)),
@@ -200,10 +196,7 @@ def test_values_beyond_a_format_are_refused() -> None:
 
 def test_row_lengths_that_the_blocks_do_not_divide_are_refused() -> None:
     array = np.ones((2, 96), np.float32)
-    message = (
-        "^rows of 96 values: q4_k needs a multiple of 256; "
-        "choose float32, float16, bfloat16, q8_0, q4_0$"
-    )
+    message = "^rows of 96 values: q4_k needs a multiple of 256; choose float32, float16, bfloat16, q8_0, q4_0$"
     with pytest.raises(UserError, match=message):
         quantize(array, Encoding.Q4_K)
 

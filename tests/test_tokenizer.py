@@ -68,9 +68,7 @@ def test_roles_of_tokens() -> None:
 
 
 def test_fim_ids_by_key_win_over_spellings() -> None:
-    tokenizer = load_tokenizer(
-        checkpoint_of(fim_pre_token_id=10, suffix_token_id=11, fim_mid_token_id=12)
-    )
+    tokenizer = load_tokenizer(checkpoint_of(fim_pre_token_id=10, suffix_token_id=11, fim_mid_token_id=12))
     assert tokenizer.fim == FimTokens(prefix=10, suffix=11, middle=12, pad=4)
 
 
@@ -151,8 +149,7 @@ def test_ids_outside_the_vocabulary(token_id: int) -> None:
     with pytest.raises(UserError) as raised:
         tokenizer.decode([1, token_id])
     assert str(raised.value) == (
-        f"token id {token_id} is not in the vocabulary; expected 0 to {len(TOKENS) - 1}: give ids "
-        "of this model"
+        f"token id {token_id} is not in the vocabulary; expected 0 to {len(TOKENS) - 1}: give ids of this model"
     )
 
 
@@ -163,9 +160,7 @@ def test_text_that_cannot_be_encoded() -> None:
 
 def test_a_byte_without_a_token_is_not_dropped() -> None:
     tokens = [f"unused{index}" if token == "~" else token for index, token in enumerate(TOKENS)]
-    types = [
-        5 if token.startswith("unused") else kind for token, kind in zip(tokens, TYPES, strict=True)
-    ]
+    types = [5 if token.startswith("unused") else kind for token, kind in zip(tokens, TYPES, strict=True)]
     tokenizer = load_tokenizer(checkpoint_of(tokens=tokens, token_type=types))
     assert tokenizer.decode(tokenizer.encode("a-b")) == "a-b"
     with pytest.raises(UserError, match="no token for the byte 0x7e; expected text within"):

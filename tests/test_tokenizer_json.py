@@ -82,9 +82,7 @@ def test_transformers_encodes_alike(tmp_path: Path, trained: Backend) -> None:
     transformers = pytest.importorskip("transformers", reason="compares with transformers")
     checkpoint = hub_directory(tmp_path, trained, 402, eos_token="<|endoftext|>")
     tokenizer = load_tokenizer(checkpoint)
-    theirs = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(checkpoint.directory / "tokenizer.json")
-    )
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(checkpoint.directory / "tokenizer.json"))
     for text in [*SAMPLES, *random_code(100)]:
         assert tokenizer.encode(text) == theirs(text)["input_ids"]
 
@@ -114,9 +112,7 @@ def test_a_tokenizer_given_by_path(tmp_path: Path, trained: Backend) -> None:
 
 def test_no_tokenizer_at_all(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(write_hub_directory(tmp_path / "m", ModelFile()))
-    with pytest.raises(
-        UserError, match=r"there is no .*tokenizer.json, and model.safetensors carr"
-    ):
+    with pytest.raises(UserError, match=r"there is no .*tokenizer.json, and model.safetensors carr"):
         load_tokenizer(checkpoint)
 
 
@@ -154,16 +150,12 @@ BOS = {
         {"Sequence": {"id": "A", "type_id": 0}},
     ],
     "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
-    "special_tokens": {
-        "<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}
-    },
+    "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
 }
 
 
 @pytest.mark.parametrize(("change", "message"), BAD_JSON)
-def test_tokenizer_json_that_is_refused(
-    tmp_path: Path, trained: Backend, change: Change, message: str
-) -> None:
+def test_tokenizer_json_that_is_refused(tmp_path: Path, trained: Backend, change: Change, message: str) -> None:
     checkpoint = hub_directory(tmp_path, trained, 600)
     path = checkpoint.directory / "tokenizer.json"
     content = json.loads(path.read_text())

@@ -51,9 +51,7 @@ def test_the_published_shape(tmp_path: Path) -> None:
     """The 3.3B model has 194 tensors and 3,322,088,448 parameters."""
     model = ModelFile(d_model=24, n_heads=24, n_kv_heads=8)
     config = from_checkpoint(open_checkpoint(write_gguf(tmp_path / "m.gguf", model)))
-    shapes = expected_shapes(
-        replace(config, d_model=3072, n_layers=32, ffn_size=12288, vocab_size=32768)
-    )
+    shapes = expected_shapes(replace(config, d_model=3072, n_layers=32, ffn_size=12288, vocab_size=32768))
     assert len(shapes) == 194
     assert shapes["blk.31.attn_qkv.weight"] == (5120, 3072)
     assert sum(int(np.prod(shape)) for shape in shapes.values()) == 3_322_088_448
@@ -62,10 +60,7 @@ def test_the_published_shape(tmp_path: Path) -> None:
 def test_hub_names_without_the_prefix(tmp_path: Path) -> None:
     model = ModelFile()
     directory = write_hub_directory(tmp_path / "m", model)
-    arrays = {
-        hub_name(name).removeprefix("transformer."): array
-        for name, array in model.tensors().items()
-    }
+    arrays = {hub_name(name).removeprefix("transformer."): array for name, array in model.tensors().items()}
     save_file(arrays, directory / "model.safetensors")
     assert list(mapped(directory)) == list(model.tensors())
 

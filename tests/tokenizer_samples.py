@@ -50,9 +50,7 @@ def checkpoint_of(**keys: Any) -> Checkpoint:
 def random_code(count: int) -> list[str]:
     """Lines of this project, cut and joined at random."""
     lines = [
-        line
-        for file in sorted((ROOT / "weights").glob("*.py"))
-        for line in file.read_text().splitlines(keepends=True)
+        line for file in sorted((ROOT / "weights").glob("*.py")) for line in file.read_text().splitlines(keepends=True)
     ]
     source = random.Random(0)
     return ["".join(source.sample(lines, 3))[source.randrange(9) :] for _ in range(count)]
@@ -62,8 +60,6 @@ def library_lines(count: int) -> list[str]:
     """Random lines of Python's own library, their indentation and end included."""
     files = sorted(Path(os.__file__).parent.glob("*.py"))
     lines = [
-        line
-        for file in files
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        line for file in files for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     ]
     return random.Random(1).sample(lines, count)

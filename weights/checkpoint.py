@@ -96,10 +96,7 @@ def weights_in(directory: Path) -> Path:
         if found:
             return found[0]
     held = ", ".join(sorted(path.name for path in directory.iterdir())[:5]) or "nothing"
-    raise UserError(
-        f"{directory} holds {held}; expected model.safetensors, its index or a .gguf file: "
-        "check the path"
-    )
+    raise UserError(f"{directory} holds {held}; expected model.safetensors, its index or a .gguf file: check the path")
 
 
 def _is_first_part(path: Path) -> bool:

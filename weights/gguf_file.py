@@ -169,11 +169,7 @@ def _read_version(header: _Header) -> int:
     if version in (2, 3):
         return version
     swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
-    found = (
-        f"big-endian GGUF (version {swapped})"
-        if swapped in (1, 2, 3)
-        else f"GGUF version {version}"
-    )
+    found = f"big-endian GGUF (version {swapped})" if swapped in (1, 2, 3) else f"GGUF version {version}"
     raise UserError(
         f"{header.path} is {found}; expected little-endian version 2 or 3: "
         "convert the model again with a current converter"

@@ -27,9 +27,7 @@ _LOCAL_ERRORS = {
 
 HUB_SCHEME = "hf://"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_FILE = re.compile(
-    r"hf://(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>[^/].*[^/]|[^/])"
-)
+_HUB_FILE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>[^/].*[^/]|[^/])")
 _FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin")
 
 # The models whose float GGUF files were published by MAX's authors, apart from the originals,
@@ -52,9 +50,7 @@ _NAMES_IN_FILES = {
 _SMALL_FILES = ("*.json", "spiece.model", "tokenizer.model")  # configuration, tokenizer, index
 
 
-def resolve(
-    model: str, *, encoding: str | None, revision: str | None = None, weight_path: str | None = None
-) -> Path:
+def resolve(model: str, *, encoding: str | None, revision: str | None = None, weight_path: str | None = None) -> Path:
     """The local file or directory of a model.
 
     `model` is a path, `hf://owner/repository/file` or a hub repository, `@revision` after the
@@ -105,9 +101,7 @@ def _from_repository(repository: str, encoding: str | None, revision: str | None
     index = f"model{INDEX_SUFFIX}"
     if index in names:
         directory = download_files(repository, [*_SMALL_FILES], revision)
-        return download_files(
-            repository, [*_SMALL_FILES, *index_shards(directory / index)], revision
-        )
+        return download_files(repository, [*_SMALL_FILES, *index_shards(directory / index)], revision)
     if "model.safetensors" in names:
         return download_files(repository, [*_SMALL_FILES, "model.safetensors"], revision)
     ggufs = [name for name in names if name.endswith(".gguf") and split_parts(name)[0] == name]
@@ -214,9 +208,7 @@ def download_files(repository: str, patterns: list[str], revision: str | None = 
     return _translated(downloaded, repository, revision)
 
 
-def _translated(
-    action: Callable[[], Result], repository: str, revision: str | None, name: str | None = None
-) -> Result:
+def _translated(action: Callable[[], Result], repository: str, revision: str | None, name: str | None = None) -> Result:
     """Run one use of the library, its many errors as ours.
 
     Its HTTP client's errors share no base class with its own, so everything is caught; the cause
@@ -230,9 +222,7 @@ def _translated(
         _raise_hub_error(error, repository, revision, name)
 
 
-def _raise_hub_error(
-    error: Exception, repository: str, revision: str | None, name: str | None
-) -> NoReturn:
+def _raise_hub_error(error: Exception, repository: str, revision: str | None, name: str | None) -> NoReturn:
     from huggingface_hub import errors
 
     where = f"the hub repository {repository}"
@@ -248,9 +238,7 @@ def _raise_hub_error(
     elif isinstance(error, errors.HFValidationError):
         text = f"{repository!r} cannot be a hub repository ({error}); expected owner/name: check it"
     elif isinstance(error, OSError) and error.errno in _LOCAL_ERRORS:
-        text = (
-            f"cannot store {where} ({error.strerror}: {error.filename or 'the cache'}); expected "
-        )
+        text = f"cannot store {where} ({error.strerror}: {error.filename or 'the cache'}); expected "
         text += "room and permission there: free some space, or set HF_HOME"
     else:
         text = _unreachable(error, where)

@@ -65,9 +65,7 @@ def parse_json(raw: bytes, source: str) -> dict[str, Any]:
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{source} holds no valid JSON ({error}); expected a JSON object: download it again"
-        ) from None
+        raise UserError(f"{source} holds no valid JSON ({error}); expected a JSON object: download it again") from None
     if not isinstance(value, dict):
         raise UserError(f"{source} holds {type(value).__name__}; expected a JSON object")
     return value

@@ -27,9 +27,7 @@ _LENGTH = struct.Struct("<Q")
 
 
 def _damaged(path: Path, found: str) -> UserError:
-    return UserError(
-        f"{path} is damaged: {found}; expected a whole safetensors file: download it again"
-    )
+    return UserError(f"{path} is damaged: {found}; expected a whole safetensors file: download it again")
 
 
 def looks_like_safetensors(start: bytes) -> bool:
@@ -52,9 +50,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     for name in sorted(spans, key=lambda name: spans[name]):
         begin, stop = spans[name]
         if begin != end:
-            raise _damaged(
-                path, f"tensor {name!r} starts at byte {begin} of the data, not at {end}"
-            )
+            raise _damaged(path, f"tensor {name!r} starts at byte {begin} of the data, not at {end}")
         if stop > data.nbytes:
             raise _damaged(path, f"tensor {name!r} ends at byte {stop} of {data.nbytes} of data")
         tensors[name] = _tensor(path, name, header[name], data[begin:stop])
@@ -102,9 +98,7 @@ def _tensor(path: Path, name: str, entry: dict[str, Any], data: Any) -> Tensor:
 
 
 def _are_sizes(values: Any) -> TypeGuard[list[int]]:
-    return isinstance(values, list) and all(
-        type(value) is int and 0 <= value < LARGEST_SIZE for value in values
-    )
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < LARGEST_SIZE for value in values)
 
 
 def read_sharded(index: Path) -> dict[str, Tensor]:
@@ -135,9 +129,7 @@ def index_shards(index: Path) -> list[str]:
 def _weight_map(index: Path) -> dict[str, str]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not names:
-        raise UserError(
-            f"{index} has no weight_map; expected one that names the shard of each tensor"
-        )
+        raise UserError(f"{index} has no weight_map; expected one that names the shard of each tensor")
     for shard in names.values():
         # A plain name only: an index must not make us open files elsewhere.
         if not isinstance(shard, str) or Path(shard).name != shard or not shard:

@@ -42,9 +42,7 @@ class SpecialTokens:
 class Tokenizer(ABC):
     """Text to token ids and back. Safe to share between threads."""
 
-    def __init__(
-        self, token_bytes: list[bytes], control: frozenset[int], special: SpecialTokens
-    ) -> None:
+    def __init__(self, token_bytes: list[bytes], control: frozenset[int], special: SpecialTokens) -> None:
         """`token_bytes[id]` is the text of a token, b"" for the `control` ones."""
         self._token_bytes = token_bytes
         self.control_token_ids = control

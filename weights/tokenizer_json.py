@@ -60,9 +60,7 @@ def _check_ids(path: Path, ids: dict[str, int], declared: Any) -> None:
     for token in declared if isinstance(declared, list) else []:
         text, stated = token["content"], token["id"]  # the library has checked that they exist
         if ids.get(text) != stated:
-            raise _refuse(
-                path, f"gives the added token {text!r} the id {stated}", "ids without gaps"
-            )
+            raise _refuse(path, f"gives the added token {text!r} the id {stated}", "ids without gaps")
 
 
 def _steps(part: Any) -> list[dict[str, Any]]:
@@ -70,9 +68,7 @@ def _steps(part: Any) -> list[dict[str, Any]]:
     if not isinstance(part, dict):
         return []
     nested = part.get("pretokenizers")
-    return (
-        [step for step in nested if isinstance(step, dict)] if isinstance(nested, list) else [part]
-    )
+    return [step for step in nested if isinstance(step, dict)] if isinstance(nested, list) else [part]
 
 
 def _backend(path: Path) -> tokenizers.Tokenizer:
@@ -81,9 +77,7 @@ def _backend(path: Path) -> tokenizers.Tokenizer:
     try:
         backend = Backend.from_file(str(path))
     except Exception as error:  # the library raises the bare class
-        raise _refuse(
-            path, f"is refused by the tokenizers library ({error})", "a sound file"
-        ) from None
+        raise _refuse(path, f"is refused by the tokenizers library ({error})", "a sound file") from None
     backend.no_truncation()
     backend.no_padding()
     if backend.encode("", add_special_tokens=True).ids:
@@ -97,9 +91,7 @@ def _token_bytes(path: Path, token: str, is_added: bool) -> bytes:
     try:
         return spelled_bytes(token)
     except KeyError:
-        raise _refuse(
-            path, f"holds the token {token!r}", "tokens in GPT-2's byte alphabet"
-        ) from None
+        raise _refuse(path, f"holds the token {token!r}", "tokens in GPT-2's byte alphabet") from None
 
 
 def _special(path: Path, ids: dict[str, int], control: frozenset[int]) -> SpecialTokens:

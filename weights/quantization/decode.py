@@ -25,9 +25,7 @@ LAYOUT: dict[Encoding, np.dtype[np.void]] = {
     Encoding.Q4_1: np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)]),
     Encoding.Q5_0: np.dtype([("d", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)]),
     Encoding.Q5_1: np.dtype([("d", "<f2"), ("m", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)]),
-    Encoding.Q4_K: np.dtype(
-        [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qs", "u1", (4, 32))]
-    ),
+    Encoding.Q4_K: np.dtype([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qs", "u1", (4, 32))]),
     Encoding.Q5_K: np.dtype(
         [
             ("d", "<f2"),
@@ -37,9 +35,7 @@ LAYOUT: dict[Encoding, np.dtype[np.void]] = {
             ("qs", "u1", (4, 32)),
         ]
     ),
-    Encoding.Q6_K: np.dtype(
-        [("ql", "u1", (2, 64)), ("qh", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")]
-    ),
+    Encoding.Q6_K: np.dtype([("ql", "u1", (2, 64)), ("qh", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")]),
 }
 
 

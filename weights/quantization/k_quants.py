@@ -77,9 +77,7 @@ def _affine_fit(x: Array, weight: Array, w: Array, wx: Array, wxx: Array) -> tup
     return scale, minimum
 
 
-def _solve_affine(
-    x: Array, weight: Array, codes: Array, w: Array, wx: Array, wxx: Array
-) -> tuple[Array, Array, Array]:
+def _solve_affine(x: Array, weight: Array, codes: Array, w: Array, wx: Array, wxx: Array) -> tuple[Array, Array, Array]:
     """Weighted least squares for x = scale * codes - minimum, minimum >= 0, and its error."""
     weighted = weight * codes
     wc, wcc, wcx = weighted.sum(axis=0), _dot(weighted, codes), _dot(weighted, x)
@@ -92,9 +90,7 @@ def _solve_affine(
     return scale, minimum, wxx - scale * wcx + minimum * wx
 
 
-def _round_affine(
-    x: Array, scale: Array, minimum: Array
-) -> tuple[Array, Array, Array, Array, Array]:
+def _round_affine(x: Array, scale: Array, minimum: Array) -> tuple[Array, Array, Array, Array, Array]:
     """What the file will hold: d, scales, dmin, minima, and the codes nearest to x with them."""
     d, scales = _in_units(scale)
     dmin, minima = _in_units(minimum)
