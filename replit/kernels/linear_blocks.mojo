@@ -5,6 +5,7 @@ elements and whose high halves the last, 8 too large (q4_0). Activations are qua
 blocks of 32 as well. A step takes as many blocks as fill a vector, at least one.
 """
 
+from std.math import iota
 from std.memory import bitcast
 
 from .linear_formats import Bytes, Floats, Format, LANES, Vector
@@ -33,6 +34,11 @@ struct ScaledInputs(TrivialRegisterPassable):
 
 
 @always_inline
+def read_bits(place: Bytes) -> UInt16:
+    return place.unsafe_bitcast[UInt16]().unsafe_load[alignment=1]()
+
+
+@always_inline
 def read_scale(place: Bytes) -> Float32:
     return place.unsafe_bitcast[Float16]().unsafe_load[alignment=1]().cast[DType.float32]()
 
@@ -49,12 +55,15 @@ struct BlockFormat[BITS: Int](Format):
     comptime Inputs = ScaledInputs
     comptime BYTES = 2 + Self.BITS * BLOCK // 8
     comptime OFFSET = 1 << (Self.BITS - 1)
+    comptime PART = 16 if Self.BITS == 4 and BLOCKS == 2 else 32
+    """Elements of a block that stay together in a step: with 4 bits the low halves of both blocks come first."""
     comptime STEP = STEP_BYTES
     comptime WEIGHT_BYTES = BLOCKS * Self.BYTES
     comptime INPUT_BYTES = STEP_BYTES + 8 * LANES
     comptime TILE_ROWS = 4
     comptime TILE_COLUMNS = 4
     comptime SMALL_ROWS = 64
+    comptime FETCH_AHEAD = 2048
     comptime BFLOAT16 = True
     comptime EXPANDED = True
     comptime GROUP = BLOCK
@@ -72,12 +81,16 @@ struct BlockFormat[BITS: Int](Format):
     def pack_step(x: Floats, step: Bytes):
         var starts = step.unsafe_offset(STEP_BYTES).unsafe_bitcast[Int32]()
         var scales = step.unsafe_offset(STEP_BYTES + 4 * LANES).unsafe_bitcast[Float32]()
-        comptime LANES_EACH = LANES // BLOCKS
+        comptime PART_LANES = Self.PART // 4
         var start = Integers(0)
         comptime for b in range(BLOCKS):
             var values, scale = quantize[BLOCK](x.unsafe_load[width=BLOCK](b * BLOCK))
-            step.unsafe_bitcast[Int8]().unsafe_store(b * BLOCK, values)
-            scales.unsafe_store(b * LANES_EACH, SIMD[DType.float32, LANES_EACH](scale))
+            comptime for part in range(BLOCK // Self.PART):
+                comptime at = part * BLOCKS + b
+                step.unsafe_bitcast[Int8]().unsafe_store(
+                    at * Self.PART, values.slice[Self.PART, offset = part * Self.PART]()
+                )
+                scales.unsafe_store(at * PART_LANES, SIMD[DType.float32, PART_LANES](scale))
         comptime ONES = SIMD[DType.uint8, 4 * LANES](Self.OFFSET)
         comptime for v in range(STEP_BYTES // (4 * LANES)):
             var values = step.unsafe_bitcast[Int8]().unsafe_load[width=4 * LANES](v * 4 * LANES)
@@ -93,13 +106,20 @@ struct BlockFormat[BITS: Int](Format):
             )
         else:
             var second = step.unsafe_offset(Self.BYTES)
-            comptime Half = SIMD[DType.float32, LANES // 2]
-            return ScaledBytes(
-                rebind[SIMD[DType.uint8, STEP_BYTES]](
-                    Self.block_values(step).join(Self.block_values(second))
-                ),
-                rebind[Vector](Half(read_scale(step)).join(Half(read_scale(second)))),
-            )
+            # Two loads that fill a vector each and a blend: fewer shuffles than inserting two scales.
+            comptime Halves = SIMD[DType.uint16, LANES]
+            var lanes = iota[DType.uint16, LANES]()
+            var is_first = (lanes & SIMD[DType.uint16, LANES](Self.PART // 4)).eq(0)
+            var halves = is_first.select(Halves(read_bits(step)), Halves(read_bits(second)))
+            var scale = bitcast[DType.float16, LANES](halves).cast[DType.float32]()
+            comptime if Self.BITS == 4:
+                var first = step.unsafe_offset(2).unsafe_load[width=16]()
+                var packed = first.join(second.unsafe_offset(2).unsafe_load[width=16]())
+                var values = (packed & 15).join(packed >> 4)
+                return ScaledBytes(rebind[SIMD[DType.uint8, STEP_BYTES]](values), scale)
+            else:
+                var values = Self.block_values(step).join(Self.block_values(second))
+                return ScaledBytes(rebind[SIMD[DType.uint8, STEP_BYTES]](values), scale)
 
     @staticmethod
     @always_inline

@@ -56,8 +56,23 @@ def tile_block[
 
 
 @no_inline
+def stream_one[F: Format](o: Operands[F], column0: Int, column1: Int):
+    """One activation row: the weights go by as one stream of bytes, which the processor fetches ahead best."""
+    comptime FETCHED = 1 if F.FETCH_AHEAD > 0 else 0
+    for n in range(column0, column1):
+        for block in range(o.shape.blocks):
+            var start = o.weights.row(n).unsafe_offset(block * BLOCK_STEPS * F.WEIGHT_BYTES)
+            var rows = Rows(start, o.weights.row_bytes, F.WEIGHT_BYTES)
+            var ahead = Ahead(start.unsafe_offset(F.FETCH_AHEAD), o.weights.row_bytes, FETCHED)
+            tile_block[F, 1](o, rows, ahead, block, 0, 1, n)
+
+
+@no_inline
 def stream[F: Format](o: Operands[F], column0: Int, column1: Int):
     """Few activation rows: each weight row is read once, from its start to its end."""
+    if o.shape.rows == 1:
+        stream_one(o, column0, column1)
+        return
     comptime BLOCK_BYTES = BLOCK_STEPS * F.WEIGHT_BYTES
     var n = column0
     while n < column1:

@@ -94,6 +94,7 @@ struct SuperblockFormat[BITS: Int](Format):
     comptime TILE_ROWS = 4
     comptime TILE_COLUMNS = 2
     comptime SMALL_ROWS = 64
+    comptime FETCH_AHEAD = 2048
     comptime BFLOAT16 = True
     comptime EXPANDED = True
     comptime GROUP = SUPERBLOCK
