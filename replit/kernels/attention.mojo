@@ -26,7 +26,7 @@ comptime Vector = SIMD[DType.float32, WIDTH]
 comptime TILE_ROWS = 6
 comptime TILE_VECTORS = 4 if CompilationTarget.has_avx512f() else 2
 comptime KEY_BLOCK = 64  # keys scored at a time; divides the page size, so a block never crosses pages
-comptime BLOCK_ROWS = 48  # rows (queries x heads of a group) of a prefill block; a multiple of TILE_ROWS
+comptime BLOCK_ROWS = 96  # rows (queries x heads of a group) of a prefill block; a multiple of TILE_ROWS
 comptime CHUNK = 512  # keys of one piece of decode work; a multiple of KEY_BLOCK
 comptime PREFETCH_KEYS = 8  # a page's rows are further apart than hardware prefetchers follow
 comptime NEGLIGIBLE = Float32(-1.0e30)  # start of a running maximum: exp(NEGLIGIBLE - x) is 0, never NaN
@@ -401,7 +401,7 @@ struct PagedAlibiAttention:
         if layer.page_size % KEY_BLOCK != 0:
             raise Error("the page size must be a multiple of 64")
         if layer.group > BLOCK_ROWS:
-            raise Error("more than 48 query heads share one key-value head")
+            raise Error("more than 96 query heads share one key-value head")
         attend[size](layer, floats(qkv.unsafe_ptr()), floats(output.unsafe_ptr()), split(row_offsets, cache_lengths, layer))
 
 

@@ -13,7 +13,7 @@ from std.sys import CompilationTarget, inlined_assembly
 from .linear_epilogue import Epilogue
 from .linear_formats import BFloat16Format, Bytes, Floats, Format, LANES, scratch
 from .linear_inputs import BLOCK_STEPS, Norm
-from .linear_threads import in_shares, over_rows, threads_for
+from .linear_threads import SHARES, in_shares, over_rows, threads_for
 from .linear_weights import Matrix, pack_weights
 
 comptime HAS_AMX = CompilationTarget._has_feature["amx-bf16"]()
@@ -265,5 +265,5 @@ def amx_product[
             var place = output.unsafe_offset(t * width + column0)
             epilogue.apply(place, t, column0, column1 - column0)
 
-    in_shares(multiply, width, threads, AMX_SIDE)
+    in_shares(multiply, width, threads, SHARES, AMX_SIDE)
     space.unsafe_free()

@@ -10,11 +10,11 @@ from .linear_amx import HAS_TILES, MANY_ROWS, amx_allowed, amx_product
 from .linear_epilogue import Epilogue
 from .linear_formats import BFloat16Format, Bytes, Floats, Format, scratch
 from .linear_inputs import BLOCK_STEPS, Norm, Shape, pack_rows
-from .linear_threads import in_shares, over_rows, threads_for
+from .linear_threads import SHARES, STREAM_SHARES, in_shares, over_rows, threads_for
 from .linear_tile import Ahead, Rows, tile
 from .linear_weights import Matrix, pack_weights
 
-comptime CHUNK_ROWS = 128
+comptime CHUNK_ROWS = 256
 """Activation rows whose block stays in the second-level cache."""
 
 
@@ -176,7 +176,7 @@ def product[
             var place = output.unsafe_offset(t * width + column0)
             epilogue.apply(place, t, column0, column1 - column0)
 
-    in_shares(multiply, width, threads, D.TILE_COLUMNS)
+    in_shares(multiply, width, threads, STREAM_SHARES if STREAM else SHARES, D.TILE_COLUMNS)
     packed.unsafe_free()
 
 

@@ -8,6 +8,8 @@ from max.algorithm import sync_parallelize
 
 comptime SHARES = 8
 """Shares of the weight rows for each thread: a thread that is held up takes fewer."""
+comptime STREAM_SHARES = 32
+"""The same where the weights are read once: what the last share makes the others wait is 4 % with 8."""
 comptime WORTH_A_THREAD = 400_000
 """Bytes of weights that make up for waking a thread (5 microseconds)."""
 
@@ -18,12 +20,14 @@ def threads_for(work: Int) -> Int:
 
 
 @always_inline
-def in_shares[Body: def(Int, Int) -> None](body: Body, width: Int, threads: Int, multiple: Int):
+def in_shares[
+    Body: def(Int, Int) -> None
+](body: Body, width: Int, threads: Int, shares: Int, multiple: Int):
     """Calls `body(first, last)` for shares of `range(width)`, each by the next idle thread."""
     if threads == 1:
         body(0, width)
         return
-    var share = align_up(ceildiv(width, threads * SHARES), multiple)
+    var share = align_up(ceildiv(width, threads * shares), multiple)
     var next = Atomic(Int64(0))
 
     def thread(i: Int) {mut next, imm}:
