@@ -8,6 +8,7 @@ Needs an idle machine, llama-cpp-python and torch. Missing model files of 4 laye
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -37,23 +38,46 @@ def model_file(folder: Path, encoding: Encoding, layers: int = 4) -> Path:
     return path
 
 
-def run(engine: str, path: Path, tests: list[str]) -> dict[str, float]:
-    """Tokens a second of each test, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.engines", engine, str(path), *tests]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise SystemExit(f"{engine} on {path} ended with {result.returncode}: {result.stderr[-500:]}")
-    rates: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
-    return rates
+class Running:
+    """An engine in a process of its own, with a model loaded."""
+
+    def __init__(self, engine: str, path: Path, tests: list[str]) -> None:
+        self.name = f"{engine} on {path}"
+        command = [sys.executable, "-m", "benchmarks.engines", engine, str(path), *tests]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def rate(self, test: str) -> float:
+        """Tokens a second."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            print(test, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self.name} ended with {self.process.wait()}")
+        return float(answer)
+
+    def end(self) -> None:
+        """Ends the process; nothing is under way in it."""
+        self.process.kill()
+        self.process.wait()
 
 
 def compare(path: Path, engines: list[str], tests: list[str], rounds: int) -> Rates:
-    """Medians over the rounds; the engines take turns, so that a slow minute meets them all."""
-    turns: dict[str, list[dict[str, float]]] = {engine: [] for engine in engines}
-    for _ in range(rounds):
-        for engine in engines:
-            turns[engine].append(run(engine, path, tests))
-    return {e: {t: median(turn[t] for turn in done) for t in tests} for e, done in turns.items()}
+    """Medians over the rounds; the engines take turns of seconds, so that a slow minute meets them all."""
+    running = [Running(engine, path, tests) for engine in engines]
+    try:
+        for engine in running:  # all loaded and warm before anything counts
+            engine.rate(tests[0])
+        rates: Rates = {engine: {} for engine in engines}
+        for test in tests:
+            turns = [[engine.rate(test) for engine in running] for _ in range(rounds)]
+            for engine, found in zip(engines, zip(*turns, strict=True), strict=True):
+                rates[engine][test] = median(found)
+        return rates
+    finally:
+        for engine in running:
+            engine.end()
 
 
 def read_bandwidth() -> float:
@@ -129,7 +153,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--encodings", nargs="+", type=Encoding, default=[*FLOATS, Encoding.Q8_0, Encoding.Q4_0])
     parser.add_argument("--tests", nargs="+", default=list(TESTS))
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--nano", action="store_true", help="also the embedded model")
     parser.add_argument("--plots", action="store_true")
     arguments = parser.parse_args()

@@ -1,12 +1,12 @@
-"""One engine in one process: loads a GGUF file, measures, prints one line of JSON. Used by benchmarks/compare.py.
+"""One engine in one process: loads a GGUF file, then measures a test for each line that it reads. See compare.py.
 
 python -m benchmarks.engines ENGINE FILE TEST..., where a test is pp512, tg16 (tokens after one), tg16@4000 (after
-4000), or tg16x8 (8 sequences at once).
+4000), or tg16x8 (8 sequences at once). The named tests size the cache; a line of the input runs one of them, and its
+median tokens a second are a line of the output.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import time
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-REPEATS = 5
+REPEATS = 3
 
 
 class Engine(Protocol):
@@ -171,21 +171,21 @@ def parse(test: str) -> tuple[str, int, int, int]:
     return kind, int(tokens), int(before or 1), int(sequences or 1)
 
 
-def measure(engine: Engine, test: str) -> list[float]:
-    """Tokens a second of each counted run."""
+def measure(engine: Engine, test: str, fresh: bool) -> list[float]:
+    """Tokens a second of each counted run; unless `fresh`, the test was the last one too and the cache is filled."""
     kind, tokens, before, sequences = parse(test)
     rates = []
     prompt = np.random.default_rng(0).integers(5, 8000, tokens if kind == "pp" else before).tolist()
-    if kind == "tg":
+    if kind == "tg" and fresh:
         engine.prefill(prompt, sequences)
-    for _ in range(REPEATS + 1):
+    for _ in range(REPEATS + fresh):
         start = time.perf_counter()
         if kind == "pp":
             engine.prefill(prompt, sequences)
         else:
             engine.decode(tokens, sequences, before)
         rates.append(tokens * sequences / (time.perf_counter() - start))
-    return rates[1:]
+    return rates[-REPEATS:]
 
 
 def _silent(llama: Any) -> Any:
@@ -205,7 +205,11 @@ def main() -> None:
     length = max(tokens + before for _, tokens, before, _ in cases)
     sequences = max(case[3] for case in cases)
     engine = ENGINES[name.removesuffix("+mmap")](path, length, sequences, mapped)
-    print(json.dumps({test: median(measure(engine, test)) for test in tests}))
+    last = ""
+    for line in sys.stdin:
+        test = line.strip()
+        print(median(measure(engine, test, test != last)), flush=True)
+        last = test
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from replit.architecture import REPLIT, Architecture, DecoderConfig
 from replit.compiled_file import CompileKey, cache_path, check_key, read_compiled, write_compiled
 from replit.kv_cache import CacheSlots, PagedKVCache
+from replit.log_thread import rarely_polling
 from replit.target import CPU, Target
 from replit.weight_memory import WeightTypes, materialize
 from weights.errors import UserError
@@ -265,7 +266,7 @@ def bind_weights(
     mapped: bool,
     device: Any = None,
 ) -> Any:
-    """The executable `max.engine.Model`. The compiled file was checked against `types` before.
+    """The bound graph, ready to execute. The compiled file was checked against `types` before.
 
     With a `device` the weights go to its memory one after the other, straight from the file where `mapped`.
     """
@@ -281,4 +282,22 @@ def bind_weights(
             dtype = {"float32": DType.float32, "bfloat16": DType.bfloat16}[encoding]
         weight = Buffer.from_numpy(data).view(dtype, shape)
         registry[name] = weight if device is None else weight.to(device)
-    return Engine.get().session.init(compiled, weights_registry=registry)
+    model = Engine.get().session.init(compiled, weights_registry=registry)
+    return Executable(model) if device is None else model
+
+
+class Executable:
+    """The bound graph on the CPU."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._started = False
+
+    def execute(self, *inputs: Any) -> list[Any]:
+        """The graph's outputs, as `max.engine.Model.execute` gives them."""
+        if not self._started:
+            self._started = True
+            with rarely_polling():
+                return list(self._model.execute(*inputs))
+        outputs: list[Any] = self._model.execute(*inputs)
+        return outputs

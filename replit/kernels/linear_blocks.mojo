@@ -81,7 +81,7 @@ struct BlockFormat[BITS: Int](Format):
     def pack_step(x: Floats, step: Bytes):
         var starts = step.unsafe_offset(STEP_BYTES).unsafe_bitcast[Int32]()
         var scales = step.unsafe_offset(STEP_BYTES + 4 * LANES).unsafe_bitcast[Float32]()
-        comptime PART_LANES = Self.PART // 4
+        comptime PART_LANES = LANES * Self.PART // STEP_BYTES
         var start = Integers(0)
         comptime for b in range(BLOCKS):
             var values, scale = quantize[BLOCK](x.unsafe_load[width=BLOCK](b * BLOCK))

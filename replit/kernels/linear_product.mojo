@@ -14,6 +14,8 @@ from .linear_threads import SHARES, STREAM_SHARES, in_shares, over_rows, threads
 from .linear_tile import Ahead, Rows, tile
 from .linear_weights import Matrix, pack_weights
 
+comptime LONG_ROW = 1536
+"""Bytes of a weight row from which on it is multiplied alone; the sums of shorter ones cost too much."""
 comptime CHUNK_ROWS = 256
 """Activation rows whose block stays in the second-level cache."""
 
@@ -70,7 +72,7 @@ def stream_one[F: Format](o: Operands[F], column0: Int, column1: Int):
 @no_inline
 def stream[F: Format](o: Operands[F], column0: Int, column1: Int):
     """Few activation rows: each weight row is read once, from its start to its end."""
-    if o.shape.rows == 1:
+    if o.shape.rows == 1 and o.weights.row_bytes >= LONG_ROW:
         stream_one(o, column0, column1)
         return
     comptime BLOCK_BYTES = BLOCK_STEPS * F.WEIGHT_BYTES

@@ -10,8 +10,8 @@ comptime SHARES = 8
 """Shares of the weight rows for each thread: a thread that is held up takes fewer."""
 comptime STREAM_SHARES = 32
 """The same where the weights are read once: what the last share makes the others wait is 4 % with 8."""
-comptime WORTH_A_THREAD = 400_000
-"""Bytes of weights that make up for waking a thread (5 microseconds)."""
+comptime WORTH_A_THREAD = 800_000
+"""Bytes of weights that make up for waking a thread: 5 microseconds if it spins, up to 50 if it sleeps."""
 
 
 def threads_for(work: Int) -> Int:
