@@ -40,7 +40,7 @@ while True:
 @contextmanager
 def running(command: list[str]) -> Iterator[float]:
     """A server process; yields the seconds from its start to the first 200 of /health."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     start = time.monotonic()
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
