@@ -6,9 +6,10 @@ starts without building a graph.
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -52,6 +53,28 @@ class CompileOptions:
     save_to: Path | None = None
 
 
+@contextmanager
+def limited_to(threads: int | None) -> Iterator[None]:
+    """Lets the engine that starts inside see so many cores, of which each gets a thread.
+
+    MAX's own `num_threads` aborts the process: its session has started the CPU's threads by then.
+    Raises UserError where there are fewer cores, or where the system cannot limit them.
+    """
+    if threads is None:
+        yield
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise UserError(f"--threads is {threads}; expected no --threads on this system, which cannot limit cores")
+    cores = os.sched_getaffinity(0)
+    if threads > len(cores):
+        raise UserError(f"--threads is {threads}; expected at most {len(cores)}, the cores that this process may use")
+    os.sched_setaffinity(0, sorted(cores)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 class Engine:
     """MAX's session. One a process: the engine's threads are started once."""
 
@@ -62,7 +85,8 @@ class Engine:
 
         self.threads = threads
         self.device = device
-        self.session = InferenceSession([] if device is None else [device], num_threads=threads)
+        with limited_to(threads):
+            self.session = InferenceSession([] if device is None else [device])
 
     @classmethod
     def get(cls, threads: int | None = None, device: Any = None) -> Engine:

@@ -47,6 +47,17 @@ def test_a_batch_prints_each_completion_under_a_heading(nano: Pipeline) -> None:
     assert result.stdout.decode() == (f"--- 1 of 2 ---\ndef a({texts[0]}\n--- 2 of 2 ---\nclass B{texts[1]}\n")
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot limit cores")
+def test_one_thread_gives_the_same_text_and_more_than_the_cores_are_refused(nano: Pipeline) -> None:
+    options = ("--prompt", "def fibonacci(n):", "--max-new-tokens", "8", "--temperature", "0")
+    alone = run(*options, "--threads", "1")
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout == run(*options).stdout
+    refused = run(*options, "--threads", "4096")
+    assert refused.returncode == 1
+    assert b"--threads is 4096; expected at most" in refused.stderr
+
+
 def test_samples_repeat_with_a_seed() -> None:
     options = "--prompt x --top-k 40 --seed 5 --max-new-tokens 6 --num-return-sequences 2 --quiet"
     first, second = run(*options.split()), run(*options.split(), "--max-cache-batch-size", "2")
