@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipelines import errors
+from pipelines.command_options import completion_option
 from pipelines.serve_options import from_command_line, serve_click_options
 
 # Subcommand to "module:attribute".
@@ -101,13 +102,7 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 @click.option("--suffix", metavar="TEXT", help="Fill the gap between the prompt and this text.")
 @click.option("--suffix-file", metavar="PATH", help="The same, with the text of a file.")
 @click.option("--suffix-first", is_flag=True, help="Give the model the suffix before the prompt.")
-@click.option(
-    "--completion",
-    type=click.Choice(["full", "line", "block"]),
-    default="full",
-    show_default=True,
-    help="Where to end: not before the model does, with the line, or with the indented block.",
-)
+@completion_option(default="full")
 @click.option("--strip", is_flag=True, help="Leave out whitespace at the end.")
 @click.option(
     "--echo-prompt/--no-echo-prompt", default=True, show_default=True, help="Print the prompt before its completion."

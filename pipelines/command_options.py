@@ -77,3 +77,14 @@ def load_model(options: dict[str, Any], max_batch_size: int = 1) -> Pipeline:
 
     progress = Quiet() if options["quiet"] else Terminal()
     return load(**chosen(options, MODEL), max_batch_size=max_batch_size, progress=progress)
+
+
+def completion_option(default: str) -> Option:
+    """`--completion`, where a completion ends."""
+    return click.option(
+        "--completion",
+        type=click.Choice(["full", "line", "block"]),
+        default=default,
+        show_default=True,
+        help="Where to end: not before the model does, with the line, or with the indented block.",
+    )

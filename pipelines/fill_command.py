@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipelines.command_options import SAMPLING, chosen, load_model, model_options, sampling_options
+from pipelines.command_options import SAMPLING, chosen, completion_option, load_model, model_options, sampling_options
 
 
 @click.command()
@@ -21,13 +21,7 @@ from pipelines.command_options import SAMPLING, chosen, load_model, model_option
     metavar="M",
     help="Column of the cursor in characters, from 1; it stands before that character.",
 )
-@click.option(
-    "--completion",
-    type=click.Choice(["full", "line", "block"]),
-    default="block",
-    show_default=True,
-    help="Where to end: not before the model does, with the line, or with the indented block.",
-)
+@completion_option(default="block")
 @click.option("--suffix-first", is_flag=True, help="Give the model what follows the cursor first.")
 @click.option("--whole-file", is_flag=True, help="Print the file with the completion in it, not the completion alone.")
 @model_options(max_length=1024)
