@@ -1,7 +1,7 @@
 """Chat for the models that were trained for it: Refact's turns, each behind a marker token.
 
 `<empty_output>SYSTEM …\\n<empty_output>USER …\\n<empty_output>ASSISTANT`, by the model's card. Models without the
-marker complete the messages' texts, see api_chat.py.
+marker complete the messages' texts, see server/chat.py.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import click
 
 from pipelines import errors
 from pipelines.command_options import completion_option
-from pipelines.serve_options import from_command_line, serve_click_options
+from pipelines.server.options import from_command_line, serve_click_options
 
 # Subcommand to "module:attribute".
 SUBCOMMANDS: dict[str, str] = {
@@ -140,7 +140,7 @@ def replit(ctx: click.Context, /, **options: Any) -> None:
     if ctx.invoked_subcommand is not None:
         return
     if options["serve"]:
-        from pipelines.server import serve
+        from pipelines.server.serve import serve
 
         serve(from_command_line(ctx, options))
         return

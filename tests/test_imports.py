@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,15 @@ def test_an_upward_import_is_found() -> None:
     assert upward("import max.graph\nfrom weights import hub", "replit") == set()
     assert upward("from pipelines.cli import main", "replit") == {"pipelines"}
     assert upward("import training.train", "pipelines") == {"training"}
+
+
+def test_only_the_command_line_knows_the_server() -> None:
+    """And of it no more than the options and the start: neither imports the extra's packages."""
+    outside = [file for file in FILES if "pipelines/server" not in file.as_posix()]
+    users = {file.name: set(re.findall(r"pipelines\.server[.\w]*", file.read_text())) for file in outside}
+    assert {name: found for name, found in users.items() if found} == {
+        "cli.py": {"pipelines.server.options", "pipelines.server.serve"}
+    }
 
 
 @pytest.mark.parametrize(

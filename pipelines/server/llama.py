@@ -10,15 +10,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from pipelines.api_errors import ApiError
-from pipelines.api_llama_models import InfillRequest, LlamaCompletionRequest, LlamaFields
-from pipelines.api_models import DetokenizeRequest, TokenizeRequest
-from pipelines.api_stream import EventStream, until_disconnect
-from pipelines.api_text import Delta, LineLimits
 from pipelines.fim import FimPrompt, fim_prompt
 from pipelines.sampling import SamplingParams
-from pipelines.server_record import Record
-from pipelines.server_service import Plan, RunningSequence, Service
+from pipelines.server.errors import ApiError
+from pipelines.server.event_stream import EventStream, until_disconnect
+from pipelines.server.llama_requests import InfillRequest, LlamaCompletionRequest, LlamaFields
+from pipelines.server.record import Record
+from pipelines.server.requests import DetokenizeRequest, TokenizeRequest
+from pipelines.server.sequence_text import Delta, LineLimits
+from pipelines.server.service import Plan, RunningSequence, Service
 from weights.errors import UserError
 
 router = APIRouter()

@@ -10,14 +10,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from pipelines.api_completions import join, usage
-from pipelines.api_errors import ApiError
-from pipelines.api_models import ChatRequest
-from pipelines.api_stream import DONE, EventStream, until_disconnect
-from pipelines.api_text import Delta, ScoredToken, token_text
 from pipelines.chat import chat_prompt
-from pipelines.server_record import Record
-from pipelines.server_service import Plan, RunningSequence, Service
+from pipelines.server.completions import join, usage
+from pipelines.server.errors import ApiError
+from pipelines.server.event_stream import DONE, EventStream, until_disconnect
+from pipelines.server.record import Record
+from pipelines.server.requests import ChatRequest
+from pipelines.server.sequence_text import Delta, ScoredToken, token_text
+from pipelines.server.service import Plan, RunningSequence, Service
 from weights.tokenizer import Tokenizer
 
 router = APIRouter()

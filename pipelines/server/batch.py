@@ -19,7 +19,7 @@ from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.modeling.types import Pipeline, RequestID, TextGenerationInputs
 
 from pipelines.sampling import log_softmax, logits_needed, sample, top_k_ids
-from pipelines.server_messages import EndReason, GenerationRequest, Step, TokenLogprob
+from pipelines.server.messages import EndReason, GenerationRequest, Step, TokenLogprob
 from replit.top_logits import TopK, TopLogits
 
 Floats = npt.NDArray[np.float32]

@@ -13,8 +13,7 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from pipelines.serve_options import ServeOptions
-from pipelines.server_messages import (
+from pipelines.server.messages import (
     Cancel,
     Failed,
     GenerationRequest,
@@ -24,6 +23,7 @@ from pipelines.server_messages import (
     Step,
     Steps,
 )
+from pipelines.server.options import ServeOptions
 
 
 class Generation:
@@ -73,7 +73,7 @@ class ModelWorker:
         ours, theirs = socket.socketpair()
         with theirs:
             fd = theirs.fileno()
-            command = [sys.executable, "-m", "pipelines.server_worker", str(fd)]
+            command = [sys.executable, "-m", "pipelines.server.worker", str(fd)]
             self._process = subprocess.Popen(command, pass_fds=[fd], env=_environment(), stdin=subprocess.DEVNULL)
         self._connection = Connection(ours.detach())
 

@@ -10,14 +10,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from pipelines.api_errors import ApiError
-from pipelines.api_models import CompletionRequest, Prompt
-from pipelines.api_stream import DONE, EventStream, until_disconnect
-from pipelines.api_text import Delta, ScoredToken, token_text
 from pipelines.fim import fim_prompt
-from pipelines.server_messages import TokenLogprob
-from pipelines.server_record import Record
-from pipelines.server_service import OPENAI_MAX_TOKENS, Plan, RunningSequence, Service
+from pipelines.server.errors import ApiError
+from pipelines.server.event_stream import DONE, EventStream, until_disconnect
+from pipelines.server.messages import TokenLogprob
+from pipelines.server.record import Record
+from pipelines.server.requests import CompletionRequest, Prompt
+from pipelines.server.sequence_text import Delta, ScoredToken, token_text
+from pipelines.server.service import OPENAI_MAX_TOKENS, Plan, RunningSequence, Service
 from weights.errors import UserError
 from weights.tokenizer import Tokenizer
 

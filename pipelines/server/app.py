@@ -15,11 +15,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipelines import api_chat, api_completions, api_llama
-from pipelines.api_errors import ApiError, from_validation
-from pipelines.server_metrics import CONTENT_TYPE
-from pipelines.server_record import Record
-from pipelines.server_service import Service
+from pipelines.server import chat, completions, llama
+from pipelines.server.errors import ApiError, from_validation
+from pipelines.server.metrics import CONTENT_TYPE
+from pipelines.server.record import Record
+from pipelines.server.service import Service
 
 OPEN_PATHS = ("/health",)
 # Seconds for a whole body to arrive.
@@ -30,7 +30,7 @@ def create_app(service: Service) -> FastAPI:
     """The application over a service."""
     app = FastAPI(title="Replit Code on MAX", version="1", docs_url=None, redoc_url=None)
     app.state.service = service
-    for module in (api_completions, api_chat, api_llama):
+    for module in (completions, chat, llama):
         app.include_router(module.router)
     _add_operation_routes(app, service)
     app.add_exception_handler(ApiError, _api_error)

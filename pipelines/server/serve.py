@@ -1,6 +1,6 @@
 """`replit --serve`: listens, starts the model worker, serves until told to end.
 
-Two processes: this one speaks HTTP and knows text; the worker (server_worker.py) runs the model behind MAX Serve's
+Two processes: this one speaks HTTP and knows text; the worker (worker.py) runs the model behind MAX Serve's
 scheduler. See docs/architecture.md for why.
 """
 
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.serve_options import ServeOptions
+from pipelines.server.options import ServeOptions
 from weights.errors import UserError
 from weights.tensor import Encoding
 
@@ -24,7 +24,7 @@ from weights.tensor import Encoding
 def serve(options: ServeOptions) -> None:
     """Serves until SIGTERM or SIGINT, then returns. Raises UserError for what keeps it from starting or going on."""
     check_installed()
-    from pipelines.server_record import Log
+    from pipelines.server.record import Log
 
     listener = listen(options.host, options.port)
     # Until the loop takes over: nothing is running that could be lost.
@@ -70,15 +70,15 @@ def listen(host: str, port: int) -> socket.socket:
 async def _serve(options: ServeOptions, listener: socket.socket, log: Any) -> str | None:
     """Runs both processes; the reason if it could not go on."""
     started = time.monotonic()
-    from pipelines.server_process import ModelWorker
+    from pipelines.server.worker_process import ModelWorker
 
     worker = ModelWorker(lambda line: log.event("loading", what=line))
     try:
         # While the worker imports, this process does.
         from pipelines.registry import open_model
-        from pipelines.server_app import create_app
-        from pipelines.server_http import HttpServer
-        from pipelines.server_service import Service
+        from pipelines.server.app import create_app
+        from pipelines.server.http_server import HttpServer
+        from pipelines.server.service import Service
 
         encoding = options.quantization_encoding
         files = open_model(options.model, options.weight_path, Encoding(encoding.lower()) if encoding else None)

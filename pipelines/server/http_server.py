@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from pipelines.serve_options import ServeOptions
+from pipelines.server.options import ServeOptions
 
 # Seconds for a request's head to arrive, and between requests of a connection.
 HEAD_TIMEOUT = 20.0

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pipelines.api_errors import ApiError
+from pipelines.server.errors import ApiError
 
 T = TypeVar("T")
 CLIENT_LEFT = 499  # nginx's status for it; nobody receives it

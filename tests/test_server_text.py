@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 
-from pipelines.api_errors import ApiError
-from pipelines.api_text import LineLimits, SequenceText, token_text
 from pipelines.pipeline import Pipeline
-from pipelines.server_messages import Step, TokenLogprob
+from pipelines.server.errors import ApiError
+from pipelines.server.messages import Step, TokenLogprob
+from pipelines.server.sequence_text import LineLimits, SequenceText, token_text
 
 
 def feed(limits: LineLimits, pieces: list[str]) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipelines.api_errors import worker_failed
 from pipelines.completion_mode import TextFilter
-from pipelines.server_messages import Step, TokenLogprob
+from pipelines.server.errors import worker_failed
+from pipelines.server.messages import Step, TokenLogprob
 from pipelines.text_stream import TextStream
 from weights.tokenizer import Tokenizer
 

@@ -1,6 +1,6 @@
 """The model worker: a process that loads the model and runs MAX Serve's scheduler over it.
 
-Started by server_process.py as `python -m pipelines.server_worker FD`; it ends when its pipe does.
+Started by worker_process.py as `python -m pipelines.server.worker FD`; it ends when its pipe does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from pipelines.serve_options import ServeOptions
-from pipelines.server_messages import (
+from pipelines.server.messages import (
     Cancel,
     Failed,
     GenerationRequest,
@@ -29,6 +28,7 @@ from pipelines.server_messages import (
     Step,
     Steps,
 )
+from pipelines.server.options import ServeOptions
 from weights.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from max.serve.scheduler_result import SchedulerResult
 
     from pipelines.pipeline import Pipeline
-    from pipelines.server_batch import BatchPipeline, Output
+    from pipelines.server.batch import BatchPipeline, Output
 
 # Prompt tokens of one pass, beside one token of every sequence that generates already.
 CHUNK_TOKENS = 512
@@ -212,7 +212,7 @@ def make_scheduler(
 def serve_requests(options: ServeOptions, connection: Connection) -> None:
     """Loads the model, says so, and serves until the pipe is closed."""
     loaded = load_model(options, _Report(connection))
-    from pipelines.server_batch import BatchPipeline
+    from pipelines.server.batch import BatchPipeline
     from replit.model import Engine
 
     cache = make_cache(loaded, options)

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipelines.api_errors import ApiError, loading
-from pipelines.api_models import SamplingFields
-from pipelines.api_text import Delta, LineLimits, SequenceText
 from pipelines.completion_mode import Strip, TextFilter, completion_filter, text_before_cursor
 from pipelines.registry import ModelFiles
 from pipelines.sampling import SamplingParams
-from pipelines.serve_options import ServeOptions
-from pipelines.server_messages import GenerationRequest, Step
-from pipelines.server_metrics import Metrics
-from pipelines.server_process import Generation, ModelWorker
-from pipelines.server_record import Log, Record
+from pipelines.server.errors import ApiError, loading
+from pipelines.server.messages import GenerationRequest, Step
+from pipelines.server.metrics import Metrics
+from pipelines.server.options import ServeOptions
+from pipelines.server.record import Log, Record
+from pipelines.server.requests import SamplingFields
+from pipelines.server.sequence_text import Delta, LineLimits, SequenceText
+from pipelines.server.worker_process import Generation, ModelWorker
 from weights.errors import UserError
 
 OPENAI_MAX_TOKENS = 16

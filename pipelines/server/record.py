@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from pipelines.server_metrics import Metrics
+    from pipelines.server.metrics import Metrics
 
 
 @dataclass

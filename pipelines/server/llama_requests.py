@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.api_models import Count, Number, Seed, Stop, Text, TokenId
+from pipelines.server.requests import Count, Number, Seed, Stop, Text, TokenId
 
 _MOST = 2**31 - 1
 
