@@ -20,14 +20,14 @@ Bytes = npt.NDArray[np.uint8]
 Run = Callable[[list[npt.NDArray[np.generic]]], list[Floats]]
 KERNELS = Path(replit.__file__).parent / "kernels"
 ENCODINGS = [Encoding.Q8_0, Encoding.Q4_0, Encoding.Q4_K, Encoding.Q6_K]
-# 64 is the last number of rows that is multiplied in 8-bit integers; more go through bfloat16
+# up to 64 rows the weights are streamed; more rows take panels of 32 weight rows, or bfloat16 without VNNI
 ROWS = [1, 3, 8, 64, 65, 200]
 IDS = np.array([3, 0, 9], np.int64)
 cpu = DeviceRef.CPU()
 
 
 def shapes(encoding: Encoding) -> list[tuple[int, int]]:
-    """[N, K] with ragged tiles, an odd number of blocks, and more than one piece of 1 536."""
+    """[N, K] with ragged tiles, an odd number of blocks, and more than one block."""
     if encoding.block_size == 32:
         return [(37, 96), (70, 3072 + 32)]
     return [(37, 256), (70, 3072 + 256)]

@@ -67,6 +67,8 @@ struct BlockFormat[BITS: Int](Format):
     comptime BFLOAT16 = True
     comptime EXPANDED = True
     comptime GROUP = BLOCK
+    comptime CODE_GROUP = BLOCK
+    comptime CODE_OFFSET = Self.OFFSET
 
     @staticmethod
     @always_inline
@@ -150,3 +152,10 @@ struct BlockFormat[BITS: Int](Format):
         var block = row.unsafe_offset(group * Self.BYTES)
         var values = Self.block_values(block).cast[DType.float32]() - Float32(Self.OFFSET)
         return values * read_scale(block)
+
+    @staticmethod
+    @always_inline
+    def unpack(row: Bytes, group: Int, codes: Bytes, scales: Floats, minimums: Floats, stride: Int):
+        var block = row.unsafe_offset(group * Self.BYTES)
+        codes.unsafe_store(0, Self.block_values(block))
+        scales.unsafe_store(0, read_scale(block))

@@ -45,7 +45,11 @@ trait Format:
     comptime EXPANDED: Bool
     """Whether the weights are expanded for that."""
     comptime GROUP: Int
-    """Elements decoded together."""
+    """Elements decoded together, and activations that share a scale."""
+    comptime CODE_GROUP: Int = 0
+    """Elements that share a scale: `scale * (code - CODE_OFFSET) - minimum`; 0: they are no integers."""
+    comptime CODE_OFFSET: Int = 0
+    comptime HAS_MINIMUM: Bool = False
 
     @staticmethod
     def pack_step(x: Floats, step: Bytes):
@@ -68,6 +72,11 @@ trait Format:
     def decode(row: Bytes, group: Int) -> SIMD[DType.float32, Self.GROUP]:
         """Elements `GROUP * group` and following of a stored row."""
         ...
+
+    @staticmethod
+    def unpack(row: Bytes, group: Int, codes: Bytes, scales: Floats, minimums: Floats, stride: Int):
+        """The same elements as unsigned codes; scales and minimums are written `stride` apart."""
+        pass
 
 
 struct Float32Format(Format):

@@ -10,6 +10,7 @@ from .linear_amx import HAS_TILES, MANY_ROWS, amx_allowed, amx_product
 from .linear_epilogue import Epilogue
 from .linear_formats import BFloat16Format, Bytes, Floats, Format, scratch
 from .linear_inputs import BLOCK_STEPS, Norm, Shape, pack_rows
+from .linear_panels import HAS_PANELS, panel_product
 from .linear_threads import SHARES, STREAM_SHARES, in_shares, over_rows, threads_for
 from .linear_tile import Ahead, Rows, tile
 from .linear_weights import Matrix, pack_weights
@@ -195,4 +196,7 @@ def linear[
         if rows > MANY_ROWS and depth % BFloat16Format.STEP == 0 and amx_allowed():
             amx_product[F](x, weights, output, rows, width, depth, norm, epilogue)
             return
+    comptime if HAS_PANELS and F.CODE_GROUP > 0:
+        panel_product[F](x, weights, output, rows, width, depth, norm, epilogue)
+        return
     product[F, Dense, False](x, weights, output, rows, width, depth, norm, epilogue)

@@ -98,6 +98,9 @@ struct SuperblockFormat[BITS: Int](Format):
     comptime BFLOAT16 = True
     comptime EXPANDED = True
     comptime GROUP = SUPERBLOCK
+    comptime CODE_GROUP = 32 if Self.BITS == 4 else 16
+    comptime CODE_OFFSET = 0 if Self.BITS == 4 else 32
+    comptime HAS_MINIMUM = Self.BITS == 4
 
     @staticmethod
     @always_inline
@@ -152,3 +155,14 @@ struct SuperblockFormat[BITS: Int](Format):
         var scales = spread[SUPERBLOCK, PART, 0](block.scales)
         var minimums = spread[SUPERBLOCK, PART, 0](block.minimums)
         return block.values.cast[DType.float32]() * scales - minimums
+
+    @staticmethod
+    @always_inline
+    def unpack(row: Bytes, group: Int, codes: Bytes, scales: Floats, minimums: Floats, stride: Int):
+        var block = Self.load_weights(row.unsafe_offset(group * Self.WEIGHT_BYTES))
+        codes.unsafe_store(0, block.values)
+        comptime for g in range(SUPERBLOCK // Self.CODE_GROUP):
+            comptime part = g * Self.CODE_GROUP // PART
+            scales.unsafe_store(g * stride, block.scales[part])
+            comptime if Self.HAS_MINIMUM:
+                minimums.unsafe_store(g * stride, block.minimums[part])
