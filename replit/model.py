@@ -23,7 +23,7 @@ from replit.compiled_file import CompileKey, cache_path, check_key, read_compile
 from replit.kv_cache import CacheSlots, PagedKVCache
 from replit.log_thread import rarely_polling
 from replit.target import CPU, Target
-from replit.weight_memory import WeightTypes, materialize
+from replit.weight_memory import WeightTypes, materialize, return_unused_memory
 from weights.errors import UserError
 from weights.tensor import Tensor
 
@@ -174,7 +174,9 @@ def _compile(
         graph = architecture.build_graph(config, types, target)
     expected = "minutes" if target.on_gpu else "about 30 s on two cores"
     with progress.step("Compiling the model, once for this machine", expected):
-        return Engine.get().session.compile(graph)
+        compiled = Engine.get().session.compile(graph)
+        return_unused_memory()
+        return compiled
 
 
 def _save(compiled: Any, key: CompileKey, path: Path) -> None:

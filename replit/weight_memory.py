@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from replit.encodings import choose_encodings
 from weights.errors import UserError
+from weights.mapped_file import release_pages
 from weights.tensor import Encoding, Tensor, stored_bytes
 
 # What the CPU kernels multiply with.
@@ -29,6 +31,8 @@ COMPUTABLE = (
 
 Bytes = npt.NDArray[np.uint8]
 WeightTypes = Mapping[str, tuple[Encoding, tuple[int, ...]]]
+
+_PIECE = 16 << 20  # bytes copied at once
 
 
 def weight_types(tensors: Mapping[str, Tensor], requested: Encoding | None) -> WeightTypes:
@@ -89,14 +93,11 @@ def materialize(tensors: Mapping[str, Tensor], types: WeightTypes, mapped: bool)
 
 
 def converted(tensor: Tensor, encoding: Encoding) -> Bytes:
-    """The bytes of `tensor` in another encoding."""
-    values = tensor.to_float32()
-    if encoding is Encoding.FLOAT32:
-        return values.reshape(-1).view(np.uint8)
+    """The bytes of `tensor` in another encoding. Raises UserError for values that it cannot hold."""
     # Imported here: a model that is computed as stored needs no codecs.
-    from weights.quantization import quantize
+    from weights.convert import encode_tensor
 
-    return quantize(values.reshape(-1, values.shape[-1]), encoding).reshape(-1)
+    return encode_tensor(tensor, encoding, aligned(stored_bytes(tensor.shape, encoding)))
 
 
 def writable_view(data: Bytes) -> Bytes:
@@ -110,10 +111,25 @@ def writable_view(data: Bytes) -> Bytes:
     return view
 
 
-def aligned_copy(data: Bytes, alignment: int = 64) -> Bytes:
-    """A copy whose address is a multiple of a cache line, so that no vector load crosses two."""
-    room = np.empty(data.size + alignment, np.uint8)
+def aligned(size: int, alignment: int = 64) -> Bytes:
+    """Memory whose address is a multiple of a cache line, so that no vector load crosses two."""
+    room = np.empty(size + alignment, np.uint8)
     start = -room.ctypes.data % alignment
-    copy = room[start : start + data.size]
-    copy[:] = data
+    return room[start : start + size]
+
+
+def aligned_copy(data: Bytes) -> Bytes:
+    """A copy in aligned memory, made piece by piece: no page of a mapped file stays beside its copy."""
+    copy = aligned(data.size)
+    for start in range(0, data.size, _PIECE):
+        part = data[start : start + _PIECE]
+        copy[start : start + _PIECE] = part
+        release_pages(part)
     return copy
+
+
+def return_unused_memory() -> None:
+    """Give freed memory back to the system, where the C library keeps it: after compiling, 340 MB of 820."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # glibc
+        trim(0)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weights.errors import UserError
+from weights.mapped_file import release_pages
 from weights.quantization import dequantize, quantize
 from weights.quantization.decode import Bytes
 from weights.tensor import Encoding, Tensor, stored_bytes
@@ -141,14 +142,15 @@ def _write(
         writer.close()
 
 
-def encode_tensor(tensor: Tensor, encoding: Encoding) -> Bytes:
-    """The bytes of `tensor` in `encoding`, 1-D; unchanged if it is stored so already.
+def encode_tensor(tensor: Tensor, encoding: Encoding, out: Bytes | None = None) -> Bytes:
+    """The bytes of `tensor` in `encoding`, 1-D, in `out` if given; unchanged if it is stored so already.
 
     Raises UserError, with the tensor's name, for NaN, infinity and values beyond the encoding.
     """
     columns = tensor.shape[-1]
     rows = prod(tensor.shape[:-1])
-    out = np.empty((rows, encoding.row_bytes(columns)), np.uint8)
+    result = np.empty(stored_bytes(tensor.shape, encoding), np.uint8) if out is None else out
+    encoded_rows = result.reshape(rows, encoding.row_bytes(columns))
     stored = tensor.data.reshape(rows, tensor.row_bytes)
     step = max(1, _CHUNK // columns)
     for start in range(0, rows, step):
@@ -160,18 +162,16 @@ def encode_tensor(tensor: Tensor, encoding: Encoding) -> Bytes:
             encoded = quantize(values, Encoding.FLOAT32 if same else encoding)
         except UserError as error:
             raise UserError(f"tensor {tensor.name!r} {error}") from None
-        out[start : start + step] = part if same else encoded
+        encoded_rows[start : start + step] = part if same else encoded
         _release(part)
-    return out.reshape(-1)
+    return result
 
 
 def _release(data: Bytes) -> None:
-    """Let the system take back the pages of a mapped file, or they add up to the whole source.
-
-    It changes where the bytes are, never what they are, whatever memory `data` is in.
-    """
-    if sys.platform != "linux":
+    """Let the system take back the pages of a mapped file, or they add up to the whole source."""
+    if release_pages(data) or sys.platform != "linux":
         return
+    # PyTorch's maps: this changes where the bytes are, never what they are, whatever memory `data` is in.
     start = -(-data.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
     stop = (data.ctypes.data + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if stop > start:

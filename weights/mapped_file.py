@@ -10,6 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from weights.errors import UserError
 
 EXPECTED = "a GGUF or safetensors file"
@@ -30,6 +33,23 @@ def map_file(path: Path, expected: str = EXPECTED) -> mmap.mmap:
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error), expected) from None
     raise UserError(f"{path} is empty; expected {expected}: download it again")
+
+
+def release_pages(data: npt.NDArray[np.uint8]) -> bool:
+    """Stop counting the pages under `data` as this process's, if it is part of a read-only map; says whether it is.
+
+    They stay in the system's cache. Pages that were read add up to the whole file beside what was made of it.
+    """
+    owner: Any = data
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    file = owner.obj if isinstance(owner, memoryview) else owner
+    if not isinstance(file, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED") or not memoryview(file).readonly:
+        return False
+    offset = data.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+    start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+    file.madvise(mmap.MADV_DONTNEED, start, offset + data.nbytes - start)
+    return True
 
 
 def check_regular(path: Path, expected: str = EXPECTED) -> None:
