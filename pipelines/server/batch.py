@@ -7,18 +7,19 @@ and therefore every token are those of the command line.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from max.driver import CPU, Buffer
+from max.driver import Buffer
 from max.pipelines.context import TextContext, TokenBuffer
 from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.modeling.types import Pipeline, RequestID, TextGenerationInputs
 
 from pipelines.sampling import log_softmax, logits_needed, sample, top_k_ids
+from pipelines.server.cpu_inputs import CpuInputs
 from pipelines.server.messages import EndReason, GenerationRequest, Step, TokenLogprob
 from replit.top_logits import TopK, TopLogits
 
@@ -65,6 +66,7 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
         self._device = device  # a GPU
         self._top = TopK(device)
         self._cache = cache
+        self._inputs = CpuInputs(cache, max_length)
         self._max_batch_size = max_batch_size
         self._max_length = max_length
         self._eos = eos_token_id
@@ -134,6 +136,19 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
     def _run(
         self, batch: Sequence[TextContext], counts: Sequence[int], wanted: Sequence[range]
     ) -> Floats | list[TopLogits]:
+        if self._device is None:
+            logits: Floats = self._model.execute(*self._inputs(batch, wanted))[0].to_numpy()
+            return logits
+        outputs = self._model.execute(*self._gpu_inputs(batch, counts, wanted))
+        needed = [self._logits_needed(context) for context in batch]
+        if all(needed):
+            return self._top(outputs, max(needed))
+        everything: Floats = outputs[0].to_numpy()
+        return everything
+
+    def _gpu_inputs(
+        self, batch: Sequence[TextContext], counts: Sequence[int], wanted: Sequence[range]
+    ) -> Iterator[Any]:
         tokens = np.concatenate([context.tokens.active for context in batch])
         offsets = np.zeros(len(batch) + 1, np.uint32)
         np.cumsum(counts, out=offsets[1:])
@@ -141,25 +156,12 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
             [np.arange(r.start, r.stop) + int(start) for r, start in zip(wanted, offsets, strict=False)]
         )
         (cache,) = self._cache.runtime_inputs_for_leaf([batch])
-        if self._device is None:
-            # MAX's copies of the page table and lengths are tasks of the engine, which an execution on a GPU's stream
-            # comes after but one on the CPU does not: without this one pass in 5 000 reads those of the pass before.
-            CPU().synchronize()
-        leading = [self._input(array) for array in (tokens, offsets, rows)]
-        cache_inputs = (
+        for array in (tokens, offsets, rows):
+            yield Buffer.from_numpy(array).to(self._device)
+        yield from (
             cache.kv_blocks, cache.cache_lengths, cache.lookup_table, cache.max_prompt_length,
             cache.max_cache_length, cache.page_stride, cache.attention_dispatch_metadata,
         )  # fmt: skip
-        outputs = self._model.execute(*leading, *cache_inputs)
-        needed = [self._logits_needed(context) for context in batch]
-        if self._device is not None and all(needed):
-            return self._top(outputs, max(needed))
-        logits: Floats = outputs[0].to_numpy()
-        return logits
-
-    def _input(self, array: npt.NDArray[Any]) -> Any:
-        buffer = Buffer.from_numpy(array)
-        return buffer if self._device is None else buffer.to(self._device)
 
     def _logits_needed(self, context: TextContext) -> int:
         request = self._running[context.request_id].request

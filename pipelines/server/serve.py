@@ -70,9 +70,11 @@ def listen(host: str, port: int) -> socket.socket:
 async def _serve(options: ServeOptions, listener: socket.socket, log: Any) -> str | None:
     """Runs both processes; the reason if it could not go on."""
     started = time.monotonic()
+    from pipelines.server.time_slice import react_at_once
     from pipelines.server.worker_process import ModelWorker
 
     worker = ModelWorker(lambda line: log.event("loading", what=line))
+    react_at_once()  # after the start of the worker, which would inherit it
     try:
         # While the worker imports, this process does.
         from pipelines.registry import open_model
@@ -82,7 +84,7 @@ async def _serve(options: ServeOptions, listener: socket.socket, log: Any) -> st
 
         encoding = options.quantization_encoding
         files = open_model(options.model, options.weight_path, Encoding(encoding.lower()) if encoding else None)
-        worker.start(options)
+        await worker.start(options)
         service = Service(options, files, worker, log)
         server = HttpServer(create_app(service), options)
         with _stop_on_signals(service, server):

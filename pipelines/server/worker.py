@@ -29,6 +29,7 @@ from pipelines.server.messages import (
     Steps,
 )
 from pipelines.server.options import ServeOptions
+from pipelines.server.time_slice import react_at_once
 from weights.errors import UserError
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def make_scheduler(
         enable_chunked_prefill=True,
         enable_in_flight_batching=True,
     )
-    return TokenGenerationScheduler(
+    scheduler = TokenGenerationScheduler(
         config,
         pipeline,
         request_queue=inbox,
@@ -207,6 +208,15 @@ def make_scheduler(
         cancel_queue=inbox.cancelled,
         kv_cache=cache,
     )
+    scheduler.scheduler_logger = _NoStatistics()
+    return scheduler
+
+
+class _NoStatistics:
+    """In the place of MAX's logger, which computes figures for its own telemetry after each pass (80 microseconds)."""
+
+    def log_metrics(self, **figures: Any) -> None:
+        """Computes nothing: the metrics of this server are in metrics.py."""
 
 
 def serve_requests(options: ServeOptions, connection: Connection) -> None:
@@ -227,6 +237,7 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
     inbox, outbox = Inbox(connection, pipeline), Outbox(connection, pipeline)
     scheduler = make_scheduler(pipeline, cache, inbox, outbox, options)
     connection.send(Ready(pages_total=cache.block_count().total))
+    react_at_once()  # not earlier: the engine's own threads shall not inherit it
     _loop(scheduler, cache, inbox, outbox)
 
 

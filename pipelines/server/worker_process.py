@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from typing import Any, cast
 
 from pipelines.server.messages import (
     Cancel,
@@ -24,6 +24,8 @@ from pipelines.server.messages import (
     Steps,
 )
 from pipelines.server.options import ServeOptions
+
+_LENGTH = struct.Struct("!i")  # up to 2 GiB; the connection has another form beyond
 
 
 class Generation:
@@ -58,6 +60,49 @@ class Generation:
                 self._worker.cancel(self.request.id)
 
 
+class _Pipe(asyncio.Protocol):
+    """The event loop's end of a `multiprocessing.Connection`: pickled messages, each after its length in four bytes.
+
+    The connection itself would block the loop, and fails on half a message where the loop has made it non-blocking.
+    """
+
+    def __init__(self, on_message: Callable[[Any], None], on_end: Callable[[], None]) -> None:
+        self._on_message = on_message
+        self._on_end = on_end
+        self._transport: asyncio.WriteTransport | None = None
+        self._received = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def send(self, message: Any) -> None:
+        """Sends without waiting. Nothing happens once the other end has gone, which `on_end` has told."""
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+            self._transport.write(_LENGTH.pack(len(body)) + body)
+
+    def data_received(self, data: bytes) -> None:
+        """Hands on all whole messages."""
+        received = self._received
+        received += data
+        start = 0
+        while len(received) >= start + _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(received, start)
+            end = start + _LENGTH.size + size
+            if len(received) < end:
+                break
+            message = pickle.loads(memoryview(received)[start + _LENGTH.size : end])
+            start = end
+            self._on_message(message)
+        del received[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The worker has ended."""
+        self._on_end()
+
+
 class ModelWorker:
     """The worker process. Its death ends every generation and sets `ended`."""
 
@@ -75,7 +120,8 @@ class ModelWorker:
             fd = theirs.fileno()
             command = [sys.executable, "-m", "pipelines.server.worker", str(fd)]
             self._process = subprocess.Popen(command, pass_fds=[fd], env=_environment(), stdin=subprocess.DEVNULL)
-        self._connection = Connection(ours.detach())
+        self._socket = ours
+        self._pipe = _Pipe(self._handle, self._dead)
 
     @property
     def pid(self) -> int:
@@ -87,37 +133,22 @@ class ModelWorker:
         """Sequences that run or wait."""
         return len(self._generations)
 
-    def start(self, options: ServeOptions) -> None:
+    async def start(self, options: ServeOptions) -> None:
         """Tells the worker what to load, and listens to it in the running event loop."""
-        self._connection.send(options)
-        threading.Thread(target=self._receive, args=(asyncio.get_running_loop(),), daemon=True).start()
+        await asyncio.get_running_loop().create_unix_connection(lambda: self._pipe, sock=self._socket)
+        self._pipe.send(options)
 
     def submit(self, request: GenerationRequest) -> Generation:
-        """Queues a sequence. The worker always reads, so that this does not wait."""
+        """Queues a sequence."""
         generation = Generation(self, request)
         self._generations[request.id] = generation
-        try:
-            self._connection.send(request)
-        except OSError:
-            self._dead()
+        self._pipe.send(request)
         return generation
 
     def cancel(self, request_id: str) -> None:
         """Called by a generation that is no longer wanted."""
         if self._generations.pop(request_id, None) is not None:
-            try:
-                self._connection.send(Cancel(request_id))
-            except OSError:
-                self._dead()
-
-    def _receive(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Reads the pipe in a thread of its own: the loop would make it non-blocking, and half a message an error."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            try:
-                while True:
-                    loop.call_soon_threadsafe(self._handle, self._connection.recv())
-            except (EOFError, OSError):
-                loop.call_soon_threadsafe(self._dead)
+            self._pipe.send(Cancel(request_id))
 
     def _handle(self, message: Steps | Ready | Failed | Progress) -> None:
         if isinstance(message, Steps):
