@@ -82,7 +82,8 @@ async def stream(client: httpx.AsyncClient, prompt: str, tokens: int) -> tuple[f
 
 async def measure(clients: int, tokens: int) -> dict[str, Any]:
     """First-token times while idle, and the rates of one and of `clients` clients."""
-    limits = httpx.Limits(max_connections=clients)
+    # A connection each: llama.cpp's server closes kept ones at moments of its own.
+    limits = httpx.Limits(max_connections=clients, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=120, limits=limits) as client:
         await asyncio.gather(*(stream(client, f"# warm-up {i}\n", tokens) for i in range(clients)))
         firsts = [(await stream(client, f"def function_{i}(values):\n", 4))[0] for i in range(20)]
@@ -112,18 +113,25 @@ def main() -> None:
     parser.add_argument("--model", default=str(ROOT / "weights/embedded/nano.gguf"))
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, help="of the engines [default: each server's own]")
     parser.add_argument("--peer", action="store_true", help="measure llama.cpp's server too")
     options = parser.parse_args()
     ours = [
         sys.executable, "-c", "from pipelines.cli import main; main()", "--serve", "--model", options.model,
-        "--port", str(PORT), "--max-length", "1024", "--threads", str(options.threads),
-        "--max-cache-batch-size", str(options.clients),
+        "--port", str(PORT), "--max-length", "1024", "--max-cache-batch-size", str(options.clients),
     ]  # fmt: skip
+    ours += ["--threads", str(options.threads)] if options.threads else []
     servers = {"replit": ours}
     if options.peer:
-        servers["llama.cpp"] = [sys.executable, "-c", _PEER, options.model, str(PORT), str(options.threads)]
-    results: dict[str, Any] = {"model": Path(options.model).name, "threads": options.threads}
+        servers["llama.cpp"] = [
+            sys.executable,
+            "-c",
+            _PEER,
+            options.model,
+            str(PORT),
+            str(options.threads or os.cpu_count()),
+        ]
+    results: dict[str, Any] = {"model": Path(options.model).name, "threads": options.threads, "cores": os.cpu_count()}
     for name, command in servers.items():
         with running(command) as start:
             found = asyncio.run(measure(options.clients, options.tokens))

@@ -31,7 +31,7 @@ class RunningServer:
             self.process = subprocess.Popen(
                 command, stderr=log, stdout=log, env={**os.environ, **paths, **(env or {})}, cwd=tempfile.gettempdir()
             )
-        self.url = self._wait_for(r"listening.* url=(\S+)|\"url\": \"([^\"]+)\"", 60)
+        self.url = self.wait_for_log(r"listening.* url=(\S+)|\"url\": \"([^\"]+)\"", 60)
         self.port = int(self.url.rsplit(":", 1)[1])
 
     @property
@@ -39,7 +39,8 @@ class RunningServer:
         """All lines so far."""
         return self.log_path.read_text()
 
-    def _wait_for(self, pattern: str, seconds: float) -> str:
+    def wait_for_log(self, pattern: str, seconds: float = 10) -> str:
+        """What the pattern found in the log, or its first group that took part."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             found = re.search(pattern, self.log)
@@ -52,7 +53,7 @@ class RunningServer:
 
     def wait_ready(self) -> RunningServer:
         """Returns once the model is loaded."""
-        self._wait_for(r"\bready\b", START_TIMEOUT)
+        self.wait_for_log(r"\bready\b", START_TIMEOUT)
         return self
 
     def get(self, path: str, **more: Any) -> httpx.Response:

@@ -150,6 +150,24 @@ def test_slow_clients_hold_up_nobody(server: RunningServer) -> None:
             connection.close()
 
 
+@pytest.mark.slow
+def test_slow_clients_are_sent_away(server: RunningServer) -> None:
+    """A head that does not come is closed after 20 s, a body that does not come is 408 after 30 s."""
+    start = time.monotonic()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.settimeout(60)
+        slow.sendall(head)
+        assert slow.recv(100) == b""
+        assert 15 < time.monotonic() - start < 30
+    start = time.monotonic()
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.settimeout(60)
+        slow.sendall(head + b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+        assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert 25 < time.monotonic() - start < 45
+
+
 def test_the_server_is_unharmed(server: RunningServer) -> None:
     assert server.get("/health").json() == {"status": "ok"}
     answer = server.post(COMPLETIONS, {"prompt": "def f(", "max_tokens": 4, "temperature": 0})

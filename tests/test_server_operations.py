@@ -98,6 +98,22 @@ def test_the_log_has_one_json_line_a_request(guarded: RunningServer) -> None:
     assert {"id", "route", "status", "generated_tokens", "queue_ms", "first_token_ms", "total_ms"} <= set(found[0])
 
 
+def test_metrics_of_a_request(guarded: RunningServer) -> None:
+    body = {"prompt": [7] * 300, "max_tokens": 5, "ignore_eos": True}
+    counted = {
+        "replit_prompt_tokens_total": 300, "replit_generated_tokens_total": 5, "replit_requests_total": 1,
+        "replit_queue_seconds_count": 1, "replit_time_to_first_token_seconds_count": 1,
+        "replit_time_per_output_token_seconds_count": 1, "replit_prefix_cache_hit_tokens_total": 256,
+    }  # fmt: skip
+    guarded.post("/v1/completions", body, headers=KEY)
+    route = 'route="/v1/completions",status="200"'
+    before = {name: metric(guarded, name, route) for name in counted}
+    guarded.post("/v1/completions", body, headers=KEY)
+    wait_for(lambda: metric(guarded, "replit_requests_total", route) > before["replit_requests_total"])
+    assert {name: metric(guarded, name, route) - before[name] for name in counted} == counted
+    assert metric(guarded, "replit_cache_pages") > 8
+
+
 def test_sigterm_lets_running_requests_finish(guarded: RunningServer) -> None:
     answers: list[Any] = []
 
@@ -131,6 +147,20 @@ def test_sigterm_while_loading_and_errors_at_start() -> None:
         assert "--max-length is 99999; expected at most 2048" in server.log
 
 
+def test_a_small_model_leaves_a_core_to_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.registry import open_model
+    from pipelines.server.options import ServeOptions
+    from pipelines.server.serve import with_threads
+
+    files = open_model("nano", None, None)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    assert with_threads(ServeOptions(), files).threads == 2
+    assert with_threads(ServeOptions(threads=3), files).threads == 3
+    assert with_threads(ServeOptions(device="gpu:0"), files).threads is None
+    monkeypatch.setattr("pipelines.server.serve.SMALL_MODEL_BYTES", 1000)
+    assert with_threads(ServeOptions(), files).threads is None
+
+
 def leave(server: RunningServer, stream: bool) -> None:
     """Asks for a long text, and hangs up while it is made."""
     request = {"json": LONG | {"stream": stream}, "headers": KEY}
@@ -141,9 +171,10 @@ def leave(server: RunningServer, stream: bool) -> None:
                 return
 
 
-def metric(server: RunningServer, name: str) -> float:
+def metric(server: RunningServer, name: str, labels: str = "") -> float:
     lines = server.get("/metrics", headers=KEY).text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+    found = [line for line in lines if line.split("{")[0].split(" ")[0] == name]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in found if "{" not in line or labels in line)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:

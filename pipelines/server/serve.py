@@ -9,16 +9,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from pipelines.server.options import ServeOptions
 from weights.errors import UserError
 from weights.tensor import Encoding
+
+if TYPE_CHECKING:
+    from pipelines.registry import ModelFiles
+
+# Below this a core less for the engine is more tokens in all: nano on two cores, 16 clients, 2 700 to 4 700 a second.
+SMALL_MODEL_BYTES = 64 << 20
 
 
 def serve(options: ServeOptions) -> None:
@@ -84,7 +92,7 @@ async def _serve(options: ServeOptions, listener: socket.socket, log: Any) -> st
 
         encoding = options.quantization_encoding
         files = open_model(options.model, options.weight_path, Encoding(encoding.lower()) if encoding else None)
-        await worker.start(options)
+        await worker.start(with_threads(options, files))
         service = Service(options, files, worker, log)
         server = HttpServer(create_app(service), options)
         with _stop_on_signals(service, server):
@@ -97,6 +105,15 @@ async def _serve(options: ServeOptions, listener: socket.socket, log: Any) -> st
     finally:
         worker.stop()
     return None if worker.failure is None else worker.failure.message
+
+
+def with_threads(options: ServeOptions, files: ModelFiles) -> ServeOptions:
+    """Leaves a core to HTTP and scheduling where a pass is so short that they take as long as it does."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    size = sum(tensor.nbytes for tensor in files.tensors.values())
+    if options.threads is not None or options.device != "cpu" or size > SMALL_MODEL_BYTES or cores < 2:
+        return options
+    return replace(options, threads=cores - 1)
 
 
 async def _watch(worker: Any, log: Any, started: float) -> None:
