@@ -1,17 +1,21 @@
 """Bits per byte of a model in each encoding on given text, beside llama.cpp's.
 
-    python -m benchmarks.quality --text heldout.jsonl [--model nano] [--tokens N] [--plot FILE.svg]
+    python -m benchmarks.quality --text heldout.jsonl [--model nano] [--tokens N] [--plot FILE.svg] [--document FILE.md]
 
 Ours: files of `replit convert` in this project. llama.cpp's: files of its own quantizer, made from
 the same float32 file, in llama.cpp. Both differences are to the same engine's float32, since
 llama.cpp computes GELU by another formula. `agreement` is the share of positions where llama.cpp
-has the same most probable token as this project, both on our file.
+has the same most probable token as this project, both on our file. What misses a bound ends the
+command with status 1; `--document` replaces the table in a page, between its `<!-- quality -->` marks.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,6 +40,11 @@ Logits = Callable[[list[int]], Floats]
 
 #: Tokens of one window. Later ones see more, as in use.
 WINDOW = 1024
+
+#: At most llama.cpp's difference to float32 plus 5 %, and what a sample of 20 000 tokens cannot tell apart.
+MORE_THAN_LLAMA_CPP, NOISE = 1.05, 0.0003
+#: At least this share of positions with llama.cpp's most probable token.
+AGREEMENT = 0.98
 
 #: What llama-quantize calls the nearest thing to each of our encodings.
 LLAMA_CPP_TYPES = {
@@ -191,6 +200,38 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def missed(rows: list[dict[str, Any]]) -> list[str]:
+    """A line for each bound that a row misses."""
+    found = []
+    for row in rows:
+        if "not_run" in row:
+            found.append(f"{row['encoding']}: not run, {row['not_run']}")
+            continue
+        most = MORE_THAN_LLAMA_CPP * max(row["llama_cpp_difference"], 0.0) + NOISE
+        if row["difference"] > most:
+            found.append(f"{row['encoding']}: {row['difference']:+.5f} bits per byte; expected at most {most:+.5f}")
+        if row["agreement"] < AGREEMENT:
+            found.append(f"{row['encoding']}: {row['agreement']:.1%} same top token; expected {AGREEMENT:.0%}")
+    return found
+
+
+def replace_table(page: str, new: str) -> str:
+    """`page` with `new` between its marks. Raises ValueError for a page without them."""
+    begin, end = "<!-- quality -->\n", "<!-- end -->"
+    pattern = re.compile(f"{begin}.*?{end}", re.DOTALL)
+    if len(pattern.findall(page)) != 1:
+        raise ValueError(f"expected one table between {begin.strip()} and {end}")
+    return pattern.sub(lambda _: f"{begin}{new}\n{end}", page)
+
+
+def described(model: str, sample: list[Window]) -> str:
+    """One sentence on what was measured."""
+    path = locate(model, None, None)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    tokens, size = sum(len(window.ids) - 1 for window in sample), sum(window.text_bytes for window in sample)
+    return f"{model} (sha256 {digest[:12]}), {tokens:,} tokens ({size:,} bytes) of text it has not seen:"
+
+
 def main() -> None:
     """Command line; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -198,12 +239,16 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--tokens", type=int, default=50_000)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--document", type=Path, help="a Markdown page with the table's marks")
     args = parser.parse_args()
     tokenizer = load_tokenizer(open_checkpoint(locate(args.model, None, None)))
     sample = windows(texts(args.text), tokenizer, args.tokens)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(args.model, sample, Path(folder))
     print(table(rows))
+    if args.document:
+        text = f"{described(args.model, sample)}\n\n{table(rows)}"
+        args.document.write_text(replace_table(args.document.read_text(), text))
     if args.plot:
         plot(rows, args.plot)
     summary = {
@@ -212,7 +257,9 @@ def main() -> None:
         "bytes": sum(window.text_bytes for window in sample),
         "rows": rows,
     }
+    print(*(failures := missed(rows)), sep="\n", file=sys.stderr)
     print(json.dumps(summary))
+    sys.exit(1 if failures else 0)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 
 from pipelines.pipeline import Pipeline
+from replit.gpu_model import GpuModel
 from replit.kv_cache import PagedKVCache
 
 
@@ -71,7 +72,8 @@ def _decode(
 
     seconds = _repeat(repeats, generate)
     rate = batch * count / median(seconds)
-    cache = batch * (len(prompt) + count / 2) * PagedKVCache.bytes_per_token(pipeline.config)
+    element = 2 if isinstance(model, GpuModel) else 4  # bytes
+    cache = batch * (len(prompt) + count / 2) * PagedKVCache.bytes_per_token(pipeline.config, element)
     read = (pipeline.weight_bytes + cache) * count / median(seconds)
     name = f"tg{count}" + (f"@d{depth}" if depth else "")
     share = read / bandwidth if bandwidth else None

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from pipelines.command_options import device_name, gpu_option
+
 Row = dict[str, object]
 
 
@@ -33,12 +35,14 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 @click.option("--batch-size", "-b", default="1", show_default=True, callback=_numbers, help="Sequences at once.")
 @click.option("--threads", "-t", type=int, help="As for replit.")
 @click.option("--mmap/--no-mmap", default=None, help="As for replit.")
+@gpu_option
 @click.option("--repeats", "-r", default=5, show_default=True, help="Counted runs of each test.")
 @click.option("--output", "-o", type=click.Choice(["table", "json", "csv", "md"]), default="table", show_default=True)
 def bench(**options: Any) -> None:
     """Measure speed: prefill (pp) and generation (tg), in tokens a second.
 
-    The share is that of the read bandwidth, measured just before by reading memory with all threads.
+    The share is that of the read bandwidth, measured just before by reading memory with all threads; a GPU's is not
+    measured.
     """
     from pipelines import bench as measure
     from pipelines.pipeline import load
@@ -55,10 +59,11 @@ def bench(**options: Any) -> None:
         max_batch_size=max(options["batch_size"] or [1]),
         threads=options["threads"],
         mmap=options["mmap"],
+        device=device_name(options["use_gpu"]),
     )
     loaded = time.perf_counter() - started
     Engine.get(options["threads"])
-    bandwidth = read_bandwidth()
+    bandwidth = read_bandwidth() if options["use_gpu"] is None else None
     rows: list[Row] = [
         row.as_dict()
         for row in measure.run(
@@ -74,7 +79,7 @@ def bench(**options: Any) -> None:
     summary = {
         "model": pipeline.name,
         "weights_gb": pipeline.weight_bytes / 1e9,
-        "read_bandwidth_gb_s": bandwidth / 1e9,
+        "read_bandwidth_gb_s": bandwidth and bandwidth / 1e9,
         "load_s": loaded,
         "memory_gb": measure.anonymous_memory() / 1e9,
     }
@@ -128,6 +133,11 @@ def _cells(row: Row) -> list[str]:
 def _sentence(summary: Row) -> str:
     return (
         f"{summary['model']}: {summary['weights_gb']:.2f} GB of weights, loaded in {summary['load_s']:.1f} s; "
-        f"read bandwidth {summary['read_bandwidth_gb_s']:.1f} GB/s; "
+        f"{_bandwidth(summary)}"
         f"{summary['memory_gb']:.2f} GB of memory in use"
     )
+
+
+def _bandwidth(summary: Row) -> str:
+    bandwidth = summary["read_bandwidth_gb_s"]
+    return "" if bandwidth is None else f"read bandwidth {bandwidth:.1f} GB/s; "

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pipelines import errors
-from pipelines.command_options import completion_option
+from pipelines.command_options import completion_option, gpu_option
 from pipelines.server.options import from_command_line, serve_click_options
 
 # Subcommand to "module:attribute".
@@ -118,14 +118,7 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
     default=None,
     help="Keep the weights mapped from the file, or read them [default: read if they fit].",
 )
-@click.option(
-    "--use-gpu",
-    is_flag=False,
-    flag_value="0",
-    type=click.IntRange(0),
-    metavar="[ID]",
-    help="Run on this GPU, in bfloat16 [without ID: 0].",
-)
+@gpu_option
 @click.option("--serve", is_flag=True, help="Serve an OpenAI-compatible API instead.")
 @serve_click_options
 @click.option("--quiet", is_flag=True, help="No progress, notices and timings.")

@@ -17,6 +17,16 @@ MODEL = ("model", "weight_path", "quantization_encoding", "max_length", "threads
 SAMPLING = ("max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "seed", "stop", "strip")
 
 
+gpu_option: Option = click.option(
+    "--use-gpu",
+    is_flag=False,
+    flag_value="0",
+    type=click.IntRange(0),
+    metavar="[ID]",
+    help="Run on this GPU, in bfloat16 [without ID: 0].",
+)
+
+
 def model_options(max_length: int) -> Callable[[Command], Command]:
     """The options that choose a model and how it runs."""
     return _together(
@@ -28,6 +38,7 @@ def model_options(max_length: int) -> Callable[[Command], Command]:
         click.option("--threads", type=int, metavar="N", help="As for replit."),
         click.option("--mmap/--no-mmap", default=None, help="As for replit."),
         click.option("--serialized-model-path", metavar="PATH", help="Load the compiled model from here."),
+        gpu_option,
     )  # fmt: skip
 
 
@@ -76,7 +87,8 @@ def load_model(options: dict[str, Any], max_batch_size: int = 1) -> Pipeline:
     from pipelines.progress import Quiet, Terminal
 
     progress = Quiet() if options["quiet"] else Terminal()
-    return load(**chosen(options, MODEL), max_batch_size=max_batch_size, progress=progress)
+    device = device_name(options["use_gpu"])
+    return load(**chosen(options, MODEL), device=device, max_batch_size=max_batch_size, progress=progress)
 
 
 def completion_option(default: str) -> Option:

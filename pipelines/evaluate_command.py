@@ -125,7 +125,8 @@ def _settings(benchmark: str, data: Path, options: dict[str, Any]) -> dict[str, 
     """All that changes a sample or its outcome."""
     model = "canonical solutions" if options["canonical"] else options["weight_path"] or options["model"]
     sampling = chosen(options, SAMPLING) | {"seed": options["seed"] or 0, "stop": list(options["stop"])}
-    return {
+    on_gpu = {} if options["use_gpu"] is None else {"device": "gpu"}
+    return on_gpu | {
         "benchmark": benchmark,
         "data": hashlib.sha256(data.read_bytes()).hexdigest(),
         "model": str(model),

@@ -18,6 +18,7 @@ def read_bandwidth(repeats: int = 5) -> float:
     from replit.graph import KERNELS
     from replit.log_thread import rarely_polling
     from replit.model import Engine
+    from replit.weight_memory import return_unused_memory
 
     host = DeviceRef.CPU()
     data = TensorType(DType.uint8, ["bytes"], host)
@@ -26,6 +27,7 @@ def read_bandwidth(repeats: int = 5) -> float:
         graph.output(*total)
     session = Engine.get().session
     model = session.init(session.compile(graph))
+    return_unused_memory()
     memory = np.ones(BYTES, np.uint8)  # written, so that every page is backed
     seconds = []
     for _ in range(repeats):

@@ -1,0 +1,143 @@
+"""Every option of every subcommand, as a user gives it: what it changes, or that it is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from test_cli import run
+from test_evaluation import HUMAN_EVAL, write_lines
+
+from pipelines.cli import replit
+from pipelines.fill import fill, gap_at
+from pipelines.pipeline import Pipeline
+from pipelines.registry import locate
+from pipelines.source_lexer import PYTHON
+
+PROMPT = "def fibonacci(n):\n"
+CODE = "import os\n\n\ndef add(a, b):\n    return \n"
+NANO = str(locate("nano", None, None))
+# Of no effect on the text; every way of loading gives it alike.
+LOADING = ["--weight-path", NANO, "--quantization-encoding", "bfloat16", "--threads", "1", "--no-mmap"]
+SAMPLING: list[tuple[list[str], dict[str, Any]]] = [
+    (["--strip"], {"strip": True}),
+    (["--completion", "line"], {"completion": "line"}),
+    (["--stop", "(", "--stop", "\n"], {"stop": ("(", "\n")}),
+    (["--ignore-eos", "--repetition-penalty", "1.5"], {"ignore_eos": True, "repetition_penalty": 1.5}),
+    (["--temperature", "0"], {"temperature": 0.0}),
+    (
+        "--top-k 50 --temperature 1.3 --top-p 0.9 --min-p 0.01 --seed 3".split(),
+        {"top_k": 50, "temperature": 1.3, "top_p": 0.9, "min_p": 0.01, "seed": 3},
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory, nano: Pipeline) -> str:
+    """nano's compiled file by `replit compile` with all of its options."""
+    path = tmp_path_factory.mktemp("compiled") / "nano.replit"
+    options = ["--model", "nano", "--target", "cpu", "--save-to-serialized-model-path", str(path), "--quiet"]
+    result = run("compile", *options, "--weight-path", NANO, "--quantization-encoding", "bfloat16")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+    return str(path)
+
+
+@pytest.mark.parametrize(("options", "keywords"), SAMPLING, ids=lambda value: str(value)[:30])
+def test_sampling_options_are_those_of_the_python_interface(
+    nano: Pipeline, options: list[str], keywords: dict[str, Any]
+) -> None:
+    expected = nano.generate(PROMPT, max_new_tokens=24, **keywords).text
+    result = run("--prompt", PROMPT, "--echo-prompt", "--max-new-tokens", "24", "--quiet", *options)
+    assert (result.stdout.decode(), result.stderr) == (f"{PROMPT}{expected}\n", b"")
+
+
+def test_every_way_of_loading_gives_the_same_text(nano: Pipeline, compiled: str) -> None:
+    expected = PROMPT + nano.generate(PROMPT, max_new_tokens=6).text + "\n"
+    for options in (LOADING, ["--mmap", "--model", NANO, "--max-length", "64", "--serialized-model-path", compiled]):
+        result = run("--prompt", PROMPT, "--max-new-tokens", "6", "--quiet", *options)
+        assert (result.stdout.decode(), result.stderr) == (expected, b"")
+
+
+def test_debug_shows_where_an_error_comes_from() -> None:
+    plain, debug = run("--prompt", "x", "--top-k", "0"), run("--prompt", "x", "--top-k", "0", "--debug")
+    assert b"Traceback" not in plain.stderr
+    assert b"Traceback" in debug.stderr
+    assert plain.returncode == debug.returncode == 1
+
+
+def test_the_version_is_the_packages() -> None:
+    result = run("--version")
+    assert result.stdout.startswith(b"replit, version 0.")
+
+
+def test_bench_measures_what_its_long_options_ask_for(nano: Pipeline) -> None:
+    options = "--prompt-tokens 4 --generate 2 --depth 0,3 --batch-size 1,2 --repeats 1 --output json".split()
+    result = run("bench", "--model", "nano", *options, *LOADING[:-1], "--mmap")
+    assert result.returncode == 0, result.stderr
+    measured = json.loads(result.stdout)
+    tests = [(row["test"], row["batch"]) for row in measured["results"]]
+    assert tests == [("pp4", 1), ("tg2", 1), ("tg2", 2), ("tg2@d3", 1), ("tg2@d3", 2)]
+    assert measured["weights_gb"] == nano.weight_bytes / 1e9
+
+
+def test_fill_takes_the_options_of_models_and_sampling(nano: Pipeline, tmp_path: Path, compiled: str) -> None:
+    (tmp_path / "x.py").write_text(CODE)
+    keywords: dict[str, Any] = {"top_k": 50, "temperature": 1.3, "top_p": 0.9, "min_p": 0.01, "seed": 3}
+    keywords |= {"repetition_penalty": 1.1, "stop": ("#",), "strip": True, "max_new_tokens": 16}
+    gap = gap_at(CODE, 5, 12, "x.py", PYTHON)
+    expected = "".join(piece.text for piece in fill(nano, gap, "line", **keywords))
+    options = "--top-k 50 --temperature 1.3 --top-p 0.9 --min-p 0.01 --seed 3 --repetition-penalty 1.1".split()
+    options += "--stop # --strip --max-new-tokens 16 --completion line --quiet --max-length 1024".split()
+    for loading in (LOADING, ["--mmap", "--model", NANO, "--serialized-model-path", compiled]):
+        result = run("fill", str(tmp_path / "x.py"), "--line", "5", "--column", "12", *options, *loading)
+        assert (result.stdout.decode(), result.stderr) == (expected + "\n", b"")
+
+
+def test_evaluate_takes_the_options_of_models_and_sampling(tmp_path: Path, compiled: str) -> None:
+    data, output = write_lines(tmp_path / "problems.jsonl", HUMAN_EVAL), tmp_path / "out"
+    options = "--limit 2 --samples 2 --batch-size 3 --timeout 2.5 --memory 256 --workers 2 -k 1,2 --quiet".split()
+    options += "--top-k 50 --temperature 0.3 --top-p 0.9 --min-p 0.01 --seed 3 --repetition-penalty 1.1".split()
+    options += "--stop # --strip --max-new-tokens 4 --max-length 256 --allow-execution".split()
+    arguments = ["evaluate", "humaneval", "--data", str(data), "--output", str(output), *options]
+    result = run(*arguments, *LOADING, "--serialized-model-path", compiled)
+    assert (result.returncode, result.stderr) == (0, b"")
+    results = json.loads((output / "results.json").read_text())
+    settings = results["settings"]
+    assert (settings["timeout"], settings["memory"], settings["max_length"]) == (2.5, 256, 256)
+    sampling = {"top_k": 50, "temperature": 0.3, "top_p": 0.9, "min_p": 0.01, "seed": 3}
+    sampling |= {"repetition_penalty": 1.1, "stop": ["#"], "strip": True, "max_new_tokens": 4}
+    assert settings["sampling"] == sampling
+    samples = [json.loads(line) for line in (output / "samples.jsonl").read_text().splitlines()]
+    assert sorted(sample["task_id"] for sample in samples) == ["Test/product"] * 2 + ["Test/total"] * 2
+
+
+@pytest.mark.parametrize(
+    "command", ["", "bench", "fill x.py --line 1 --column 1", "evaluate humaneval --generate-only"]
+)
+def test_a_gpu_that_is_not_there_is_one_line(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.py").write_text(CODE)
+    arguments = [*command.split(), "--use-gpu", "97"]
+    if command.startswith("evaluate"):
+        arguments += ["--data", str(write_lines(Path("problems.jsonl"), HUMAN_EVAL))]
+    result = run(*arguments, *([] if command else ["--prompt", "x"]))
+    lines = result.stderr.decode().splitlines()
+    assert (result.returncode, len(lines), result.stdout) == (1, 1, b""), result.stderr
+    assert lines[0].startswith("replit: --use-gpu 97 found ")
+    assert "expected" in lines[0]
+
+
+def test_every_option_is_given_in_a_test() -> None:
+    sources = " ".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    sources += (Path(__file__).parent / "running_server.py").read_text()
+    words = set(sources.replace('"', " ").replace("'", " ").replace("=", " ").replace(",", " ").split())
+    context = click.Context(replit)
+    for name in ["", *replit.list_commands(context)]:
+        command = replit.get_command(context, name) if name else replit
+        assert command is not None
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert words & {*option.opts, *option.secondary_opts}, f"no test gives replit {name} {option.opts[0]}"
