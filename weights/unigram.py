@@ -1,7 +1,7 @@
 """SentencePiece Unigram, replit-code-v1-3b's tokenizer: from spiece.model or from GGUF metadata ("llama", "t5").
 
-The sentencepiece library does the splitting. The `tokenizers` library's Unigram is not exact here: it cuts
-user-defined pieces out of the text before it searches, longest first, while SentencePiece lets them compete.
+The sentencepiece library does the splitting. The `tokenizers` library's Unigram is not exact here: with user-defined
+pieces in its vocabulary it breaks ties differently, with the same pieces as added tokens it cuts the longest first.
 """
 
 from __future__ import annotations
