@@ -41,7 +41,8 @@ def fim_prompt(
 ) -> FimPrompt:
     """Prefix, suffix, middle (PSM order), in at most `room` tokens.
 
-    `suffix_first` is Refact's other order: the end-of-text token, suffix, prefix, middle.
+    With `suffix_first`, or where the model's file asks for it (nano's does): the end-of-text token, suffix, prefix,
+    middle. The text in the gap then goes on right after what stands before it, which small models do better.
 
     A part that is too long loses its far end, on a line boundary where it has one; the prefix keeps three tokens for
     each one of the suffix. `context` (from other files) stands before everything and gives way first; `middle` is the
@@ -50,6 +51,7 @@ def fim_prompt(
     fim = require_fim(tokenizer)
     before = prefix if isinstance(prefix, list) else encode(tokenizer, prefix)
     after, start = encode(tokenizer, suffix), encode(tokenizer, middle)
+    suffix_first = suffix_first or fim.suffix_first
     opening = [] if tokenizer.eos_token_id is None or not suffix_first else [tokenizer.eos_token_id]
     left = room - 3 - len(opening) - len(start)
     if left < 0:

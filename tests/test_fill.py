@@ -48,7 +48,10 @@ def test_both_orders_of_a_prompt() -> None:
     tokenizer = Bytes()
     tokenizer.special = SpecialTokens(eos=0, fim=FimTokens(1, 2, 3))
     assert fim_prompt(tokenizer, "ab", "cd", 9).ids == list(b"\x01ab\x02cd\x03")
-    assert fim_prompt(tokenizer, "ab", "cd", 9, suffix_first=True).ids == list(b"\x00\x02cd\x01ab\x03")
+    suffix_first = list(b"\x00\x02cd\x01ab\x03")
+    assert fim_prompt(tokenizer, "ab", "cd", 9, suffix_first=True).ids == suffix_first
+    tokenizer.special = SpecialTokens(eos=0, fim=FimTokens(1, 2, 3, suffix_first=True))
+    assert fim_prompt(tokenizer, "ab", "cd", 9).ids == suffix_first
 
 
 def test_the_prompt_leaves_room_for_the_answer(nano: Pipeline) -> None:

@@ -67,6 +67,13 @@ def test_roles_of_tokens() -> None:
     assert plain.fim is None
 
 
+def test_the_order_that_the_file_wants_for_its_gap() -> None:
+    first = load_tokenizer(checkpoint_of(fim_suffix_first=True))
+    assert first.fim == FimTokens(prefix=1, suffix=3, middle=2, pad=4, suffix_first=True)
+    with pytest.raises(UserError, match="tokenizer.ggml.fim_suffix_first is 1; expected true or false"):
+        load_tokenizer(checkpoint_of(fim_suffix_first=1))
+
+
 def test_fim_ids_by_key_win_over_spellings() -> None:
     tokenizer = load_tokenizer(checkpoint_of(fim_pre_token_id=10, suffix_token_id=11, fim_mid_token_id=12))
     assert tokenizer.fim == FimTokens(prefix=10, suffix=11, middle=12, pad=4)

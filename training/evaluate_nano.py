@@ -22,11 +22,11 @@ import numpy as np
 from tqdm import tqdm
 
 import pipelines
+from pipelines.fim import fim_prompt
 from training import heldout_tasks as tasks
 from training.filters import parses
 
 WINDOW = 1024  # tokens; each token is scored with at least WINDOW / 2 before it where the file has them
-FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = 1, 2, 3
 
 
 def generate(
@@ -53,10 +53,9 @@ def parse_rates(model: pipelines.Pipeline, files: list[str], count: int) -> dict
 def line_matches(model: pipelines.Pipeline, files: list[str], count: int) -> dict[str, float]:
     """Exact match of a line: from the text before it, and filled in between that and the text after it."""
     lines = tasks.lines(files, count)
-    encode = model.tokenizer.encode
     before = [line.prefix.rstrip("\n") for line in lines]
     following = generate(model, before, max_new_tokens=40)
-    between = [[FIM_PREFIX, *encode(x.prefix), FIM_SUFFIX, *encode(x.suffix), FIM_MIDDLE] for x in lines]
+    between = [fim_prompt(model.tokenizer, x.prefix, x.suffix, 2 * WINDOW - 40).ids for x in lines]
     filled = generate(model, between, max_new_tokens=40, stop="\n")
     answers = zip(lines, following, filled, strict=True)
     hits = [(tasks.first_line(a.text) == x.target, b.text.rstrip() == x.target) for x, a, b in answers]

@@ -16,6 +16,7 @@ import torch
 
 from training.fim import END, MIDDLE, PAD, PREFIX, SPECIAL_TOKENS, SUFFIX
 from training.model import ModelConfig, Nano
+from weights.byte_level import SUFFIX_FIRST_KEY
 
 _BLOCK_NAMES = {
     "norm_1": "attn_norm",
@@ -65,6 +66,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: dict[str, Any]) -> None:
     writer.add_uint32("tokenizer.ggml.fim_suf_token_id", vocab[SUFFIX])
     writer.add_uint32("tokenizer.ggml.fim_mid_token_id", vocab[MIDDLE])
     writer.add_uint32("tokenizer.ggml.fim_pad_token_id", vocab[PAD])
+    writer.add_bool(SUFFIX_FIRST_KEY, True)
     writer.add_add_bos_token(False)
     writer.add_add_space_prefix(False)
 

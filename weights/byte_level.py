@@ -6,6 +6,7 @@ our own table of bytes, so that streaming never waits for a library's idea of cl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ _FIM_TEXTS = {
     "pad": ("<fim_pad>", "<fim-pad>"),
 }
 # GGUF's keys for them: llama.cpp's present one, and the one that its converters wrote before.
+# Ours: no converter writes the order that a model wants, and no reader minds the key.
+SUFFIX_FIRST_KEY = "tokenizer.ggml.fim_suffix_first"
 _FIM_KEYS = {
     "prefix": ("fim_pre_token_id", "prefix_token_id"),
     "suffix": ("fim_suf_token_id", "suffix_token_id"),
@@ -237,7 +240,11 @@ class _GgufKeys:
     def _fim(self, tokens: list[str], control: frozenset[int]) -> FimTokens | None:
         ids = {part: self._fim_id(part, len(tokens)) for part in _FIM_KEYS}
         texts = {tokens[index]: index for index in control}
-        return fim_tokens(ids, texts)
+        found = fim_tokens(ids, texts)
+        first = self.metadata.get(SUFFIX_FIRST_KEY, False)
+        if type(first) is not bool:
+            raise self.error(SUFFIX_FIRST_KEY, f"is {first!r}", "true or false")
+        return None if found is None else replace(found, suffix_first=first)
 
     def _fim_id(self, part: str, count: int) -> int | None:
         found = (self._id(name, count) for name in _FIM_KEYS[part])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from weights.byte_level import SUFFIX_FIRST_KEY
 from weights.checkpoint import Checkpoint
 from weights.errors import UserError
 from weights.mapped_file import read_json
@@ -88,7 +89,7 @@ def _vocabulary(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     }
 
 
-def _special(special: SpecialTokens) -> dict[str, int]:
+def _special(special: SpecialTokens) -> dict[str, int | bool]:
     fim = special.fim
     ids: dict[str, int | None] = {
         "eos": special.eos,
@@ -99,7 +100,8 @@ def _special(special: SpecialTokens) -> dict[str, int]:
     if fim is not None:
         ids |= {"fim_pre": fim.prefix, "fim_suf": fim.suffix, "fim_mid": fim.middle}
         ids |= {"fim_pad": fim.pad}
-    return {f"tokenizer.ggml.{role}_token_id": i for role, i in ids.items() if i is not None}
+    keys: dict[str, int | bool] = {f"tokenizer.ggml.{r}_token_id": i for r, i in ids.items() if i is not None}
+    return keys | ({SUFFIX_FIRST_KEY: True} if fim is not None and fim.suffix_first else {})
 
 
 def add_keys(writer: GGUFWriter, keys: dict[str, Any]) -> None:

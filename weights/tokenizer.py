@@ -26,6 +26,7 @@ class FimTokens:
     suffix: int
     middle: int
     pad: int | None = None
+    suffix_first: bool = False  # the model does better with what follows the gap before what precedes it
 
 
 @dataclass(frozen=True)
