@@ -199,7 +199,10 @@ def test_suffix_fills_the_gap(client: Any, nano: Pipeline) -> None:
     fim = nano.tokenizer.fim
     assert fim is not None
     encode = nano.tokenizer.encode
-    ids = [fim.prefix, *encode(prefix), fim.suffix, *encode(suffix), fim.middle]
+    assert fim.suffix_first
+    assert nano.tokenizer.eos_token_id is not None
+    opening = [nano.tokenizer.eos_token_id, fim.suffix]
+    ids = [*opening, *encode(suffix), fim.prefix, *encode(prefix), fim.middle]
     expected = nano.generate(ids, max_new_tokens=24).text
     assert complete(client, prefix, suffix=suffix).choices[0].text == expected
 

@@ -52,9 +52,10 @@ def test_infill_is_the_models_own_template(server: RunningServer, nano: Pipeline
     fim = nano.tokenizer.fim
     assert fim is not None
     encode = nano.tokenizer.encode
-    ids = [
-        fim.prefix, *encode("a = 1\n"), fim.suffix, *encode("\nprint(b)\n"), fim.middle, *encode("b ="),
-    ]  # fmt: skip
+    assert fim.suffix_first
+    assert nano.tokenizer.eos_token_id is not None
+    opening = [nano.tokenizer.eos_token_id, fim.suffix]
+    ids = [*opening, *encode("\nprint(b)\n"), fim.prefix, *encode("a = 1\n"), fim.middle, *encode("b =")]
     expected = nano.generate(ids, max_new_tokens=16).text
     body = {"input_prefix": "a = 1\n", "input_suffix": "\nprint(b)\n", "prompt": "b =", "n_predict": 16}
     answer = server.post("/infill", body | {"temperature": 0, "return_tokens": True}).json()
