@@ -93,7 +93,7 @@ class GpuModel:
         return outputs
 
     def _run(self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]) -> list[Any]:
-        inputs = Inputs(self._blocks, sum(map(len, ids)), len(slots), len(rows), self.cache)
+        inputs = Inputs(self._blocks, sum(map(len, ids)), len(slots), len(rows), self.cache.page_table.shape[1])
         inputs.fill(self.cache, slots, ids, rows)
         self._set_dispatch(inputs, len(slots), int(inputs.max_prompt_length[0]), int(inputs.max_cache_length[0]))
         outputs: list[Any] = self._model.execute(*_to_device(inputs, self._device))
@@ -123,7 +123,7 @@ class GpuModel:
             bucket += LENGTH_STEP
         key = (sequences, bucket)
         if key not in self._steps:
-            inputs = Inputs(self._blocks, sequences, sequences, sequences, self.cache)
+            inputs = Inputs(self._blocks, sequences, sequences, sequences, self.cache.page_table.shape[1])
             longest = min(bucket, self.max_length)
             number = sequences << 32 | bucket  # MAX numbers its graphs
             self._steps[key] = _Step(inputs, self._device, longest, self._capture, number, self._note)

@@ -106,6 +106,12 @@ class Engine:
             )
         return cls._current
 
+    def compile(self, graph: Any) -> Any:
+        """The compiled graph; what compiling leaves of memory goes back to the system."""
+        compiled = self.session.compile(graph)
+        return_unused_memory()
+        return compiled
+
     @classmethod
     def adopt(cls, session: Any) -> None:
         """Makes a session that MAX Serve has started the one of this process."""
@@ -174,9 +180,7 @@ def _compile(
         graph = architecture.build_graph(config, types, target)
     expected = "minutes" if target.on_gpu else "about 30 s on two cores"
     with progress.step("Compiling the model, once for this machine", expected):
-        compiled = Engine.get().session.compile(graph)
-        return_unused_memory()
-        return compiled
+        return Engine.get().compile(graph)
 
 
 def _save(compiled: Any, key: CompileKey, path: Path) -> None:
@@ -228,7 +232,7 @@ class ReplitModel:
         counts = [len(part) for part in ids]
         inputs = self._inputs.get(len(slots)) if max(counts) == 1 else None
         if inputs is None:
-            inputs = Inputs(self._blocks, sum(counts), len(slots), len(rows), self.cache)
+            inputs = Inputs(self._blocks, sum(counts), len(slots), len(rows), self.cache.page_table.shape[1])
             if max(counts) == 1:
                 self._inputs[len(slots)] = inputs
         inputs.fill(self.cache, slots, ids, rows)
@@ -239,16 +243,19 @@ class ReplitModel:
 
 
 class Inputs:
-    """The graph's inputs as arrays that the engine reads in place; those of decode steps are reused."""
+    """The graph's inputs as arrays that the engine reads in place; those of decode steps are reused.
 
-    def __init__(self, blocks: Any, tokens: int, sequences: int, rows: int, cache: CacheSlots) -> None:
+    Of one shape: T tokens, B sequences, R rows that get logits, P pages of a sequence.
+    """
+
+    def __init__(self, blocks: Any, tokens: int, sequences: int, rows: int, pages: int) -> None:
         from max.driver import Buffer
 
         self.tokens = np.zeros(tokens, np.int64)
         self.row_offsets = np.zeros(sequences + 1, np.uint32)
         self.rows = np.zeros(rows, np.int64)
         self.cache_lengths = np.zeros(sequences, np.uint32)
-        self.lookup_table = np.zeros((sequences, cache.page_table.shape[1]), np.uint32)
+        self.lookup_table = np.zeros((sequences, pages), np.uint32)
         self.max_prompt_length = np.zeros(1, np.uint32)
         self.max_cache_length = np.zeros(1, np.uint32)
         packed = np.array([-1], np.int64)

@@ -37,9 +37,9 @@ _FIM_TEXTS = {
     "middle": ("<fim_middle>", "<fim-middle>"),
     "pad": ("<fim_pad>", "<fim-pad>"),
 }
-# GGUF's keys for them: llama.cpp's present one, and the one that its converters wrote before.
-# Ours: no converter writes the order that a model wants, and no reader minds the key.
+# A key of ours: no converter writes the order that a model wants, and no reader minds one more.
 SUFFIX_FIRST_KEY = "tokenizer.ggml.fim_suffix_first"
+# GGUF's keys for them: llama.cpp's present one, and the one that its converters wrote before.
 _FIM_KEYS = {
     "prefix": ("fim_pre_token_id", "prefix_token_id"),
     "suffix": ("fim_suf_token_id", "suffix_token_id"),

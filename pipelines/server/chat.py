@@ -8,12 +8,12 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from pipelines.chat import chat_prompt
 from pipelines.server.completions import join, usage
 from pipelines.server.errors import ApiError
-from pipelines.server.event_stream import DONE, EventStream, until_disconnect
+from pipelines.server.event_stream import DONE, respond
 from pipelines.server.record import Record
 from pipelines.server.requests import ChatRequest
 from pipelines.server.sequence_text import Delta, ScoredToken, token_text
@@ -31,10 +31,7 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     record.user = body.user
     service.check_ready()
     service.check_model(body.model)
-    job = ChatJob(service, body, record)
-    if body.stream:
-        return EventStream(job.events())
-    return JSONResponse(await until_disconnect(request, job.result()))
+    return await respond(ChatJob(service, body, record), body.stream, request)
 
 
 class ChatJob:

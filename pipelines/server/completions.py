@@ -8,11 +8,11 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from pipelines.fim import fim_prompt
 from pipelines.server.errors import ApiError
-from pipelines.server.event_stream import DONE, EventStream, until_disconnect
+from pipelines.server.event_stream import DONE, respond
 from pipelines.server.messages import TokenLogprob
 from pipelines.server.record import Record
 from pipelines.server.requests import CompletionRequest, Prompt
@@ -32,10 +32,7 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     record.user = body.user
     service.check_ready()
     service.check_model(body.model)
-    job = CompletionJob(service, body, record)
-    if body.stream:
-        return EventStream(job.events())
-    return JSONResponse(await until_disconnect(request, job.result()))
+    return await respond(CompletionJob(service, body, record), body.stream, request)
 
 
 class CompletionJob:

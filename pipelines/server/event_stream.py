@@ -6,10 +6,10 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from pipelines.server.errors import ApiError
@@ -17,6 +17,23 @@ from pipelines.server.errors import ApiError
 T = TypeVar("T")
 CLIENT_LEFT = 499  # nginx's status for it; nobody receives it
 DONE = "[DONE]"
+
+
+class Job(Protocol):
+    """A request that runs, and its answer in either form."""
+
+    def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
+        """The stream's events."""
+
+    async def result(self) -> dict[str, Any]:
+        """The whole answer at once."""
+
+
+async def respond(job: Job, stream: bool | None, request: Request) -> Response:
+    """The job's answer, streamed or whole."""
+    if stream:
+        return EventStream(job.events())
+    return JSONResponse(await until_disconnect(request, job.result()))
 
 
 async def _gone(receive: Receive) -> None:

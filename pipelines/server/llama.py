@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from pipelines.fim import FimPrompt, fim_prompt
 from pipelines.sampling import SamplingParams
 from pipelines.server.errors import ApiError
-from pipelines.server.event_stream import EventStream, until_disconnect
+from pipelines.server.event_stream import respond
 from pipelines.server.llama_requests import InfillRequest, LlamaCompletionRequest, LlamaFields
 from pipelines.server.record import Record
 from pipelines.server.requests import DetokenizeRequest, TokenizeRequest
@@ -70,10 +70,7 @@ async def infill(body: InfillRequest, request: Request) -> Response:
 
 
 async def _answer(service: Service, body: LlamaFields, prompt: FimPrompt, request: Request) -> Response:
-    job = LlamaJob(service, body, prompt, request.scope["replit.record"])
-    if body.stream:
-        return EventStream(job.events())
-    return JSONResponse(await until_disconnect(request, job.result()))
+    return await respond(LlamaJob(service, body, prompt, request.scope["replit.record"]), body.stream, request)
 
 
 class LlamaJob:
