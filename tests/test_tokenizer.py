@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from model_files import (
     CONTROL,
@@ -125,6 +125,8 @@ def assert_splits(pre: str | None, splitters: list[Any]) -> None:
 @given(text=st.text(), parse_special=st.booleans())
 def test_decoding_gives_the_text_back(text: str, parse_special: bool) -> None:
     tokenizer = load_tokenizer(SHARED)
+    # A control token spelled out becomes that token, which has no text; hypothesis finds spellings in our sources.
+    assume(not (parse_special and any(TOKENS[index] in text for index in tokenizer.control_token_ids)))
     ids = tokenizer.encode(text, parse_special=parse_special)
     assert b"".join(tokenizer.token_bytes(index) for index in ids) == text.encode()
     assert tokenizer.decode(ids) == text
