@@ -39,7 +39,7 @@ BATCHES = [
     [(0, 2)],
     [(127, 1)],
     [(128, 1)],
-    [(511, 1), (512, 1), (1300, 1)],  # around the end of a decode chunk
+    [(1023, 1), (1024, 1), (2100, 1)],  # around the end of a decode chunk
     [(0, 5), (10, 1), (100, 200)],
     [(640, 1), (0, 70), (3, 1), (129, 64)],
 ]
@@ -104,12 +104,12 @@ class Case:
         _, k, d = self.heads
         pages = self.table.size
         grid = self.memory.reshape(pages, self.stride)[:, : 2 * LAYERS * PAGE * k * d]
-        blocks = grid.reshape(pages, 2, LAYERS, PAGE, k, d)
+        blocks = grid.reshape(pages, 2, LAYERS, k, PAGE, d)  # the kernel's order
         for row, (cached, _), (_, keys, values) in zip(self.table, self.batch, self.sequences, strict=True):
             for position in range(cached):
                 page, slot = row[position // PAGE], position % PAGE
-                blocks[page, 0, LAYER, slot] = keys[position]
-                blocks[page, 1, LAYER, slot] = values[position]
+                blocks[page, 0, LAYER, :, slot] = keys[position]
+                blocks[page, 1, LAYER, :, slot] = values[position]
 
     def inputs(self) -> list[Any]:
         """The kernel's inputs. A padded cache is bound as a packed view with its stride beside it, as MAX does."""

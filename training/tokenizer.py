@@ -54,9 +54,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl")
+    parser.add_argument("--vocab-size", type=int, default=VOCAB_SIZE)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    tokenizer = train(sample(args.data / "train.jsonl", args.seed))
+    tokenizer = train(sample(args.data / "train.jsonl", args.seed), args.vocab_size)
     tokenizer.save(str(args.data / "tokenizer.json"))
     print(f"{tokenizer.get_vocab_size()} entries")
 
