@@ -63,7 +63,6 @@ struct BlockFormat[BITS: Int](Format):
     comptime TILE_ROWS = 4
     comptime TILE_COLUMNS = 4
     comptime SMALL_ROWS = 64
-    comptime FETCH_AHEAD = 2048
     comptime BFLOAT16 = True
     comptime EXPANDED = True
     comptime GROUP = BLOCK

@@ -38,8 +38,6 @@ trait Format:
     """Activation and weight rows whose sums, with what is multiplied, fit in the registers."""
     comptime SMALL_ROWS: Int
     """Up to so many activation rows the weights are streamed, row after row."""
-    comptime FETCH_AHEAD: Int
-    """Bytes ahead to fetch in a product with one activation row; 0: the processor does it alone."""
     comptime BFLOAT16: Bool
     """Whether more rows than that are multiplied in bfloat16."""
     comptime EXPANDED: Bool
@@ -88,7 +86,6 @@ struct Float32Format(Format):
     comptime TILE_ROWS = FLOAT_TILE_ROWS
     comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
     comptime SMALL_ROWS = 16
-    comptime FETCH_AHEAD = 0
     comptime BFLOAT16 = False
     comptime EXPANDED = False
     comptime GROUP = 1
@@ -130,7 +127,6 @@ struct BFloat16Rounded(Format):
     comptime TILE_ROWS = FLOAT_TILE_ROWS
     comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
     comptime SMALL_ROWS = 16
-    comptime FETCH_AHEAD = 0
     comptime BFLOAT16 = True
     comptime EXPANDED = False
     comptime GROUP = 1
@@ -175,7 +171,6 @@ struct BFloat16Widened(Format):
     comptime TILE_ROWS = FLOAT_TILE_ROWS
     comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
     comptime SMALL_ROWS = 16
-    comptime FETCH_AHEAD = 0
     comptime BFLOAT16 = True
     comptime EXPANDED = False
     comptime GROUP = 1

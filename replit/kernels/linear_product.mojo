@@ -15,8 +15,6 @@ from .linear_threads import SHARES, STREAM_SHARES, in_shares, over_rows, threads
 from .linear_tile import Ahead, Rows, tile
 from .linear_weights import Matrix, pack_weights
 
-comptime LONG_ROW = 1536
-"""Bytes of a weight row from which on it is multiplied alone; the sums of shorter ones cost too much."""
 comptime CHUNK_ROWS = 256
 """Activation rows whose block stays in the second-level cache."""
 
@@ -59,23 +57,8 @@ def tile_block[
 
 
 @no_inline
-def stream_one[F: Format](o: Operands[F], column0: Int, column1: Int):
-    """One activation row: the weights go by as one stream of bytes, which the processor fetches ahead best."""
-    comptime FETCHED = 1 if F.FETCH_AHEAD > 0 else 0
-    for n in range(column0, column1):
-        for block in range(o.shape.blocks):
-            var start = o.weights.row(n).unsafe_offset(block * BLOCK_STEPS * F.WEIGHT_BYTES)
-            var rows = Rows(start, o.weights.row_bytes, F.WEIGHT_BYTES)
-            var ahead = Ahead(start.unsafe_offset(F.FETCH_AHEAD), o.weights.row_bytes, FETCHED)
-            tile_block[F, 1](o, rows, ahead, block, 0, 1, n)
-
-
-@no_inline
 def stream[F: Format](o: Operands[F], column0: Int, column1: Int):
     """Few activation rows: each weight row is read once, from its start to its end."""
-    if o.shape.rows == 1 and o.weights.row_bytes >= LONG_ROW:
-        stream_one(o, column0, column1)
-        return
     comptime BLOCK_BYTES = BLOCK_STEPS * F.WEIGHT_BYTES
     var n = column0
     while n < column1:
