@@ -214,7 +214,7 @@ def load(
     options = CompileOptions(*(Path(p) if p else None for p in (serialized_model_path, save_to_serialized_model_path)))
     compiled = compile_model(files.config, types, options, progress, files.architecture, target)
     if not target.own_kernels:
-        bound = bind_weights(compiled, files.tensors, types, mapped=True, device=gpu)
+        bound = bind_weights(compiled, files.tensors, types, mapped=True, device=gpu, target=target)
         on_gpu = GpuModel(files.config, bound, max_batch_size, max_length, gpu, target, progress.note)
         return Pipeline(files, on_gpu, total_bytes(types))
     mapped = not fits_in_memory(total_bytes(types)) if mmap is None else mmap

@@ -5,12 +5,13 @@ T tokens, B sequences, R rows that get logits, H heads, K key/value heads, D hea
 
 from __future__ import annotations
 
-from functools import partial
+from itertools import groupby
 
 from max.dtype import DType
 from max.graph import DeviceRef, Graph, TensorType, TensorValue, Type, Weight, ops
 
-from replit import layers, layers_gpu
+from replit import layers as cpu_layers
+from replit import layers_gpu
 from replit.alibi import alibi_slopes
 from replit.architecture import DecoderConfig
 from replit.config import ReplitConfig
@@ -22,6 +23,7 @@ from weights.tensor import Encoding
 
 KERNELS = CPU.kernels
 
+_BLOCK = ("attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
 _DTYPES = {
     Encoding.FLOAT32: DType.float32,
     Encoding.FLOAT16: DType.float16,
@@ -72,7 +74,8 @@ class Decoder:
         target: Target = CPU,
     ) -> None:
         self.config = config
-        self.layers = layers if target.own_kernels else layers_gpu
+        self.own_kernels = target.own_kernels
+        self.layers = cpu_layers if target.own_kernels else layers_gpu
         self.weights = {name: graph_weight(name, *kind, target) for name, kind in weights.items()}
         self.row_offsets = row_offsets
         self.cache = cache
@@ -83,12 +86,17 @@ class Decoder:
         config, weights, layers = self.config, self.weights, self.layers
         table = weights["token_embd.weight"]
         x = layers.lookup(tokens, table, config.d_model)  # [T, E]
-        for layer in range(config.n_layers):
-            x = self.block(x, layer)
+        x = self.blocks(x)
         x = layers.lookup(rows, Stored(x), config.d_model)  # [R, E]
         output = weights.get("output.weight", table)
         logits = layers.logits(x, weights["output_norm.weight"], output, config.layer_norm_eps)
         return logits if config.logit_scale is None else logits * config.logit_scale
+
+    def blocks(self, x: TensorValue) -> TensorValue:
+        """All layers, `[T, E]` to `[T, E]`."""
+        for layer in range(self.config.n_layers):
+            x = self.block(x, layer)
+        return x
 
     def block(self, x: TensorValue, layer: int) -> TensorValue:
         """One layer, `[T, E]` to `[T, E]`."""
@@ -100,35 +108,57 @@ class Decoder:
 
     def attention(self, qkv: TensorValue, layer: int) -> TensorValue:
         """Attention of `[T, (H + 2K) * D]` over this layer's cache, `[T, H * D]`."""
-        index = ops.constant(layer, DType.uint32, DeviceRef.CPU())
         attended: TensorValue = self.layers.attention(
-            self.config, qkv, self.row_offsets, self.cache, self.slopes, index
+            self.config, qkv, self.row_offsets, self.cache, self.slopes, self.index(layer)
         )
         return attended
 
+    def index(self, layer: int) -> TensorValue:
+        """The number of a layer as a kernel takes it."""
+        return ops.constant(layer, DType.uint32, DeviceRef.CPU())
+
 
 class ReplitDecoder(Decoder):
-    """MPT's block: a fused projection, and GELU between two products."""
+    """MPT's block: a fused projection, and GELU between two products. On the CPU layers of like encodings are one op."""
 
     config: ReplitConfig
+
+    def blocks(self, x: TensorValue) -> TensorValue:
+        """See `Decoder.blocks`."""
+        if not self.own_kernels:
+            return super().blocks(x)
+        layers = [[self.weight(layer, name) for name in _BLOCK] for layer in range(self.config.n_layers)]
+        for _, group in groupby(enumerate(layers), lambda layer: [weight.encoding for weight in layer[1]]):
+            numbers, weights = zip(*group, strict=True)
+            x = cpu_layers.blocks(
+                self.config,
+                x,
+                weights,
+                self.config.clip_qkv,
+                self.row_offsets,
+                self.cache,
+                self.slopes,
+                self.index(numbers[0]),
+            )
+        return x
 
     def block(self, x: TensorValue, layer: int) -> TensorValue:
         """See `Decoder.block`."""
         eps, clip = self.config.layer_norm_eps, self.config.clip_qkv
-        layers, weight = self.layers, partial(self.weight, layer)
-        qkv = layers.norm_linear(x, weight("attn_norm"), weight("attn_qkv"), eps)
+        layers = self.layers
+        attn_norm, attn_qkv, attn_output, ffn_norm, ffn_up, ffn_down = (self.weight(layer, name) for name in _BLOCK)
+        qkv = layers.norm_linear(x, attn_norm, attn_qkv, eps)
         if clip is not None:
             qkv = ops.max(ops.min(qkv, clip), -clip)
-        x = layers.linear_add(x, self.attention(qkv, layer), weight("attn_output"))
-        hidden = layers.norm_linear_gelu(x, weight("ffn_norm"), weight("ffn_up"), eps)
-        return layers.linear_add(x, hidden, weight("ffn_down"))
+        x = layers.linear_add(x, self.attention(qkv, layer), attn_output)
+        hidden = layers.norm_linear_gelu(x, ffn_norm, ffn_up, eps)
+        return layers.linear_add(x, hidden, ffn_down)
 
 
 def graph_weight(name: str, encoding: Encoding, shape: tuple[int, ...], target: Target = CPU) -> Stored:
     """A weight of the graph, bound to memory when the compiled model is initialized."""
-    dtype = DType.uint8 if encoding.is_quantized else _DTYPES[encoding]
-    stored = (*shape[:-1], encoding.row_bytes(shape[-1])) if encoding.is_quantized else shape
-    if target.on_gpu:  # it is on the device when it is bound
-        weight = Weight(name, dtype, stored, DeviceRef.GPU())
-        return Stored(Graph.current.add_weight(weight, force_initial_weight_on_host=False), encoding)
-    return Stored(Graph.current.add_weight(Weight(name, dtype, stored, layers.CPU, align=1)), encoding)
+    dtype = DType.uint8 if target.own_kernels else _DTYPES[encoding]
+    device = DeviceRef.GPU() if target.on_gpu else DeviceRef.CPU()
+    weight = Weight(name, dtype, target.stored_shape(encoding, shape), device, align=1 if target.own_kernels else None)
+    # a GPU's are there when they are bound
+    return Stored(Graph.current.add_weight(weight, force_initial_weight_on_host=not target.on_gpu), encoding)

@@ -1,11 +1,13 @@
 """The operations of a decoder on the CPU: our Mojo kernels as functions on graph values.
 
-Activations are float32 matrices over the T tokens of a ragged batch. A weight keeps its stored encoding: float types
-as `[out, in]`, quantized ones as rows of bytes, `[out, bytes]`.
+Activations are float32 matrices over the T tokens of a ragged batch. A weight keeps its stored encoding, as rows of
+bytes, `[out, bytes]`; the gains of a norm are one row.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from max.dtype import DType
@@ -20,7 +22,7 @@ CPU = DeviceRef.CPU()
 
 @dataclass(frozen=True)
 class Stored:
-    """A weight in the graph: float types as `[out, in]`, quantized ones as `[out, bytes of a row]`."""
+    """A weight in the graph: on the CPU `[out, bytes of a row]`, on a GPU `[out, in]`."""
 
     value: TensorValue
     encoding: Encoding = Encoding.FLOAT32
@@ -71,6 +73,50 @@ def norm_linear_gelu(x: TensorValue, gain: Stored, weight: Stored, eps: float) -
         weight.value.shape[0],
         weight.encoding,
     )
+
+
+def blocks(
+    config: DecoderConfig,
+    x: TensorValue,
+    weights: Sequence[Sequence[Stored]],
+    clip: float | None,
+    row_offsets: TensorValue,
+    cache: CacheInputs,
+    slopes: TensorValue,
+    first: TensorValue,
+) -> TensorValue:
+    """Blocks of the Replit decoder from layer `first` on, `[T, E]` to `[T, E]`, as one op.
+
+    `weights` are those of each block: attention's norm, queries with keys and values, attention's output, the
+    feed-forward's norm, up, down, with the same encodings in every block. Queries, keys and values are clipped.
+    """
+    _, qkv, output, _, up, down = weights[0]
+    values: list[Value] = [
+        x,
+        *(weight.value for block in weights for weight in block),
+        row_offsets,
+        cache.blocks,
+        cache.page_stride,
+        cache.cache_lengths,
+        cache.lookup_table,
+        slopes,
+        first,
+        scalar(config.softmax_scale),
+        scalar(config.layer_norm_eps),
+        scalar(math.inf if clip is None else clip),
+    ]
+    parameters: dict[str, bool | int | str | DType] = {
+        "head_size": config.head_dim,
+        "n_heads": config.n_heads,
+        "count": len(weights),
+        "qkv_encoding": str(qkv.encoding),
+        "output_encoding": str(output.encoding),
+        "up_encoding": str(up.encoding),
+        "down_encoding": str(down.encoding),
+    }
+    widths = (config.d_model, qkv.value.shape[0], config.d_model, config.d_model, up.value.shape[0])
+    results = [TensorType(DType.float32, [x.shape[0], width], CPU) for width in widths]
+    return ops.inplace_custom("replit.blocks", CPU, values, results, parameters)[0].tensor
 
 
 def attention(

@@ -298,8 +298,9 @@ def bind_weights(
     types: WeightTypes,
     mapped: bool,
     device: Any = None,
+    target: Target = CPU,
 ) -> Any:
-    """The bound graph, ready to execute. The compiled file was checked against `types` before.
+    """The bound graph of a target, ready to execute. The compiled file was checked against `types` before.
 
     With a `device` the weights go to its memory one after the other, straight from the file where `mapped`.
     """
@@ -309,11 +310,8 @@ def bind_weights(
     registry = {}
     for name, data in materialize(tensors, types, mapped):
         encoding, shape = types[name]
-        if encoding.is_quantized:
-            dtype, shape = DType.uint8, (*shape[:-1], encoding.row_bytes(shape[-1]))
-        else:
-            dtype = {"float32": DType.float32, "bfloat16": DType.bfloat16}[encoding]
-        weight = Buffer.from_numpy(data).view(dtype, shape)
+        dtype = DType.uint8 if target.own_kernels else DType[str(encoding)]
+        weight = Buffer.from_numpy(data).view(dtype, target.stored_shape(encoding, shape))
         registry[name] = weight if device is None else weight.to(device)
     model = Engine.get().session.init(compiled, weights_registry=registry)
     return Executable(model) if device is None else model

@@ -29,6 +29,12 @@ class Target:
         """The Mojo package of the graph's custom operations."""
         return _HERE / ("kernels" if self.own_kernels else "kernels_gpu")
 
+    def stored_shape(self, encoding: Encoding, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a weight in the graph: rows of bytes for our kernels, elements for MAX's."""
+        if not self.own_kernels:
+            return shape
+        return (shape[0] if len(shape) > 1 else 1, encoding.row_bytes(shape[-1]))
+
     @property
     def architecture(self) -> str:
         """The GPU's, as in "sm_90"; "" for the CPU."""

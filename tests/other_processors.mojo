@@ -8,7 +8,7 @@ from kernels.linear_blocks import BlockFormat
 from kernels.linear_epilogue import Identity
 from kernels.linear_formats import BFloat16Format, Bytes, Float32Format, Floats, Format, LANES
 from kernels.linear_inputs import Norm
-from kernels.linear_product import linear
+from kernels.linear_product import Product
 from kernels.linear_superblocks import SuperblockFormat
 from kernels.linear_weights import Matrix
 
@@ -70,7 +70,7 @@ def check[F: Format](name: String, depth: Int):
         for i in range(rows * depth):
             x.unsafe_store(i, Float32(random(state)) / 32768 - 1)
         var y = rebind[Floats](unsafe_alloc[Float32](rows * WIDTH, alignment=64))
-        linear[F](x, Matrix(weights, row_bytes), y, rows, WIDTH, depth, Norm(x, -1), Identity())
+        Product[F](x, Matrix(weights, row_bytes), y, rows, WIDTH, depth, Norm(x, -1), Identity()).run()
         print(name, depth, rows, worst_error[F](weights, row_bytes, x, y, rows, depth))
 
 

@@ -31,7 +31,7 @@ def build(weight_type: DType) -> Graph:
     for n, k in SHAPES:
         types += [
             TensorType(DType.float32, ["rows", k], cpu),
-            TensorType(DType.float32, [k], cpu),
+            TensorType(DType.float32, [1, k], cpu),
             TensorType(DType.float32, ["rows", n], cpu),
             TensorType(weight_type, [n, k], cpu),
         ]
@@ -46,7 +46,8 @@ def build(weight_type: DType) -> Graph:
                     "norm_linear": [x, gain, weights, epsilon],
                     "norm_linear_gelu": [x, gain, weights, epsilon],
                 }.get(name, [x, weights])
-                (result,) = ops.custom(f"replit.{name}", cpu, values, [residual.type])
+                encoding: dict[str, bool | int | str | DType] = {"encoding": weight_type.name}
+                (result,) = ops.custom(f"replit.{name}", cpu, values, [residual.type], encoding)
                 outputs.append(result)
         graph.output(*outputs)
     return graph
@@ -88,7 +89,7 @@ def make_inputs(rows: int, kind: str) -> list[npt.NDArray[np.generic]]:
         weights = random.standard_normal((n, k), dtype=np.float32) / np.float32(np.sqrt(k))
         inputs += [
             random.standard_normal((rows, k), dtype=np.float32) + np.float32(0.5),
-            random.standard_normal(k, dtype=np.float32),
+            random.standard_normal((1, k), dtype=np.float32),
             random.standard_normal((rows, n), dtype=np.float32),
             weights if kind == "float32" else to_bfloat16(weights),
         ]

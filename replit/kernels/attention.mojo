@@ -13,14 +13,14 @@ which no prefetcher follows (15 GB/s where this reads 30). Nothing else looks in
 import extensibility
 from extensibility import InputTensor, OutputTensor
 from extensibility import _MutableInputTensor as MutableInputTensor
-from max.algorithm import sync_parallelize
 from max.gpu.host import DeviceContext
 from max.runtime.asyncrt import parallelism_level
-from std.atomic import Atomic
 from std.math import align_up, ceildiv, exp, iota
 from std.sys import simd_width_of
 from std.sys.info import CompilationTarget
 from std.sys.intrinsics import PrefetchOptions, prefetch
+
+from .threads import Phases, Team, on_threads
 
 comptime Floats = Pointer[Float32, MutUntrackedOrigin]
 comptime Indices = Pointer[UInt32, MutUntrackedOrigin]
@@ -37,6 +37,7 @@ comptime SUMS = 24 if CompilationTarget.has_avx512f() else 12  # vectors of sums
 comptime KEYS_AT_ONCE = 4  # keys scored together: each part of a query is loaded once for them
 # The block that comes next goes to the second-level cache: with the present one it does not fit in the first.
 comptime TO_SECOND_LEVEL = PrefetchOptions().for_read().medium_locality()
+comptime ATTENTION_PHASES = 3
 comptime LINE = 16  # floats of a cache line
 comptime NEGLIGIBLE = Float32(-1.0e30)  # start of a running maximum: exp(NEGLIGIBLE - x) is 0, never NaN
 # Below this many multiply-adds a second thread costs more than it saves.
@@ -52,6 +53,7 @@ struct Layer(Copyable, ImplicitlyCopyable, Movable):
     var pages_per_sequence: Int
     var page_size: Int
     var page_stride: Int
+    var stride: Int  # to the next layer
     var value_offset: Int  # from a key to its value
     var size: Int  # of a head
     var n_kv_heads: Int
@@ -66,6 +68,12 @@ struct Layer(Copyable, ImplicitlyCopyable, Movable):
         var slot = kv_head * self.page_size + position % self.page_size
         return self.blocks.unsafe_offset(page * self.page_stride + slot * self.size)
 
+    def following(self, count: Int) -> Self:
+        """The layer that many further on."""
+        var layer = self
+        layer.blocks = self.blocks.unsafe_offset(count * self.stride)
+        return layer
+
 
 @fieldwise_init
 struct Sequence(Copyable, ImplicitlyCopyable, Movable):
@@ -75,7 +83,11 @@ struct Sequence(Copyable, ImplicitlyCopyable, Movable):
     var start: Int
     var length: Int
     var cached: Int
-    var first_task: Int  # its first piece of work, see `Work`
+    var first_task: Int  # its first piece of work
+
+    def chunks(self) -> Int:
+        """Pieces of work of each kv head if there is one new token, else 0."""
+        return ceildiv(self.cached + 1, CHUNK) if self.length == 1 else 0
 
 
 @inline(.always)
@@ -378,17 +390,6 @@ def merge_chunks[size: Int](partials: Floats, chunks: Int, chunk_stride: Int, ou
 # --- the op ------------------------------------------------------------------------------------------------
 
 
-def store_rows(layer: Layer, sequence: Sequence, first: Int, count: Int, rows: Floats, row_stride: Int, size: Int):
-    """Copies the keys and values of new tokens `first .. first + count` of a sequence into its pages."""
-    for i in range(first, first + count):
-        var key = rows.unsafe_offset((sequence.start + i) * row_stride + layer.n_kv_heads * layer.group * size)
-        for kv_head in range(layer.n_kv_heads):
-            var slot = layer.keys(sequence.index, sequence.cached + i, kv_head)
-            copy(slot, key.unsafe_offset(kv_head * size), size)
-            var value = key.unsafe_offset((layer.n_kv_heads + kv_head) * size)
-            copy(slot.unsafe_offset(layer.value_offset), value, size)
-
-
 @extensibility.register("replit.attention")
 struct PagedAlibiAttention:
     """`output[T, H * D]` from the fused `qkv[T, (H + 2K) * D]` of a ragged batch, see the module's head.
@@ -414,30 +415,46 @@ struct PagedAlibiAttention:
         scale: Float32,
         ctx: DeviceContext,
     ) raises:
-        comptime size = head_size
-        comptime assert size % WIDTH == 0, "the head size must be a multiple of the vector width"
-        var shape = blocks.shape()
-        var n_kv_heads = shape[4]
-        var layer_stride = shape[3] * n_kv_heads * size
-        var stride = Int(page_stride.unsafe_ptr()[unsafe_offset=0])
-        var layer = Layer(
-            blocks=floats(blocks.unsafe_ptr()).unsafe_offset(Int(layer_index) * layer_stride),
-            pages=indices(lookup_table.unsafe_ptr()),
-            pages_per_sequence=lookup_table.shape()[1],
-            page_size=shape[3],
-            page_stride=stride if stride > 0 else 2 * shape[2] * layer_stride,
-            value_offset=shape[2] * layer_stride,
-            size=size,
-            n_kv_heads=n_kv_heads,
-            group=n_heads // n_kv_heads,
-            scale=scale,
-            slopes=floats(slopes.unsafe_ptr()),
-        )
-        if layer.page_size % KEY_BLOCK != 0:
-            raise Error("the page size must be a multiple of 64")
-        if layer.group > BLOCK_ROWS:
-            raise Error("more than 96 query heads share one key-value head")
-        attend[size](layer, floats(qkv.unsafe_ptr()), floats(output.unsafe_ptr()), split(row_offsets, cache_lengths, layer))
+        var layer = layer_of[head_size, n_heads](blocks, page_stride, lookup_table, slopes, layer_index, scale)
+        var sequences = split(row_offsets, cache_lengths, layer)
+        var attention = Attention[head_size](layer, sequences^, floats(qkv.unsafe_ptr()), floats(output.unsafe_ptr()))
+        attention.run(layer)
+
+
+def layer_of[
+    head_size: Int, n_heads: Int
+](
+    blocks: MutableInputTensor[dtype=DType.float32, rank=6, ...],
+    page_stride: InputTensor[dtype=DType.int64, rank=1, ...],
+    lookup_table: InputTensor[dtype=DType.uint32, rank=2, ...],
+    slopes: InputTensor[dtype=DType.float32, rank=1, ...],
+    layer_index: UInt32,
+    scale: Float32,
+) raises -> Layer:
+    comptime assert head_size % WIDTH == 0, "the head size must be a multiple of the vector width"
+    var shape = blocks.shape()
+    var n_kv_heads = shape[4]
+    var layer_stride = shape[3] * n_kv_heads * head_size
+    var stride = Int(page_stride.unsafe_ptr()[unsafe_offset=0])
+    var layer = Layer(
+        blocks=floats(blocks.unsafe_ptr()).unsafe_offset(Int(layer_index) * layer_stride),
+        pages=indices(lookup_table.unsafe_ptr()),
+        pages_per_sequence=lookup_table.shape()[1],
+        page_size=shape[3],
+        page_stride=stride if stride > 0 else 2 * shape[2] * layer_stride,
+        stride=layer_stride,
+        value_offset=shape[2] * layer_stride,
+        size=head_size,
+        n_kv_heads=n_kv_heads,
+        group=n_heads // n_kv_heads,
+        scale=scale,
+        slopes=floats(slopes.unsafe_ptr()),
+    )
+    if layer.page_size % KEY_BLOCK != 0:
+        raise Error("the page size must be a multiple of 64")
+    if layer.group > BLOCK_ROWS:
+        raise Error("more than 96 query heads share one key-value head")
+    return layer
 
 
 @inline(.always)
@@ -470,64 +487,142 @@ def split(
     return sequences^
 
 
-def attend[size: Int](layer: Layer, qkv: Floats, output: Floats, sequences: List[Sequence]):
-    """Stores the new keys and values, then attends, on as many threads as the work is worth."""
-    var n_heads = layer.n_kv_heads * layer.group
-    var row_stride = (n_heads + 2 * layer.n_kv_heads) * size
-    var last = len(sequences) - 1
-    var tasks = sequences[last].first_task
-    var work = 0
-    for i in range(last):
-        ref sequence = sequences[i]
-        store_rows(layer, sequence, 0, sequence.length, qkv, row_stride, size)
-        work += sequence.length * (sequence.cached + sequence.length) * n_heads * size * 2
-    var workers = max(1, min(min(parallelism_level(None), tasks), work // WORTH_A_THREAD))
-    var record = layer.group * (size + 2)
-    var partials_storage = List[Float32](unsafe_uninit_length=tasks * record)
-    var partials = floats(partials_storage.unsafe_ptr())
-    var queries_a_block = BLOCK_ROWS // layer.group
+struct Attention[size: Int]:
+    """Attention for a batch, in one layer or in several after each other: its pieces of work, and their records."""
 
-    var next_task = Atomic(Int64(0))
+    var layer: Layer
+    var sequences: List[Sequence]
+    var qkv: Floats
+    var output: Floats
+    var partials: List[Float32]
 
-    def run(worker: Int) {mut next_task, imm}:
-        var storage = List[Float32](unsafe_uninit_length=2 * BLOCK_ROWS * (size + 1) + KEY_BLOCK * (size + BLOCK_ROWS))
-        var scratch = floats(storage.unsafe_ptr())
+    def __init__(out self, layer: Layer, var sequences: List[Sequence], qkv: Floats, output: Floats):
+        self.layer = layer
+        var count = sequences[len(sequences) - 1].first_task * layer.group * (Self.size + 2)
+        self.sequences = sequences^
+        self.qkv = qkv
+        self.output = output
+        self.partials = List[Float32](unsafe_uninit_length=count)
+
+    def record(self) -> Int:
+        """Floats of one piece of decode work."""
+        return self.layer.group * (Self.size + 2)
+
+    def n_heads(self) -> Int:
+        return self.layer.n_kv_heads * self.layer.group
+
+    def row_stride(self) -> Int:
+        return (self.n_heads() + 2 * self.layer.n_kv_heads) * Self.size
+
+    def tasks(self) -> Int:
+        return self.sequences[len(self.sequences) - 1].first_task
+
+    def threads(self) -> Int:
+        """Threads that the work is worth."""
+        var work = 0
+        for i in range(len(self.sequences) - 1):
+            ref sequence = self.sequences[i]
+            work += sequence.length * (sequence.cached + sequence.length) * self.n_heads() * Self.size * 2
+        return max(1, min(min(parallelism_level(None), self.tasks()), work // WORTH_A_THREAD))
+
+    def store(self, layer: Layer):
+        """The new keys and values of sequences with several new tokens into their pages."""
+        for i in range(len(self.sequences) - 1):
+            if self.sequences[i].length > 1:
+                for kv_head in range(self.layer.n_kv_heads):
+                    self.store_head(layer, self.sequences[i], kv_head)
+
+    def store_head(self, layer: Layer, sequence: Sequence, kv_head: Int):
+        """The new keys and values of one head into their pages."""
+        for i in range(sequence.length):
+            var row = self.qkv.unsafe_offset((sequence.start + i) * self.row_stride())
+            var key = row.unsafe_offset((self.n_heads() + kv_head) * Self.size)
+            var slot = layer.keys(sequence.index, sequence.cached + i, kv_head)
+            copy(slot, key, Self.size)
+            var value = key.unsafe_offset(self.layer.n_kv_heads * Self.size)
+            copy(slot.unsafe_offset(layer.value_offset), value, Self.size)
+
+    def place(self, task: Int, head_of_group: Int) -> Floats:
+        """The record of a head."""
+        var start = floats(self.partials.unsafe_ptr())
+        return start.unsafe_offset(task * self.record() + head_of_group * (Self.size + 2))
+
+    @no_inline
+    def attend(self, layer: Layer, task: Int):
+        """One piece of work."""
         var i = 0
-        while True:
-            var task = Int(next_task.fetch_add(1))
-            if task >= tasks:
-                break
-            while sequences[i + 1].first_task <= task:
-                i += 1
-            var sequence = sequences[i]
-            var pieces = (sequences[i + 1].first_task - sequence.first_task) // layer.n_kv_heads
-            var kv_head = (task - sequence.first_task) // pieces
-            var piece = (task - sequence.first_task) % pieces
-            if sequence.length == 1:
-                var query = qkv.unsafe_offset(sequence.start * row_stride)
-                var begin = piece * CHUNK
-                var end = min(begin + CHUNK, sequence.cached + 1)
-                attend_group_chunk[size](layer, sequence, kv_head, begin, end, query, partials.unsafe_offset(task * record))
-            else:
-                var first = piece * queries_a_block
-                var count = min(queries_a_block, sequence.length - first)
-                attend_block[size](layer, sequence, kv_head, first, count, qkv, row_stride, output, scratch)
-        _ = storage^
-
-    if workers == 1:
-        run(0)
-    else:
-        sync_parallelize(run, workers)
-    for i in range(last):
-        ref sequence = sequences[i]
+        while self.sequences[i + 1].first_task <= task:
+            i += 1
+        var sequence = self.sequences[i]
+        var pieces = (self.sequences[i + 1].first_task - sequence.first_task) // self.layer.n_kv_heads
+        var kv_head = (task - sequence.first_task) // pieces
+        var piece = (task - sequence.first_task) % pieces
         if sequence.length == 1:
-            for head in range(n_heads):
-                var chunks = ceildiv(sequence.cached + 1, CHUNK)
-                var task = sequence.first_task + head // layer.group * chunks
-                merge_chunks[size](
-                    partials.unsafe_offset(task * record + head % layer.group * (size + 2)),
-                    chunks,
-                    record,
-                    output.unsafe_offset((sequence.start * n_heads + head) * size),
-                )
-    _ = partials_storage^
+            var query = self.qkv.unsafe_offset(sequence.start * self.row_stride())
+            var begin = piece * CHUNK
+            var end = min(begin + CHUNK, sequence.cached + 1)
+            if end > sequence.cached:  # no other piece reads the new key
+                self.store_head(layer, sequence, kv_head)
+            attend_group_chunk[Self.size](layer, sequence, kv_head, begin, end, query, self.place(task, 0))
+            if pieces == 1:
+                for head in range(self.layer.group):
+                    self.finish(sequence, kv_head * self.layer.group + head, self.place(task, head), 1)
+            return
+        comptime FLOATS = 2 * BLOCK_ROWS * (Self.size + 1) + KEY_BLOCK * (Self.size + BLOCK_ROWS)
+        var scratch = List[Float32](unsafe_uninit_length=FLOATS)
+        var queries = BLOCK_ROWS // self.layer.group
+        var first = piece * queries
+        var count = min(queries, sequence.length - first)
+        attend_block[Self.size](
+            layer, sequence, kv_head, first, count, self.qkv, self.row_stride(), self.output, floats(scratch.unsafe_ptr())
+        )
+        _ = scratch^
+
+    def merge(self):
+        """The output of the sequences whose work was cut into chunks."""
+        for i in range(len(self.sequences) - 1):
+            ref sequence = self.sequences[i]
+            var chunks = sequence.chunks()
+            if chunks > 1:
+                for head in range(self.n_heads()):
+                    var task = sequence.first_task + head // self.layer.group * chunks
+                    self.finish(sequence, head, self.place(task, head % self.layer.group), chunks)
+
+    def finish(self, sequence: Sequence, head: Int, records: Floats, chunks: Int):
+        """The output of a head with one new token."""
+        var output = self.output.unsafe_offset((sequence.start * self.n_heads() + head) * Self.size)
+        merge_chunks[Self.size](records, chunks, self.record(), output)
+
+    def share(self, layer: Layer, mut team: Team):
+        """All of it, as up to three phases of a team: none where no thread needs what another one has done."""
+
+        def store(piece: Int) {imm}:
+            self.store(layer)
+
+        def attend(task: Int) {imm}:
+            self.attend(layer, task)
+
+        def merge(piece: Int) {imm}:
+            self.merge()
+
+        var prefill = False
+        var chunked = False
+        for i in range(len(self.sequences) - 1):
+            prefill |= self.sequences[i].length > 1
+            chunked |= self.sequences[i].chunks() > 1
+        if prefill:
+            team.share(store, 1)
+        team.share(attend, self.tasks())
+        if chunked:
+            team.share(merge, 1)
+
+    def run(self, layer: Layer):
+        """With a team of its own."""
+        var phases = Phases(ATTENTION_PHASES)
+
+        def thread(number: Int) {imm}:
+            var team = Team(phases)
+            self.share(layer, team)
+
+        on_threads(thread, self.threads())
+        _ = phases^

@@ -4,9 +4,8 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from std.sys import size_of
 
-from .linear_blocks import BlockFormat
-from .linear_formats import BFloat16Format, Bytes, Float32Format, Floats, Format
-from .linear_superblocks import SuperblockFormat
+from .linear import format_of
+from .linear_formats import Bytes, Floats, Format
 
 
 @no_inline
@@ -40,28 +39,15 @@ def gather[
 struct Embedding:
     """Gathers `table[ids]`: ids `[T]`, output float32 `[T, E]`.
 
-    The table is `[V, E]` in float32 or bfloat16, or `[V, bytes]` in a quantized `encoding`.
+    The table is `[V, E]` in a float type, or `[V, bytes]` in any encoding.
     """
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString = ""
+        target: StaticString, encoding: StaticString
     ](
         output: OutputTensor[dtype=DType.float32, rank=2, ...],
         ids: InputTensor[rank=1, ...],
         table: InputTensor[rank=2, ...],
     ) raises:
-        comptime if table.dtype == DType.float32:
-            gather[Float32Format](output, ids, table)
-        elif table.dtype == DType.bfloat16:
-            gather[BFloat16Format](output, ids, table)
-        elif encoding == "q8_0":
-            gather[BlockFormat[8]](output, ids, table)
-        elif encoding == "q4_0":
-            gather[BlockFormat[4]](output, ids, table)
-        elif encoding == "q4_k":
-            gather[SuperblockFormat[4]](output, ids, table)
-        elif encoding == "q6_k":
-            gather[SuperblockFormat[6]](output, ids, table)
-        else:
-            comptime assert False, "no kernel for this encoding of the token table"
+        gather[format_of[encoding]](output, ids, table)

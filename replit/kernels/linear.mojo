@@ -1,4 +1,4 @@
-"""Linear layers of the CPU graph: float32 activations `[T, K]`, weights `[N, K]` in their stored type.
+"""Linear layers of the CPU graph: float32 activations `[T, K]`, weights `[N, K]` as `[N, bytes]` of their encoding.
 
 Every op computes `epilogue(norm(x) @ weights^T)`; the norm is LayerNorm without bias, or none.
 """
@@ -13,10 +13,12 @@ from .linear_epilogue import AddResidual, Epilogue, Gelu, Identity
 from .linear_formats import BFloat16Format, Bytes, Float32Format, Floats, Format
 from .linear_superblocks import SuperblockFormat
 from .linear_inputs import Norm
-from .linear_product import linear
+from .linear_product import Product
 from .linear_weights import Matrix
 
 comptime Activations = InputTensor[dtype=DType.float32, rank=2, ...]
+comptime Gain = InputTensor[rank=2, ...]
+"""The float32 gains of a norm, one row."""
 comptime Result = OutputTensor[dtype=DType.float32, rank=2, ...]
 
 
@@ -24,51 +26,42 @@ def no_norm(x: Activations) -> Norm:
     return Norm(rebind[Floats](x.unsafe_ptr()), -1)
 
 
-def norm_of(gain: InputTensor[dtype=DType.float32, rank=1, ...], epsilon: Float32) -> Norm:
-    return Norm(rebind[Floats](gain.unsafe_ptr()), epsilon)
+def norm_of(gain: Gain, epsilon: Float32) -> Norm:
+    return Norm(rebind[Floats](gain.unsafe_ptr().unsafe_bitcast[Float32]()), epsilon)
 
 
-def run[
-    F: Format, E: Epilogue
-](
-    output: Result, x: Activations, weights: InputTensor[rank=2, ...], norm: Norm, epilogue: E
-) raises:
-    var depth = x.dim_size(1)
+comptime format_of[encoding: StaticString] = Float32Format if encoding == "float32" else BFloat16Format if encoding == "bfloat16" else BlockFormat[
+    8
+] if encoding == "q8_0" else BlockFormat[4] if encoding == "q4_0" else SuperblockFormat[4] if encoding == "q4_k" else SuperblockFormat[6]
+"""The format of weights by the name of their encoding."""
+comptime is_encoding[name: StaticString] = name == "float32" or name == "bfloat16" or name == "q8_0" or name == "q4_0" or name == "q4_k" or name == "q6_k"
+
+
+def matrix_of[F: Format](weights: InputTensor[rank=2, ...], depth: Int) raises -> Matrix:
+    """Weights as rows of bytes; raises if these are not those of `depth` inputs."""
     var row_bytes = weights.dim_size(1) * size_of[weights.dtype]()
     if row_bytes * F.STEP != depth * F.WEIGHT_BYTES:
         raise Error("weights have rows of ", row_bytes, " bytes, not those of ", depth, " inputs")
-    linear[F](
-        rebind[Floats](x.unsafe_ptr()),
-        Matrix(rebind[Bytes](weights.unsafe_ptr().unsafe_bitcast[UInt8]()), row_bytes),
-        rebind[Floats](output.unsafe_ptr()),
-        x.dim_size(0),
-        weights.dim_size(0),
-        depth,
-        norm,
-        epilogue,
-    )
+    return Matrix(rebind[Bytes](weights.unsafe_ptr().unsafe_bitcast[UInt8]()), row_bytes)
 
 
-def dispatch[
+def run[
     E: Epilogue, //, encoding: StaticString
 ](
     output: Result, x: Activations, weights: InputTensor[rank=2, ...], norm: Norm, epilogue: E
 ) raises:
-    """Chooses the format by the type of the weights, and by their encoding where it is bytes."""
-    comptime if weights.dtype == DType.float32:
-        run[Float32Format](output, x, weights, norm, epilogue)
-    elif weights.dtype == DType.bfloat16:
-        run[BFloat16Format](output, x, weights, norm, epilogue)
-    elif encoding == "q8_0":
-        run[BlockFormat[8]](output, x, weights, norm, epilogue)
-    elif encoding == "q4_0":
-        run[BlockFormat[4]](output, x, weights, norm, epilogue)
-    elif encoding == "q4_k":
-        run[SuperblockFormat[4]](output, x, weights, norm, epilogue)
-    elif encoding == "q6_k":
-        run[SuperblockFormat[6]](output, x, weights, norm, epilogue)
-    else:
-        comptime assert False, "no kernel for this encoding of the weights"
+    comptime assert is_encoding[encoding], "no kernel for this encoding of the weights"
+    comptime F = format_of[encoding]
+    Product[F](
+        rebind[Floats](x.unsafe_ptr()),
+        matrix_of[F](weights, x.dim_size(1)),
+        rebind[Floats](output.unsafe_ptr()),
+        x.dim_size(0),
+        weights.dim_size(0),
+        x.dim_size(1),
+        norm,
+        epilogue,
+    ).run()
 
 
 @extensibility.register("replit.linear")
@@ -77,9 +70,9 @@ struct Linear:
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString = ""
+        target: StaticString, encoding: StaticString
     ](output: Result, x: Activations, weights: InputTensor[rank=2, ...]) raises:
-        dispatch[encoding](output, x, weights, no_norm(x), Identity())
+        run[encoding](output, x, weights, no_norm(x), Identity())
 
 
 @extensibility.register("replit.linear_gelu")
@@ -88,9 +81,9 @@ struct LinearGelu:
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString = ""
+        target: StaticString, encoding: StaticString
     ](output: Result, x: Activations, weights: InputTensor[rank=2, ...]) raises:
-        dispatch[encoding](output, x, weights, no_norm(x), Gelu())
+        run[encoding](output, x, weights, no_norm(x), Gelu())
 
 
 @extensibility.register("replit.linear_add")
@@ -99,7 +92,7 @@ struct LinearAdd:
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString = ""
+        target: StaticString, encoding: StaticString
     ](
         output: Result,
         residual: Activations,
@@ -107,7 +100,7 @@ struct LinearAdd:
         weights: InputTensor[rank=2, ...],
     ) raises:
         var epilogue = AddResidual(rebind[Floats](residual.unsafe_ptr()), weights.dim_size(0))
-        dispatch[encoding](output, x, weights, no_norm(x), epilogue)
+        run[encoding](output, x, weights, no_norm(x), epilogue)
 
 
 @extensibility.register("replit.norm_linear")
@@ -116,15 +109,15 @@ struct NormLinear:
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString = ""
+        target: StaticString, encoding: StaticString
     ](
         output: Result,
         x: Activations,
-        gain: InputTensor[dtype=DType.float32, rank=1, ...],
+        gain: Gain,
         weights: InputTensor[rank=2, ...],
         epsilon: Float32,
     ) raises:
-        dispatch[encoding](output, x, weights, norm_of(gain, epsilon), Identity())
+        run[encoding](output, x, weights, norm_of(gain, epsilon), Identity())
 
 
 @extensibility.register("replit.norm_linear_gelu")
@@ -133,12 +126,12 @@ struct NormLinearGelu:
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString = ""
+        target: StaticString, encoding: StaticString
     ](
         output: Result,
         x: Activations,
-        gain: InputTensor[dtype=DType.float32, rank=1, ...],
+        gain: Gain,
         weights: InputTensor[rank=2, ...],
         epsilon: Float32,
     ) raises:
-        dispatch[encoding](output, x, weights, norm_of(gain, epsilon), Gelu())
+        run[encoding](output, x, weights, norm_of(gain, epsilon), Gelu())

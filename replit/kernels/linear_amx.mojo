@@ -13,7 +13,7 @@ from std.sys import CompilationTarget, inlined_assembly
 from .linear_epilogue import Epilogue
 from .linear_formats import BFloat16Format, Bytes, Floats, Format, LANES, scratch
 from .linear_inputs import BLOCK_STEPS, Norm
-from .linear_threads import SHARES, in_shares, over_rows, threads_for
+from .threads import SHARES, in_shares, over_rows, threads_for
 from .linear_weights import Matrix, pack_weights
 
 comptime HAS_AMX = CompilationTarget._has_feature["amx-bf16"]()

@@ -4,7 +4,7 @@ from std.math import erf
 from .linear_formats import Floats, LANES
 
 
-trait Epilogue:
+trait Epilogue(TrivialRegisterPassable):
     def apply(self, output: Floats, row: Int, column: Int, count: Int):
         """Changes `count` finished sums at `output`, which is `[row, column]` of the result."""
         ...
@@ -33,6 +33,17 @@ struct Gelu(Epilogue):
         while i < count:
             output.unsafe_store(i, gelu[1](output.unsafe_load(i)))
             i += 1
+
+
+@fieldwise_init
+struct Clip(Epilogue):
+    """At most `limit`, at least `-limit`."""
+
+    var limit: Float32
+
+    def apply(self, output: Floats, row: Int, column: Int, count: Int):
+        for i in range(count):
+            output.unsafe_store(i, max(-self.limit, min(self.limit, output.unsafe_load(i))))
 
 
 @fieldwise_init

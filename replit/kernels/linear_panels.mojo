@@ -13,7 +13,7 @@ from .linear_epilogue import Epilogue
 from .linear_formats import Bytes, Floats, Format, LANES, Vector, scratch
 from .linear_inputs import Norm
 from .linear_integer import HAS_AVX512_VNNI, Integers, dot4, quantize
-from .linear_threads import SHARES, in_shares, over_rows, threads_for
+from .threads import SHARES, in_shares, over_rows, threads_for
 from .linear_weights import Matrix
 
 comptime HAS_PANELS = HAS_AVX512_VNNI and LANES == 16

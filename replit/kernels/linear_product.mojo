@@ -4,14 +4,16 @@ Few activation rows: weight rows are streamed from memory once. Many: blocks of 
 in the second-level cache, and weights are packed tile by tile. Both add up a row in the same order.
 """
 
-from std.math import ceildiv
+from std.math import align_up, ceildiv
 
 from .linear_amx import HAS_TILES, MANY_ROWS, amx_allowed, amx_product
 from .linear_epilogue import Epilogue
 from .linear_formats import BFloat16Format, Bytes, Floats, Format, scratch
 from .linear_inputs import BLOCK_STEPS, Norm, Shape, pack_rows
 from .linear_panels import HAS_PANELS, panel_product
-from .linear_threads import SHARES, STREAM_SHARES, in_shares, over_rows, threads_for
+from .threads import (
+    SHARES, STREAM_SHARES, WORTH_A_SHARE, Phases, Team, in_shares, on_threads, over_rows, threads_for
+)
 from .linear_tile import Ahead, Rows, tile
 from .linear_weights import Matrix, pack_weights
 
@@ -140,46 +142,97 @@ def columns_product[
             tail_product(o, column0, column1)
 
 
-@no_inline
-def product[
-    F: Format, D: Format, STREAM: Bool, E: Epilogue
-](x: Floats, weights: Matrix, output: Floats, rows: Int, width: Int, depth: Int, norm: Norm, epilogue: E):
-    """Packs the activations for `D`, then multiplies share after share of the weight rows."""
-    var shape = Shape[D](rows, depth)
-    var packed = scratch(shape.size())
-    # A tile of activation rows costs about as much as reading the weights from the cache.
-    var threads = threads_for(width * weights.row_bytes * (1 + rows // D.TILE_ROWS))
-
-    def pack(row0: Int, row1: Int) {imm}:
-        pack_rows(x, shape, norm, row0, row1, packed)
-
-    over_rows(pack, rows, 1 if STREAM else threads)
-    var o = Operands[D](weights, packed, shape, output, width)
-
-    def multiply(column0: Int, column1: Int) {imm}:
-        columns_product[F, D, STREAM](o, column0, column1)
-        for t in range(rows):
-            var place = output.unsafe_offset(t * width + column0)
-            epilogue.apply(place, t, column0, column1 - column0)
-
-    in_shares(multiply, width, threads, STREAM_SHARES if STREAM else SHARES, D.TILE_COLUMNS)
-    packed.unsafe_free()
-
-
-@no_inline
-def linear[
-    F: Format, E: Epilogue
-](x: Floats, weights: Matrix, output: Floats, rows: Int, width: Int, depth: Int, norm: Norm, epilogue: E):
+@fieldwise_init
+struct Product[F: Format, E: Epilogue](TrivialRegisterPassable):
     """`output[rows, width] = epilogue(norm(x)[rows, depth] @ weights[width, depth]^T)`."""
-    comptime Dense = BFloat16Format if F.EXPANDED else F
-    if rows <= F.SMALL_ROWS:
-        product[F, F, True](x, weights, output, rows, width, depth, norm, epilogue)
-        return
-    comptime if HAS_TILES and F.BFLOAT16:
-        if rows > MANY_ROWS and depth % BFloat16Format.STEP == 0 and amx_allowed():
-            amx_product[F](x, weights, output, rows, width, depth, norm, epilogue)
+
+    var x: Floats
+    var weights: Matrix
+    var output: Floats
+    var rows: Int
+    var width: Int
+    var depth: Int
+    var norm: Norm
+    var epilogue: Self.E
+
+    def bytes(self) -> Int:
+        """Of the weights."""
+        return self.width * self.weights.row_bytes
+
+    @always_inline
+    def columns[D: Format, STREAM: Bool](self, packed: Bytes, column0: Int, column1: Int):
+        """`output[:, column0:column1]`, with the activations packed."""
+        var shape = Shape[D](self.rows, self.depth)
+        var o = Operands[D](self.weights, packed, shape, self.output, self.width)
+        columns_product[Self.F, D, STREAM](o, column0, column1)
+        for t in range(self.rows):
+            var place = self.output.unsafe_offset(t * self.width + column0)
+            self.epilogue.apply(place, t, column0, column1 - column0)
+
+    @no_inline
+    def stream(self, mut team: Team, threads: Int):
+        """For few rows, as one phase of a team. Each thread packs the activations for itself: that is as fast as
+        waiting for one that does."""
+        var share = max(ceildiv(self.width, threads * STREAM_SHARES), WORTH_A_SHARE // self.weights.row_bytes)
+        share = align_up(share, Self.F.TILE_COLUMNS)
+        var pieces = ceildiv(self.width, share)
+        if team.too_late(pieces):
             return
-    comptime if HAS_PANELS and F.CODE_GROUP > 0:
-        panel_product[F](x, weights, output, rows, width, depth, norm, epilogue)
-        return
-    product[F, Dense, False](x, weights, output, rows, width, depth, norm, epilogue)
+        var shape = Shape[Self.F](self.rows, self.depth)
+        var packed = scratch(shape.size())
+        pack_rows(self.x, shape, self.norm, 0, self.rows, packed)
+
+        def multiply(piece: Int) {imm}:
+            self.columns[Self.F, True](packed, piece * share, min(self.width, (piece + 1) * share))
+
+        team.share(multiply, pieces)
+        packed.unsafe_free()
+
+    @no_inline
+    def run_streaming(self):
+        """`stream`, with a team of its own."""
+        var threads = threads_for(self.bytes())
+        var phases = Phases(1)
+
+        def thread(number: Int) {imm}:
+            var team = Team(phases)
+            self.stream(team, threads)
+
+        on_threads(thread, threads)
+        _ = phases^
+
+    @no_inline
+    def run_blocked[D: Format](self):
+        """For many rows: packs the activations for `D`, then multiplies share after share of the weight rows."""
+        var shape = Shape[D](self.rows, self.depth)
+        var packed = scratch(shape.size())
+        # A tile of activation rows costs about as much as reading the weights from the cache.
+        var threads = threads_for(self.bytes() * (1 + self.rows // D.TILE_ROWS))
+
+        def pack(row0: Int, row1: Int) {imm}:
+            pack_rows(self.x, shape, self.norm, row0, row1, packed)
+
+        def multiply(column0: Int, column1: Int) {imm}:
+            self.columns[D, False](packed, column0, column1)
+
+        over_rows(pack, self.rows, threads)
+        in_shares(multiply, self.width, threads, SHARES, D.TILE_COLUMNS)
+        packed.unsafe_free()
+
+    def run(self):
+        """With the kernel that is best for so many rows."""
+        if self.rows <= Self.F.SMALL_ROWS:
+            self.run_streaming()
+            return
+        comptime if HAS_TILES and Self.F.BFLOAT16:
+            if self.rows > MANY_ROWS and self.depth % BFloat16Format.STEP == 0 and amx_allowed():
+                amx_product[Self.F](
+                    self.x, self.weights, self.output, self.rows, self.width, self.depth, self.norm, self.epilogue
+                )
+                return
+        comptime if HAS_PANELS and Self.F.CODE_GROUP > 0:
+            panel_product[Self.F](
+                self.x, self.weights, self.output, self.rows, self.width, self.depth, self.norm, self.epilogue
+            )
+        else:
+            self.run_blocked[BFloat16Format if Self.F.EXPANDED else Self.F]()

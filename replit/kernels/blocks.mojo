@@ -1,0 +1,179 @@
+"""Consecutive blocks of the Replit decoder as one op: attention and feed-forward, each added to what came in.
+
+For few rows one team goes through all of it: a thread is woken once a token, where ops of their own would wake it five
+times a block, which takes longer than nano's products. For many rows the steps run one after the other.
+"""
+
+import extensibility
+from extensibility import InputTensor, InputVariadicTensors
+from extensibility import _MutableInputTensor as MutableInputTensor
+from max.gpu.host import DeviceContext
+
+from .attention import ATTENTION_PHASES, Attention, layer_of, split
+from .linear import Activations, Result, format_of, is_encoding
+from .linear_epilogue import AddResidual, Clip, Gelu
+from .linear_formats import Bytes, Floats, Format
+from .linear_inputs import Norm
+from .linear_product import Product
+from .linear_weights import Matrix
+from .threads import Phases, Team, on_threads, threads_for
+
+comptime WEIGHTS = 6
+"""Of a block, in this order: attention's norm, queries with keys and values, attention's output, the feed-forward's
+norm, up, down."""
+
+
+@fieldwise_init
+struct Weights(Copyable, ImplicitlyCopyable, Movable):
+    """A weight as rows of bytes."""
+
+    var matrix: Matrix
+    var rows: Int
+
+    def gains(self) -> Floats:
+        return self.matrix.start.unsafe_bitcast[Float32]()
+
+    def check[F: Format](self, depth: Int) raises:
+        if self.matrix.row_bytes * F.STEP != depth * F.WEIGHT_BYTES:
+            raise Error("weights have rows of ", self.matrix.row_bytes, " bytes, not those of ", depth, " inputs")
+
+
+@fieldwise_init
+struct Memory(TrivialRegisterPassable):
+    """What goes through a block, `[rows, …]`: its result, and what is between."""
+
+    var result: Floats
+    var qkv: Floats
+    var attended: Floats
+    var middle: Floats  # the sum after attention
+    var hidden: Floats
+
+
+@fieldwise_init
+struct Block[Qkv: Format, Out: Format, Up: Format, Down: Format](TrivialRegisterPassable):
+    """The products of one block."""
+
+    var project: Product[Self.Qkv, Clip]
+    var join: Product[Self.Out, AddResidual]
+    var up: Product[Self.Up, Gelu]
+    var down: Product[Self.Down, AddResidual]
+
+    def __init__(
+        out self, w: List[Weights], first: Int, x: Floats, m: Memory, rows: Int, epsilon: Float32, clip: Float32
+    ) raises:
+        """Of the weights from `first` on."""
+        var width = w[first + 5].rows
+        var heads = w[first + 2].matrix.row_bytes * Self.Out.STEP // Self.Out.WEIGHT_BYTES
+        var hidden = w[first + 4].rows
+        w[first + 1].check[Self.Qkv](width)
+        w[first + 4].check[Self.Up](width)
+        w[first + 5].check[Self.Down](hidden)
+        var attention_norm = Norm(w[first].gains(), epsilon)
+        var norm = Norm(w[first + 3].gains(), epsilon)
+        var no_norm = Norm(x, -1)
+        self.project = Product[Self.Qkv](
+            x, w[first + 1].matrix, m.qkv, rows, w[first + 1].rows, width, attention_norm, Clip(clip)
+        )
+        self.join = Product[Self.Out](
+            m.attended, w[first + 2].matrix, m.middle, rows, width, heads, no_norm, AddResidual(x, width)
+        )
+        self.up = Product[Self.Up](m.middle, w[first + 4].matrix, m.hidden, rows, hidden, width, norm, Gelu())
+        self.down = Product[Self.Down](
+            m.hidden, w[first + 5].matrix, m.result, rows, width, hidden, no_norm, AddResidual(m.middle, width)
+        )
+
+    def bytes(self) -> Int:
+        """Of the weights."""
+        return self.project.bytes() + self.join.bytes() + self.up.bytes() + self.down.bytes()
+
+
+@extensibility.register("replit.blocks")
+struct Blocks:
+    """`x + attention(norm(x))`, then `x + down(gelu(up(norm(x))))`, so many times; queries, keys and values are clipped.
+
+    `weights` are rows of bytes, `[N, bytes]`, WEIGHTS of them for each block. The results after the first are memory.
+    """
+
+    @staticmethod
+    def execute[
+        head_size: Int,
+        n_heads: Int,
+        count: Int,
+        qkv_encoding: StaticString,
+        output_encoding: StaticString,
+        up_encoding: StaticString,
+        down_encoding: StaticString,
+        target: StaticString,
+    ](
+        result: Result,
+        qkv: Result,
+        attended: Result,
+        middle: Result,
+        hidden: Result,
+        x: Activations,
+        weights: InputVariadicTensors[dtype=DType.uint8, rank=2, size = WEIGHTS * count, ...],
+        row_offsets: InputTensor[dtype=DType.uint32, rank=1, ...],
+        blocks: MutableInputTensor[dtype=DType.float32, rank=6, ...],
+        page_stride: InputTensor[dtype=DType.int64, rank=1, ...],
+        cache_lengths: InputTensor[dtype=DType.uint32, rank=1, ...],
+        lookup_table: InputTensor[dtype=DType.uint32, rank=2, ...],
+        slopes: InputTensor[dtype=DType.float32, rank=1, ...],
+        first_layer: UInt32,
+        scale: Float32,
+        epsilon: Float32,
+        clip: Float32,
+        ctx: DeviceContext,
+    ) raises:
+        comptime assert is_encoding[qkv_encoding] and is_encoding[output_encoding], "no kernel for this encoding"
+        comptime assert is_encoding[up_encoding] and is_encoding[down_encoding], "no kernel for this encoding"
+        comptime Qkv = format_of[qkv_encoding]
+        comptime Out = format_of[output_encoding]
+        comptime Up = format_of[up_encoding]
+        comptime Down = format_of[down_encoding]
+        var rows = x.dim_size(0)
+        var memory = Memory(
+            rebind[Floats](result.unsafe_ptr()),
+            rebind[Floats](qkv.unsafe_ptr()),
+            rebind[Floats](attended.unsafe_ptr()),
+            rebind[Floats](middle.unsafe_ptr()),
+            rebind[Floats](hidden.unsafe_ptr()),
+        )
+        var w = List[Weights]()
+        comptime for i in range(WEIGHTS * count):
+            w.append(Weights(Matrix(rebind[Bytes](weights[i].unsafe_ptr()), weights[i].dim_size(1)), weights[i].dim_size(0)))
+        var steps = List[Block[Qkv, Out, Up, Down]]()
+        var bytes = 0
+        for i in range(count):
+            # a block's result is the next one's input, and is overwritten when nothing reads it any more
+            var inputs = rebind[Floats](x.unsafe_ptr()) if i == 0 else memory.result
+            steps.append(Block[Qkv, Out, Up, Down](w, WEIGHTS * i, inputs, memory, rows, epsilon, clip))
+            bytes += steps[i].bytes()
+        var layer = layer_of[head_size, n_heads](blocks, page_stride, lookup_table, slopes, first_layer, scale)
+        var attention = Attention[head_size](
+            layer, split(row_offsets, cache_lengths, layer), memory.qkv, memory.attended
+        )
+        comptime FEW = min(min(Qkv.SMALL_ROWS, Out.SMALL_ROWS), min(Up.SMALL_ROWS, Down.SMALL_ROWS))
+        if rows > FEW:
+            for i in range(count):
+                steps[i].project.run()
+                attention.run(layer.following(i))
+                steps[i].join.run()
+                steps[i].up.run()
+                steps[i].down.run()
+            return
+        var threads = threads_for(bytes)
+        var phases = Phases(count * (4 + ATTENTION_PHASES))
+
+        def thread(number: Int) {imm}:
+            var team = Team(phases)
+            for i in range(count):
+                steps[i].project.stream(team, threads)
+                attention.share(layer.following(i), team)
+                steps[i].join.stream(team, threads)
+                steps[i].up.stream(team, threads)
+                steps[i].down.stream(team, threads)
+
+        on_threads(thread, threads)
+        _ = phases^
+        _ = attention^
+        _ = steps^
