@@ -36,6 +36,7 @@ class Ours:
         from pipelines.pipeline import load
 
         self.model = load(path, max_length=length, max_batch_size=sequences, mmap=mapped).model
+        self.model.cache.blocks[:] = 0.01  # pages that were never written are all one page of zeros, in the cache
 
     def prefill(self, tokens: list[int], sequences: int) -> None:
         for slot in range(sequences):

@@ -31,7 +31,6 @@ SHAPES = (
     ModelConfig(),
     ModelConfig(n_layers=12, d_model=192, n_heads=3, n_kv_heads=1),
     ModelConfig(n_layers=4, d_model=320, n_heads=5, n_kv_heads=1),
-    ModelConfig(n_layers=2, d_model=384, n_heads=6, n_kv_heads=2),
     ModelConfig(n_layers=8, vocab_size=4096),
     ModelConfig(n_layers=3, vocab_size=16384),
 )

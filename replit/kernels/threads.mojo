@@ -28,8 +28,9 @@ def threads_for(work: Int) -> Int:
 
 
 comptime LINE = 64
-comptime SPINS = 2000
-"""Looks at a counter before the thread lets others have the core."""
+comptime SPINS = 100_000
+"""Looks at a counter, about 100 microseconds of them, before the thread lets others have the core: for milliseconds, if
+they want it."""
 
 
 struct Phases:
