@@ -119,7 +119,7 @@ class Decoder:
 
 
 class ReplitDecoder(Decoder):
-    """MPT's block: a fused projection, and GELU between two products. On the CPU layers of like encodings are one op."""
+    """MPT's block: a fused projection, and GELU between two products. Alike on the CPU, they are one op."""
 
     config: ReplitConfig
 

@@ -233,7 +233,7 @@ def _raise_hub_error(error: Exception, repository: str, revision: str | None, na
         text += "set HF_TOKEN"
     elif isinstance(error, errors.RevisionNotFoundError):
         text = f"{where} has no revision {revision!r}; expected a branch, tag or commit: check it"
-    elif isinstance(error, errors.RemoteEntryNotFoundError):
+    elif isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         text = f"{where} has no file {name!r}; expected one that it holds: check the name"
     elif isinstance(error, errors.HFValidationError):
         text = f"{repository!r} cannot be a hub repository ({error}); expected owner/name: check it"
@@ -246,9 +246,9 @@ def _raise_hub_error(error: Exception, repository: str, revision: str | None, na
 
 
 def _unreachable(error: Exception, where: str) -> str:
-    from huggingface_hub import errors, is_offline_mode
+    from huggingface_hub import constants, errors
 
-    if is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         return (
             f"{where} is not in the cache and HF_HUB_OFFLINE is set; expected its files there: "
             "unset HF_HUB_OFFLINE, or give a local file with --weight-path"
