@@ -61,27 +61,30 @@ def convert(source: str, destination: Path, encoding: str, force: bool) -> None:
     click.echo(f"{path}: {path.stat().st_size:,} bytes, {bits:.2f} bits a weight", err=True)
 
 
-def open_source(source: str) -> tuple[Checkpoint, str]:
-    """The model that SRC names, downloaded if need be, and what it is called."""
+def open_source(source: str, headers: Path | None = None) -> tuple[Checkpoint, str]:
+    """The model that SRC names, downloaded if need be, and what it is called.
+
+    With `headers`, a folder, only what is needed to open it is downloaded, to there: the weights are missing.
+    """
     from pipelines.registry import EMBEDDED, locate
     from weights.checkpoint import open_checkpoint
     from weights.pytorch_file import find_pytorch, open_pytorch
 
     if source in EMBEDDED:
         return open_checkpoint(locate(source, None, None)), source
-    path = Path(source) if Path(source).exists() else _download(source)
+    path = Path(source) if Path(source).exists() else _download(source, headers)
     pytorch = find_pytorch(path)
     checkpoint = open_pytorch(pytorch) if pytorch else open_checkpoint(path)
     return checkpoint, _name(source)
 
 
-def _download(source: str) -> Path:
+def _download(source: str, headers: Path | None) -> Path:
     """The files of a hub repository; PyTorch's only where it holds no others."""
     from weights import hub
     from weights.errors import UserError
 
     if source.startswith(hub.HUB_SCHEME):
-        return hub.resolve(source, encoding=None)
+        return hub.resolve(source, encoding=None, headers=headers)
     if not _REPOSITORY.fullmatch(source):
         raise UserError(
             f"{source!r} does not exist here; expected a file, a directory, owner/repository or "
@@ -90,19 +93,19 @@ def _download(source: str) -> Path:
     names = hub.list_files(source)
     others = any(name.endswith((".safetensors", ".gguf")) for name in names)
     if others or not any(name.startswith("pytorch_model") for name in names):
-        return hub.resolve(source, encoding=None)
+        return hub.resolve(source, encoding=None, headers=headers)
     if find_spec("torch") is None:
-        return _published_elsewhere(source)
+        return _published_elsewhere(source, headers)
     return hub.download_files(source, ["*.json", "*.model", "pytorch_model*"])
 
 
-def _published_elsewhere(source: str) -> Path:
+def _published_elsewhere(source: str, headers: Path | None) -> Path:
     """The GGUF form of a PyTorch repository: the one that matters has it in another repository."""
     from weights import hub
     from weights.errors import UserError
 
     try:
-        return hub.resolve(source, encoding=None)
+        return hub.resolve(source, encoding=None, headers=headers)
     except UserError:
         raise UserError(
             f"{source} holds PyTorch files only and torch is not installed; type `pip install torch` and this again"

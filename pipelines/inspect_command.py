@@ -6,6 +6,7 @@ Imports only click at the top: the command line loads this module to print its h
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,8 @@ _ENCODINGS = ("float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k")
 def inspect(source: str, encoding: str | None, max_length: int, batch: int, as_json: bool) -> None:
     """Show a model's configuration, tokenizer and tensors, and the memory to run it.
 
-    FILE may also be a serialized model. A hub repository is downloaded first. The exit status is
-    1 if anything is missing.
+    FILE may also be a serialized model. Of a hub repository's weights only the headers are
+    downloaded, unless it holds PyTorch files only. The exit status is 1 if anything is missing.
     """
     report = _report(source, encoding, max_length, batch)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_text(report)))
@@ -61,8 +62,13 @@ def _report(source: str, encoding: str | None, max_length: int, batch: int) -> d
 
     if is_compiled_file(Path(source)):
         return inspect_compiled(Path(source))
-    checkpoint, _ = open_source(source)
-    return inspect_model(checkpoint, Encoding(encoding) if encoding else None, max_length, batch)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps files that are mapped
+        headers = Path(folder)
+        checkpoint, _ = open_source(source, headers)
+        report = inspect_model(checkpoint, Encoding(encoding) if encoding else None, max_length, batch)
+        if checkpoint.path.is_relative_to(headers):
+            report["file"]["path"] = source
+        return report
 
 
 def _text(report: dict[str, Any]) -> Iterator[str]:

@@ -121,18 +121,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "EntryNotFound")
             return
         data, start = files[name], 0
-        if found := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or ""):
-            start = int(found[1])
-        self.send_response(206 if start else 200)
+        end = size = len(data)
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if found:
+            start, end = int(found[1]), min(size, int(found[2] or size) + 1)
+        self.send_response(206 if found else 200)
         self.send_header("ETag", f'"{_etag(data)}"')
         self.send_header("X-Repo-Commit", self.hub.commit(repository, revision))
         self.send_header("Accept-Ranges", "bytes")
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(data) - start))
+        if found:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
+        self.send_header("Content-Length", str(end - start))
         self.end_headers()
         if body:
-            self._send(data[start:])
+            self._send(data[start:end])
 
     def _send(self, data: bytes) -> None:
         if self.hub.cuts and len(data) > self.hub.cut_after:

@@ -18,11 +18,13 @@ from typing import Any
 
 import fake_hub
 import pytest
+from tiny_model import write_model
 
 from weights.errors import UserError
 from weights.hub import encoding_in_name, resolve
 
 ROOT = Path(__file__).parent.parent
+REPLIT = [sys.executable, "-c", "from pipelines.cli import main; main()"]
 BIG = bytes(range(256)) * 4096 * 12  # 12 MiB: more than one chunk of the client
 
 # Resolves each set of arguments in turn, in a process of its own: the library reads its
@@ -333,3 +335,59 @@ def test_local_paths_stay(tmp_path: Path) -> None:
 )
 def test_encoding_in_file_names(name: str, encoding: str | None) -> None:
     assert encoding_in_name(name) == encoding
+
+
+def inspected(source: str, home: Path, url: str) -> dict[str, Any]:
+    """`replit inspect SOURCE --json` in a process of its own."""
+    done = subprocess.run(
+        [*REPLIT, "inspect", source, "--json"],
+        cwd=ROOT,
+        env={**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def test_inspect_downloads_headers_only(tmp_path: Path) -> None:
+    gguf = tmp_path / "nano.gguf"
+    subprocess.run(
+        [*REPLIT, "convert", "nano", str(gguf), "--quantization-encoding", "float32"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    tensors = write_model(tmp_path / "tiny")
+    repositories = {
+        "some/gguf": {"main": {"nano.gguf": gguf.read_bytes()}},
+        "some/tensors": {"main": {file.name: file.read_bytes() for file in tensors.iterdir()}},
+    }
+    with fake_hub.serve(repositories) as hub:
+        for repository, local in (("some/gguf", gguf), ("some/tensors", tensors)):
+            found = inspected(repository, tmp_path / "home", hub.url)
+            assert found["file"].pop("path") == repository
+            expected = inspected(str(local), tmp_path / "home", hub.url)
+            del expected["file"]["path"], found["run"]["memory"]["available"], expected["run"]["memory"]["available"]
+            assert found == expected
+        weights = [
+            wanted
+            for method, path, wanted in hub.requests
+            if method == "GET" and path.endswith((".gguf", "model.safetensors"))
+        ]
+        assert weights == ["bytes=0-16777215"] * 2
+        assert gguf.stat().st_size > 16 << 20
+
+
+def test_inspect_of_a_missing_file(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*REPLIT, "inspect", "hf://some/tensors/none.gguf"],
+        cwd=ROOT,
+        env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("has no file 'none.gguf'; expected one that it holds: check the name\n")
