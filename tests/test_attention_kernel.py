@@ -81,10 +81,10 @@ def kernel() -> Any:
 class Case:
     """Random queries, keys and values of a batch, laid out as the kernel takes them."""
 
-    def __init__(self, heads: Heads, batch: list[tuple[int, int]], padded: bool) -> None:
+    def __init__(self, heads: Heads, batch: list[tuple[int, int]], padded: bool, heads_first: bool = True) -> None:
         h, k, d = heads
         generator = np.random.default_rng([h, len(batch), batch[0][0]])
-        self.heads, self.batch = heads, batch
+        self.heads, self.batch, self.heads_first = heads, batch, heads_first
         self.sequences = [
             [
                 generator.standard_normal((cached + new, n, d)).astype(np.float32) * scale
@@ -104,12 +104,15 @@ class Case:
         _, k, d = self.heads
         pages = self.table.size
         grid = self.memory.reshape(pages, self.stride)[:, : 2 * LAYERS * PAGE * k * d]
-        blocks = grid.reshape(pages, 2, LAYERS, k, PAGE, d)  # the kernel's order
+        if self.heads_first:  # our kernel's order in a page
+            blocks = grid.reshape(pages, 2, LAYERS, k, PAGE, d).swapaxes(3, 4)
+        else:  # MAX's
+            blocks = grid.reshape(pages, 2, LAYERS, PAGE, k, d)
         for row, (cached, _), (_, keys, values) in zip(self.table, self.batch, self.sequences, strict=True):
             for position in range(cached):
                 page, slot = row[position // PAGE], position % PAGE
-                blocks[page, 0, LAYER, :, slot] = keys[position]
-                blocks[page, 1, LAYER, :, slot] = values[position]
+                blocks[page, 0, LAYER, slot] = keys[position]
+                blocks[page, 1, LAYER, slot] = values[position]
 
     def inputs(self) -> list[Any]:
         """The kernel's inputs. A padded cache is bound as a packed view with its stride beside it, as MAX does."""
