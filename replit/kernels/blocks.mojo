@@ -89,7 +89,7 @@ struct Block[Qkv: Format, Out: Format, Up: Format, Down: Format](TrivialRegister
 
 @extensibility.register("replit.blocks")
 struct Blocks:
-    """`x + attention(norm(x))`, then `x + down(gelu(up(norm(x))))`, so many times; queries, keys and values are clipped.
+    """`x + attention(norm(x))`, then `x + down(gelu(up(norm(x))))`, `count` times; queries, keys, values are clipped.
 
     `weights` are rows of bytes, `[N, bytes]`, WEIGHTS of them for each block. The results after the first are memory.
     """
@@ -140,7 +140,8 @@ struct Blocks:
         )
         var w = List[Weights]()
         comptime for i in range(WEIGHTS * count):
-            w.append(Weights(Matrix(rebind[Bytes](weights[i].unsafe_ptr()), weights[i].dim_size(1)), weights[i].dim_size(0)))
+            var matrix = Matrix(rebind[Bytes](weights[i].unsafe_ptr()), weights[i].dim_size(1))
+            w.append(Weights(matrix, weights[i].dim_size(0)))
         var steps = List[Block[Qkv, Out, Up, Down]]()
         var bytes = 0
         for i in range(count):

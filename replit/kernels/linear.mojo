@@ -30,11 +30,18 @@ def norm_of(gain: Gain, epsilon: Float32) -> Norm:
     return Norm(rebind[Floats](gain.unsafe_ptr().unsafe_bitcast[Float32]()), epsilon)
 
 
-comptime format_of[encoding: StaticString] = Float32Format if encoding == "float32" else BFloat16Format if encoding == "bfloat16" else BlockFormat[
-    8
-] if encoding == "q8_0" else BlockFormat[4] if encoding == "q4_0" else SuperblockFormat[4] if encoding == "q4_k" else SuperblockFormat[6]
+comptime format_of[encoding: StaticString] = (
+    Float32Format if encoding == "float32"
+    else BFloat16Format if encoding == "bfloat16"
+    else BlockFormat[8] if encoding == "q8_0"
+    else BlockFormat[4] if encoding == "q4_0"
+    else SuperblockFormat[4] if encoding == "q4_k"
+    else SuperblockFormat[6]
+)
 """The format of weights by the name of their encoding."""
-comptime is_encoding[name: StaticString] = name == "float32" or name == "bfloat16" or name == "q8_0" or name == "q4_0" or name == "q4_k" or name == "q6_k"
+comptime is_encoding[name: StaticString] = (
+    name == "float32" or name == "bfloat16" or name == "q8_0" or name == "q4_0" or name == "q4_k" or name == "q6_k"
+)
 
 
 def matrix_of[F: Format](weights: InputTensor[rank=2, ...], depth: Int) raises -> Matrix:

@@ -1,17 +1,19 @@
-"""Work handed to the threads: how many are worth waking, and shares of the weight rows for each."""
+"""Work handed to the threads: how many are worth waking, and pieces that each takes when it is idle."""
 
 from std.atomic import Atomic
+from std.ffi import external_call
 from std.math import align_up, ceildiv
 from std.runtime import parallelism_level
-
-from std.ffi import external_call
 
 from max.algorithm import sync_parallelize
 
 from .linear_formats import Bytes, scratch
 
 comptime Counter = Atomic[Int64]
-
+comptime LINE = 64
+comptime SPINS = 100_000
+"""Looks at a counter, about 100 microseconds of them, before the thread lets others have the core: for milliseconds, if
+they want it."""
 comptime SHARES = 8
 """Shares of the weight rows for each thread: a thread that is held up takes fewer."""
 comptime STREAM_SHARES = 32
@@ -25,12 +27,6 @@ comptime WORTH_A_THREAD = 800_000
 def threads_for(work: Int) -> Int:
     """Threads worth waking for `work` bytes of weights read from the second-level cache."""
     return max(1, min(parallelism_level(), ceildiv(work, WORTH_A_THREAD)))
-
-
-comptime LINE = 64
-comptime SPINS = 100_000
-"""Looks at a counter, about 100 microseconds of them, before the thread lets others have the core: for milliseconds, if
-they want it."""
 
 
 struct Phases:
