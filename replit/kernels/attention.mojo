@@ -189,7 +189,7 @@ def attend_block[
 ](layer: Layer, sequence: Sequence, kv_head: Int, first: Int, count: Int, q: Floats, q_stride: Int, output: Floats, scratch: Floats):
     """Attention of queries `first .. first + count` of a sequence, for the heads of one group.
 
-    Rows of the block are (query, head) pairs, heads fastest. `scratch` holds `scratch_floats[size]()` floats.
+    Rows of the block are (query, head) pairs, heads fastest. `scratch` holds `Attention.BLOCK_FLOATS`.
     """
     var group = layer.group
     var rows = count * group
@@ -490,6 +490,7 @@ def split(
 struct Attention[size: Int]:
     """Attention for a batch, in one layer or in several after each other: its pieces of work, and their records."""
 
+    comptime BLOCK_FLOATS = 2 * BLOCK_ROWS * (Self.size + 1) + KEY_BLOCK * (Self.size + BLOCK_ROWS)
     var layer: Layer
     var sequences: List[Sequence]
     var qkv: Floats
@@ -548,8 +549,8 @@ struct Attention[size: Int]:
         return start.unsafe_offset(task * self.record() + head_of_group * (Self.size + 2))
 
     @no_inline
-    def attend(self, layer: Layer, task: Int):
-        """One piece of work."""
+    def attend(self, layer: Layer, task: Int, space: Floats):
+        """One piece of work; several new tokens need BLOCK_FLOATS of space."""
         var i = 0
         while self.sequences[i + 1].first_task <= task:
             i += 1
@@ -568,15 +569,12 @@ struct Attention[size: Int]:
                 for head in range(self.layer.group):
                     self.finish(sequence, kv_head * self.layer.group + head, self.place(task, head), 1)
             return
-        comptime FLOATS = 2 * BLOCK_ROWS * (Self.size + 1) + KEY_BLOCK * (Self.size + BLOCK_ROWS)
-        var scratch = List[Float32](unsafe_uninit_length=FLOATS)
         var queries = BLOCK_ROWS // self.layer.group
         var first = piece * queries
         var count = min(queries, sequence.length - first)
         attend_block[Self.size](
-            layer, sequence, kv_head, first, count, self.qkv, self.row_stride(), self.output, floats(scratch.unsafe_ptr())
+            layer, sequence, kv_head, first, count, self.qkv, self.row_stride(), self.output, space
         )
-        _ = scratch^
 
     def merge(self):
         """The output of the sequences whose work was cut into chunks."""
@@ -599,9 +597,6 @@ struct Attention[size: Int]:
         def store(piece: Int) {imm}:
             self.store(layer)
 
-        def attend(task: Int) {imm}:
-            self.attend(layer, task)
-
         def merge(piece: Int) {imm}:
             self.merge()
 
@@ -610,11 +605,17 @@ struct Attention[size: Int]:
         for i in range(len(self.sequences) - 1):
             prefill |= self.sequences[i].length > 1
             chunked |= self.sequences[i].chunks() > 1
+        var space = List[Float32](unsafe_uninit_length=Self.BLOCK_FLOATS if prefill else 1)
+
+        def attend(task: Int) {imm}:
+            self.attend(layer, task, floats(space.unsafe_ptr()))
+
         if prefill:
             team.share(store, 1)
         team.share(attend, self.tasks())
         if chunked:
             team.share(merge, 1)
+        _ = space^
 
     def run(self, layer: Layer):
         """With a team of its own."""
