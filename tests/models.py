@@ -35,11 +35,16 @@ class RandomModel:
 
     def compiled(self, encoding: Encoding = Encoding.FLOAT32, slots: int = 1, max_length: int = 1024) -> ReplitModel:
         """The model, compiled and bound as the product does it."""
-        tensors = self.tensors(encoding)
-        types = weight_types(tensors, None)
-        compiled = compile_model(self.config, types, CompileOptions(), Quiet())
-        bound = bind_weights(compiled, tensors, types, mapped=False)
-        return ReplitModel(self.config, bound, slots, max_length)
+        return compiled_from(self.config, self.tensors(encoding), slots, max_length)
+
+
+def compiled_from(
+    config: ReplitConfig, tensors: dict[str, Tensor], slots: int = 1, max_length: int = 1024
+) -> ReplitModel:
+    """A model of these tensors as they are stored."""
+    types = weight_types(tensors, None)
+    compiled = compile_model(config, types, CompileOptions(), Quiet())
+    return ReplitModel(config, bind_weights(compiled, tensors, types, mapped=False), slots, max_length)
 
 
 def random_model(

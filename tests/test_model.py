@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import reference
-from models import RandomModel, random_ids, random_model
+from models import RandomModel, as_tensor, compiled_from, random_ids, random_model
 from replit.model import ReplitModel
 from weights.tensor import Encoding
 
@@ -112,3 +112,20 @@ def greedy(model: ReplitModel, ids: list[int], count: int) -> list[int]:
     while len(tokens) < count:
         tokens.append(int(model.decode([0], tokens[-1:])[0].argmax()))
     return tokens
+
+
+def test_layers_of_different_encodings() -> None:
+    """Each run of layers that are stored alike is one operation; llama.cpp's mixtures change from layer to layer."""
+    random = random_model(4)
+    tensors = {
+        name: as_tensor(name, array, Encoding.Q8_0 if name.startswith("blk.1.") else Encoding.BFLOAT16)
+        for name, array in random.weights.items()
+    }
+    model = compiled_from(random.config, tensors)
+    ids = random_ids(random, 150)
+    weights = {name: tensor.to_float32() for name, tensor in tensors.items()}
+    expected = reference.logits(random.config, weights, ids)
+    np.testing.assert_allclose(model.score(ids), expected, atol=2 * BFLOAT16_BOUND, rtol=0)
+    model.prefill(0, ids[:140])
+    steps = np.stack([model.decode([0], [token])[0] for token in ids[140:]])
+    np.testing.assert_allclose(steps, expected[140:], atol=2 * BFLOAT16_BOUND, rtol=0)
