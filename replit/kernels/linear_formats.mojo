@@ -74,7 +74,7 @@ trait Format:
     @staticmethod
     def unpack(row: Bytes, group: Int, codes: Bytes, scales: Floats, minimums: Floats, stride: Int):
         """The same elements as unsigned codes; scales and minimums are written `stride` apart."""
-        pass
+        comptime assert Self.CODE_GROUP == 0, "a format of integers must say how they are unpacked"
 
 
 struct Float32Format(Format):
