@@ -62,7 +62,7 @@ def _report(source: str, encoding: str | None, max_length: int, batch: int) -> d
 
     if is_compiled_file(Path(source)):
         return inspect_compiled(Path(source))
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows keeps files that are mapped
+    with tempfile.TemporaryDirectory() as folder:
         headers = Path(folder)
         checkpoint, _ = open_source(source, headers)
         report = inspect_model(checkpoint, Encoding(encoding) if encoding else None, max_length, batch)

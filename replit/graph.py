@@ -119,7 +119,7 @@ class Decoder:
 
 
 class ReplitDecoder(Decoder):
-    """MPT's block: a fused projection, and GELU between two products. Alike on the CPU, they are one op."""
+    """MPT's block: a fused projection, and GELU between two products. On the CPU all of a block is one op."""
 
     config: ReplitConfig
 
@@ -145,7 +145,7 @@ class ReplitDecoder(Decoder):
     def block(self, x: TensorValue, layer: int) -> TensorValue:
         """See `Decoder.block`."""
         eps, clip = self.config.layer_norm_eps, self.config.clip_qkv
-        layers = self.layers
+        layers = layers_gpu  # on the CPU see `blocks`
         attn_norm, attn_qkv, attn_output, ffn_norm, ffn_up, ffn_down = (self.weight(layer, name) for name in _BLOCK)
         qkv = layers.norm_linear(x, attn_norm, attn_qkv, eps)
         if clip is not None:

@@ -57,7 +57,10 @@ def cache_input_types(config: DecoderConfig, device: DeviceRef, dtype: DType = D
 
 
 def cache_shape(config: DecoderConfig, slots: int, max_length: int) -> tuple[int, ...]:
-    """The blocks of a cache for `slots` sequences of up to `max_length` positions."""
+    """The blocks of a cache for `slots` sequences of up to `max_length` positions, as MAX declares them.
+
+    The CPU's kernel keeps a head's positions together inside a page (replit/kernels/attention.mojo).
+    """
     pages = slots * pages_for(max_length)
     return pages, 2, config.n_layers, PAGE_SIZE, config.n_kv_heads, config.head_dim  # 2: keys, values
 

@@ -38,11 +38,6 @@ def lookup(ids: TensorValue, table: Stored, width: int) -> TensorValue:
     return _call("embedding", [ids, table.value], ids, width, table.encoding)
 
 
-def linear(x: TensorValue, weight: Stored) -> TensorValue:
-    """`x @ weight^T`, `[T, out]`."""
-    return _call("linear", [x, weight.value], x, weight.value.shape[0], weight.encoding)
-
-
 def linear_add(residual: TensorValue, x: TensorValue, weight: Stored) -> TensorValue:
     """`residual + x @ weight^T`, `[T, out]`."""
     return _call("linear_add", [residual, x, weight.value], x, weight.value.shape[0], weight.encoding)
@@ -64,17 +59,6 @@ def logits(x: TensorValue, gain: Stored, weight: Stored, eps: float) -> TensorVa
     return norm_linear(x, gain, weight, eps)
 
 
-def norm_linear_gelu(x: TensorValue, gain: Stored, weight: Stored, eps: float) -> TensorValue:
-    """`gelu(layer_norm(x) @ weight^T)` with the exact (erf) GELU, `[T, out]`."""
-    return _call(
-        "norm_linear_gelu",
-        [x, gain.value, weight.value, scalar(eps)],
-        x,
-        weight.value.shape[0],
-        weight.encoding,
-    )
-
-
 def blocks(
     config: DecoderConfig,
     x: TensorValue,
@@ -94,14 +78,7 @@ def blocks(
     values: list[Value] = [
         x,
         *(weight.value for block in weights for weight in block),
-        row_offsets,
-        cache.blocks,
-        cache.page_stride,
-        cache.cache_lengths,
-        cache.lookup_table,
-        slopes,
-        first,
-        scalar(config.softmax_scale),
+        *_over_cache(config, row_offsets, cache, slopes, first),
         scalar(config.layer_norm_eps),
         scalar(math.inf if clip is None else clip),
     ]
@@ -114,7 +91,8 @@ def blocks(
         "up_encoding": str(up.encoding),
         "down_encoding": str(down.encoding),
     }
-    widths = (config.d_model, qkv.value.shape[0], config.d_model, config.d_model, up.value.shape[0])
+    heads = config.n_heads * config.head_dim
+    widths = (config.d_model, qkv.value.shape[0], heads, config.d_model, up.value.shape[0])
     results = [TensorType(DType.float32, [x.shape[0], width], CPU) for width in widths]
     return ops.inplace_custom("replit.blocks", CPU, values, results, parameters)[0].tensor
 
@@ -128,17 +106,7 @@ def attention(
     layer: TensorValue,
 ) -> TensorValue:
     """Causal ALiBi attention of `qkv` `[T, (H + 2K) * D]` over the cache, which it extends: `[T, H * D]`."""
-    values: list[Value] = [
-        qkv,
-        row_offsets,
-        cache.blocks,
-        cache.page_stride,
-        cache.cache_lengths,
-        cache.lookup_table,
-        slopes,
-        layer,
-        scalar(config.softmax_scale),
-    ]
+    values = [qkv, *_over_cache(config, row_offsets, cache, slopes, layer)]
     width = config.n_heads * config.head_dim
     return ops.inplace_custom(
         "replit.attention",
@@ -147,6 +115,14 @@ def attention(
         [TensorType(DType.float32, [qkv.shape[0], width], CPU)],
         {"head_size": config.head_dim, "n_heads": config.n_heads},
     )[0].tensor
+
+
+def _over_cache(
+    config: DecoderConfig, row_offsets: TensorValue, cache: CacheInputs, slopes: TensorValue, layer: TensorValue
+) -> list[Value]:
+    """What attention over a layer of the cache takes besides what it attends with."""
+    tables = (row_offsets, cache.blocks, cache.page_stride, cache.cache_lengths, cache.lookup_table)
+    return [*tables, slopes, layer, scalar(config.softmax_scale)]
 
 
 def _call(name: str, values: list[Value], rows: TensorValue, width: object, encoding: Encoding) -> TensorValue:

@@ -110,11 +110,12 @@ def _from_repository(repository: str, encoding: str | None, revision: str | None
     names = [name for name in files if "/" not in name]
     index = f"model{INDEX_SUFFIX}"
     if index in names or "model.safetensors" in names:
-        directory = download_files(repository, [*_SMALL_FILES], revision)
-        weights = index_shards(directory / index) if index in names else ["model.safetensors"]
+        weights = ["model.safetensors"]
+        if index in names:
+            weights = index_shards(download_files(repository, [*_SMALL_FILES], revision) / index)
         if headers is None:
             return download_files(repository, [*_SMALL_FILES, *weights], revision)
-        for file in directory.iterdir():
+        for file in download_files(repository, [*_SMALL_FILES], revision).iterdir():
             if file.name not in weights:
                 (headers / file.name).symlink_to(file.resolve())
         _translated(lambda: _download_headers(repository, weights, revision, headers), repository, revision)

@@ -33,10 +33,6 @@ struct Weights(Copyable, ImplicitlyCopyable, Movable):
     def gains(self) -> Floats:
         return self.matrix.start.unsafe_bitcast[Float32]()
 
-    def check[F: Format](self, depth: Int) raises:
-        if self.matrix.row_bytes * F.STEP != depth * F.WEIGHT_BYTES:
-            raise Error("weights have rows of ", self.matrix.row_bytes, " bytes, not those of ", depth, " inputs")
-
 
 @fieldwise_init
 struct Memory(TrivialRegisterPassable):
@@ -59,15 +55,23 @@ struct Block[Qkv: Format, Out: Format, Up: Format, Down: Format](TrivialRegister
     var down: Product[Self.Down, AddResidual]
 
     def __init__(
-        out self, w: List[Weights], first: Int, x: Floats, m: Memory, rows: Int, epsilon: Float32, clip: Float32
+        out self,
+        w: List[Weights],
+        first: Int,
+        x: Floats,
+        m: Memory,
+        rows: Int,
+        width: Int,
+        heads: Int,
+        epsilon: Float32,
+        clip: Float32,
     ) raises:
-        """Of the weights from `first` on."""
-        var width = w[first + 5].rows
-        var heads = w[first + 2].matrix.row_bytes * Self.Out.STEP // Self.Out.WEIGHT_BYTES
+        """Of the weights from `first` on: `x[rows, width]`, all heads together `heads` wide."""
         var hidden = w[first + 4].rows
-        w[first + 1].check[Self.Qkv](width)
-        w[first + 4].check[Self.Up](width)
-        w[first + 5].check[Self.Down](hidden)
+        w[first + 1].matrix.check[Self.Qkv](width)
+        w[first + 2].matrix.check[Self.Out](heads)
+        w[first + 4].matrix.check[Self.Up](width)
+        w[first + 5].matrix.check[Self.Down](hidden)
         var attention_norm = Norm(w[first].gains(), epsilon)
         var norm = Norm(w[first + 3].gains(), epsilon)
         var no_norm = Norm(x, -1)
@@ -147,7 +151,11 @@ struct Blocks:
         for i in range(count):
             # a block's result is the next one's input, and is overwritten when nothing reads it any more
             var inputs = rebind[Floats](x.unsafe_ptr()) if i == 0 else memory.result
-            steps.append(Block[Qkv, Out, Up, Down](w, WEIGHTS * i, inputs, memory, rows, epsilon, clip))
+            steps.append(
+                Block[Qkv, Out, Up, Down](
+                    w, WEIGHTS * i, inputs, memory, rows, x.dim_size(1), n_heads * head_size, epsilon, clip
+                )
+            )
             bytes += steps[i].bytes()
         var layer = layer_of[head_size, n_heads](blocks, page_stride, lookup_table, slopes, first_layer, scale)
         var attention = Attention[head_size](

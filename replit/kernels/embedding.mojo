@@ -4,7 +4,7 @@ import extensibility
 from extensibility import InputTensor, OutputTensor
 from std.sys import size_of
 
-from .linear import format_of
+from .linear import format_of, is_encoding
 from .linear_formats import Bytes, Floats, Format
 
 
@@ -50,4 +50,5 @@ struct Embedding:
         ids: InputTensor[rank=1, ...],
         table: InputTensor[rank=2, ...],
     ) raises:
+        comptime assert is_encoding[encoding], "no kernel for this encoding of the token table"
         gather[format_of[encoding]](output, ids, table)

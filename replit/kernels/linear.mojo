@@ -1,6 +1,7 @@
 """Linear layers of the CPU graph: float32 activations `[T, K]`, weights `[N, K]` as `[N, bytes]` of their encoding.
 
-Every op computes `epilogue(norm(x) @ weights^T)`; the norm is LayerNorm without bias, or none.
+Every op computes `epilogue(norm(x) @ weights^T)`; the norm is LayerNorm without bias, or none. Refact is made of them, and
+the tests reach each norm and epilogue by them; Replit's blocks hold the same products (blocks.mojo).
 """
 
 import extensibility
@@ -47,9 +48,9 @@ comptime is_encoding[name: StaticString] = (
 def matrix_of[F: Format](weights: InputTensor[rank=2, ...], depth: Int) raises -> Matrix:
     """Weights as rows of bytes; raises if these are not those of `depth` inputs."""
     var row_bytes = weights.dim_size(1) * size_of[weights.dtype]()
-    if row_bytes * F.STEP != depth * F.WEIGHT_BYTES:
-        raise Error("weights have rows of ", row_bytes, " bytes, not those of ", depth, " inputs")
-    return Matrix(rebind[Bytes](weights.unsafe_ptr().unsafe_bitcast[UInt8]()), row_bytes)
+    var matrix = Matrix(rebind[Bytes](weights.unsafe_ptr().unsafe_bitcast[UInt8]()), row_bytes)
+    matrix.check[F](depth)
+    return matrix
 
 
 def run[

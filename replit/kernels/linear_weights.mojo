@@ -16,6 +16,11 @@ struct Matrix(TrivialRegisterPassable):
     def row(self, n: Int) -> Bytes:
         return self.start.unsafe_offset(n * self.row_bytes)
 
+    def check[F: Format](self, depth: Int) raises:
+        """Raises if the rows are not those of `depth` inputs."""
+        if self.row_bytes * F.STEP != depth * F.WEIGHT_BYTES:
+            raise Error("weights have rows of ", self.row_bytes, " bytes, not those of ", depth, " inputs")
+
 
 @no_inline
 def copy_steps[
