@@ -183,6 +183,7 @@ def load(
     quantization_encoding: str | None = None,
     max_length: int = 512,
     max_batch_size: int = 1,
+    reserved_sequences: int = 0,
     serialized_model_path: str | None = None,
     save_to_serialized_model_path: str | None = None,
     device: str = "cpu",
@@ -193,7 +194,8 @@ def load(
     """Loads a model: `nano`, a directory, a GGUF file or a hub repository.
 
     `device` is cpu, gpu, or gpu:1 for the second one; a GPU computes in bfloat16. `mmap` None maps the weights only
-    where memory is short. Raises UserError for everything that a user can mend.
+    where memory is short. A GPU must have room for `reserved_sequences` more, in a cache of the caller's own. Raises
+    UserError for everything that a user can mend.
     """
     progress = progress or Quiet()
     encoding = parse_encoding(quantization_encoding)
@@ -209,7 +211,7 @@ def load(
     target, gpu = open_device(device)
     types = weight_types(files.tensors, encoding if target.own_kernels else gpu_encoding(encoding, target))
     if target.on_gpu:
-        plan_memory(files.config, types, max_batch_size, max_length).check(free_bytes(gpu))
+        plan_memory(files.config, types, max_batch_size + reserved_sequences, max_length).check(free_bytes(gpu))
     Engine.get(threads, gpu if target.on_gpu else None)
     options = CompileOptions(*(Path(p) if p else None for p in (serialized_model_path, save_to_serialized_model_path)))
     compiled = compile_model(files.config, types, options, progress, files.architecture, target)

@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from replit.architecture import REPLIT, Architecture, DecoderConfig
 from replit.compiled_file import CompileKey, cache_path, check_key, read_compiled, write_compiled
-from replit.kv_cache import CacheSlots, PagedKVCache
+from replit.kv_cache import PagedKVCache, pages_for
 from replit.log_thread import rarely_polling
+from replit.passes import CpuPasses, run_slots
 from replit.target import CPU, Target
 from replit.weight_memory import WeightTypes, materialize, return_unused_memory
 from weights.errors import UserError
@@ -199,15 +200,13 @@ class ReplitModel:
         self.max_length = max_length
         self.cache = PagedKVCache(config, slots, max_length)
         self._model = model
-        self._inputs: dict[int, Inputs] = {}
         from max.driver import Buffer
 
-        self._blocks = Buffer.from_numpy(self.cache.blocks)
+        self._passes = self.passes_over(Buffer.from_numpy(self.cache.blocks))
 
-    @property
-    def executable(self) -> Any:
-        """The compiled and bound graph, for a caller with a cache of its own (MAX Serve's)."""
-        return self._model
+    def passes_over(self, blocks: Any) -> CpuPasses:
+        """Passes over the pages of another cache (MAX Serve's), for sequences of up to `max_length` positions."""
+        return CpuPasses(self._model, blocks, pages_for(self.max_length))
 
     def prefill(self, slot: int, ids: Sequence[int]) -> Floats:
         """Starts a sequence in `slot`; the logits `[vocab]` after its last id."""
@@ -229,67 +228,8 @@ class ReplitModel:
         return np.concatenate([self._run([0], [part], range(len(part))) for part in parts])
 
     def _run(self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Floats:
-        counts = [len(part) for part in ids]
-        inputs = self._inputs.get(len(slots)) if max(counts) == 1 else None
-        if inputs is None:
-            inputs = Inputs(self._blocks, sum(counts), len(slots), len(rows), self.cache.page_table.shape[1])
-            if max(counts) == 1:
-                self._inputs[len(slots)] = inputs
-        inputs.fill(self.cache, slots, ids, rows)
-        logits: Floats = self._model.execute(*inputs.buffers)[0].to_numpy()
-        for slot, count in zip(slots, counts, strict=True):
-            self.cache.lengths[slot] += count
+        logits: Floats = run_slots(self._passes, self.cache, slots, ids, rows)[0].to_numpy()
         return logits
-
-
-class Inputs:
-    """The graph's inputs as arrays that the engine reads in place; those of decode steps are reused.
-
-    Of one shape: T tokens, B sequences, R rows that get logits, P pages of a sequence.
-    """
-
-    def __init__(self, blocks: Any, tokens: int, sequences: int, rows: int, pages: int) -> None:
-        from max.driver import Buffer
-
-        self.tokens = np.zeros(tokens, np.int64)
-        self.row_offsets = np.zeros(sequences + 1, np.uint32)
-        self.rows = np.zeros(rows, np.int64)
-        self.cache_lengths = np.zeros(sequences, np.uint32)
-        self.lookup_table = np.zeros((sequences, pages), np.uint32)
-        self.max_prompt_length = np.zeros(1, np.uint32)
-        self.max_cache_length = np.zeros(1, np.uint32)
-        packed = np.array([-1], np.int64)
-        self.dispatch = np.zeros(4, np.int64)  # for GPU kernels
-        arrays = (
-            self.cache_lengths, self.lookup_table, self.max_prompt_length, self.max_cache_length,
-            packed, self.dispatch,
-        )  # fmt: skip
-        leading = (self.tokens, self.row_offsets, self.rows)
-        self.buffers = [
-            *map(Buffer.from_numpy, leading),
-            blocks,
-            *map(Buffer.from_numpy, arrays),
-        ]
-
-    def fill(
-        self,
-        cache: CacheSlots,
-        slots: Sequence[int],
-        ids: Sequence[Sequence[int]],
-        rows: Sequence[int],
-    ) -> None:
-        """Writes a batch: the new `ids` of the sequences in `slots`, and which `rows` get logits."""
-        start = 0
-        for index, (slot, part) in enumerate(zip(slots, ids, strict=True)):
-            self.tokens[start : start + len(part)] = part
-            start += len(part)
-            self.row_offsets[index + 1] = start
-            self.cache_lengths[index] = cache.lengths[slot]
-            self.lookup_table[index] = cache.page_table[slot]
-        self.rows[:] = rows
-        self.max_prompt_length[0] = max(map(len, ids))
-        # As MAX counts: with the new positions.
-        self.max_cache_length[0] = int((self.cache_lengths + np.diff(self.row_offsets)).max())
 
 
 def bind_weights(

@@ -3,6 +3,9 @@ in float32 (`-m slow`: MAX's CPU kernels take minutes to compile), which leaves 
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,9 @@ import numpy.typing as npt
 import pytest
 
 from pipelines.pipeline import Pipeline, load
+from pipelines.sampling import SamplingParams
+from pipelines.server.messages import GenerationRequest
+from pipelines.server.options import ServeOptions
 from replit.gpu_model import GpuModel
 from weights.errors import UserError
 
@@ -40,7 +46,7 @@ def model(pipeline: Pipeline) -> GpuModel:
 
 def bound(pipeline: Pipeline) -> float:
     """Of the largest error in relation to the largest logit."""
-    return 5e-2 if pipeline.model._capture else 1e-4  # type: ignore[union-attr]
+    return 5e-2 if model(pipeline).passes.capture else 1e-4
 
 
 def assert_close(found: Floats, expected: Floats, bound: float) -> None:
@@ -121,13 +127,69 @@ def test_greedy_text_is_the_cpus(cpu: Pipeline, other: Pipeline) -> None:
     assert other.generate(prompt, max_new_tokens=60).text == cpu.generate(prompt, max_new_tokens=60).text
 
 
+@pytest.mark.parametrize("scored", [None, 2])
+def test_the_servers_batches_are_the_command_lines(other: Pipeline, scored: int | None) -> None:
+    """MAX's scheduler and paged cache over the same passes: prompts in parts, sequences that come and go, page ends."""
+    pytest.importorskip("max.serve")
+    prompts = [SOURCE[start : start + length] for start, length in ((0, 2500), (700, 30), (900, 420), (40, 1))]
+    requests = [
+        GenerationRequest(str(n), other.tokenizer.encode(prompt), greedy(20 + 10 * n), (0, n), scored)
+        for n, prompt in enumerate(prompts)
+    ]
+    tokens = serve(other, requests)
+    for request, prompt in zip(requests, prompts, strict=True):
+        (alone,) = other.generate_batch([prompt], max_new_tokens=request.params.max_new_tokens, ignore_eos=True)
+        assert tokens[request.id] == alone.token_ids
+
+
+def greedy(count: int) -> SamplingParams:
+    return SamplingParams(max_new_tokens=count, top_k=1, ignore_eos=True)
+
+
+def serve(pipeline: Pipeline, requests: list[GenerationRequest]) -> dict[str, list[int]]:
+    """The tokens that the server's worker makes of the requests, by their ids."""
+    from pipelines.server import worker
+    from pipelines.server.batch import BatchPipeline
+
+    options = ServeOptions(max_length=LENGTH, max_batch_size=SLOTS)
+    cache = worker.make_cache(pipeline, options)
+    (blocks,) = cache.get_device_buffer(0).all_buffers
+    passes = model(pipeline).passes_over(blocks)
+    batch = BatchPipeline(passes, cache, SLOTS, LENGTH, None, model(pipeline).device)
+    here, there = Pipe()
+    inbox, outbox = worker.Inbox(there, batch), worker.Outbox(there, batch)
+    tokens: dict[str, list[int]] = {request.id: [] for request in requests}
+
+    def client() -> None:
+        with here:
+            for request in requests:
+                here.send(request)
+            waiting = len(requests)
+            while waiting:
+                for step in here.recv().steps:
+                    tokens[step.id].append(step.token)
+                    waiting -= step.end is not None
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    with suppress(BrokenPipeError):  # the client has all that it asked for
+        worker.run(worker.make_scheduler(batch, cache, inbox, outbox, options), cache, inbox, outbox)
+    thread.join()
+    if model(pipeline).passes.capture:
+        assert passes.steps
+        assert all(step.captured for step in passes.steps.values())
+    return tokens
+
+
 @pytest.mark.gpu
 def test_decode_steps_are_device_graphs() -> None:
     notes: list[str] = []
     pipeline = load("nano", device="gpu", max_length=512, progress=Notes(notes))
     pipeline.generate("def f(x):\n", max_new_tokens=8, ignore_eos=True)
     assert notes == []  # a graph that cannot be captured is told
-    assert all(step._outputs is not None for step in model(pipeline)._steps.values())
+    steps = model(pipeline).passes.steps
+    assert steps
+    assert all(step.captured for step in steps.values())
 
 
 @pytest.mark.gpu

@@ -7,20 +7,20 @@ and therefore every token are those of the command line.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from max.driver import Buffer
 from max.pipelines.context import TextContext, TokenBuffer
 from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.modeling.types import Pipeline, RequestID, TextGenerationInputs
 
 from pipelines.sampling import log_softmax, logits_needed, sample, top_k_ids
-from pipelines.server.cpu_inputs import CpuInputs
+from pipelines.server.batch_inputs import BatchInputs
 from pipelines.server.messages import EndReason, GenerationRequest, Step, TokenLogprob
+from replit.passes import Passes
 from replit.top_logits import TopK, TopLogits
 
 Floats = npt.NDArray[np.float32]
@@ -55,18 +55,17 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
 
     def __init__(
         self,
-        model: Any,
+        passes: Passes,
         cache: PagedKVCacheManager,
         max_batch_size: int,
         max_length: int,
         eos_token_id: int | None,
         device: Any = None,
     ) -> None:
-        self._model = model
-        self._device = device  # a GPU
-        self._top = TopK(device)
+        """`device` is a GPU, or None for the CPU, where all logits are at hand."""
+        self._top = None if device is None else TopK(device)
         self._cache = cache
-        self._inputs = CpuInputs(cache, max_length)
+        self._inputs = BatchInputs(cache, passes)
         self._max_batch_size = max_batch_size
         self._max_length = max_length
         self._eos = eos_token_id
@@ -111,9 +110,8 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
         for context in batch:
             running = self._running[context.request_id]
             running.started = running.started or now
-        counts = [context.tokens.active_length for context in batch]
         wanted = [self._rows(context) for context in batch]
-        logits = self._run(batch, counts, wanted)
+        logits = self._run(batch, wanted)
         outputs: dict[RequestID, Output] = {}
         start = 0
         for context, rows in zip(batch, wanted, strict=True):
@@ -133,35 +131,13 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], Output]):
             return range(count)
         return range(count - 1, count)
 
-    def _run(
-        self, batch: Sequence[TextContext], counts: Sequence[int], wanted: Sequence[range]
-    ) -> Floats | list[TopLogits]:
-        if self._device is None:
-            logits: Floats = self._model.execute(*self._inputs(batch, wanted))[0].to_numpy()
-            return logits
-        outputs = self._model.execute(*self._gpu_inputs(batch, counts, wanted))
+    def _run(self, batch: Sequence[TextContext], wanted: Sequence[range]) -> Floats | list[TopLogits]:
+        outputs = self._inputs(batch, wanted).run()
         needed = [self._logits_needed(context) for context in batch]
-        if all(needed):
+        if self._top is not None and all(needed):
             return self._top(outputs, max(needed))
         everything: Floats = outputs[0].to_numpy()
         return everything
-
-    def _gpu_inputs(
-        self, batch: Sequence[TextContext], counts: Sequence[int], wanted: Sequence[range]
-    ) -> Iterator[Any]:
-        tokens = np.concatenate([context.tokens.active for context in batch])
-        offsets = np.zeros(len(batch) + 1, np.uint32)
-        np.cumsum(counts, out=offsets[1:])
-        rows = np.concatenate(
-            [np.arange(r.start, r.stop) + int(start) for r, start in zip(wanted, offsets, strict=False)]
-        )
-        (cache,) = self._cache.runtime_inputs_for_leaf([batch])
-        for array in (tokens, offsets, rows):
-            yield Buffer.from_numpy(array).to(self._device)
-        yield from (
-            cache.kv_blocks, cache.cache_lengths, cache.lookup_table, cache.max_prompt_length,
-            cache.max_cache_length, cache.page_stride, cache.attention_dispatch_metadata,
-        )  # fmt: skip
 
     def _logits_needed(self, context: TextContext) -> int:
         request = self._running[context.request_id].request

@@ -139,7 +139,7 @@ class Outbox:
 
 
 def load_model(options: ServeOptions, report: _Report) -> Pipeline:
-    """The model, loaded as by the command line; its own cache stays unused and takes no memory."""
+    """The model, loaded as by the command line; its own cache, of one sequence, stays unused."""
     from pipelines.pipeline import load
 
     return load(
@@ -147,6 +147,7 @@ def load_model(options: ServeOptions, report: _Report) -> Pipeline:
         weight_path=options.weight_path,
         quantization_encoding=options.quantization_encoding,
         max_length=options.max_length,
+        reserved_sequences=options.max_batch_size,
         serialized_model_path=options.serialized_model_path,
         save_to_serialized_model_path=options.save_to_serialized_model_path,
         device=options.device,
@@ -163,6 +164,7 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager
     from max.nn.kv_cache import MHAKVCacheParams
     from max.pipelines.kv_cache import PagedKVCacheManager
 
+    from replit.gpu import RESERVE_BYTES, free_bytes
     from replit.kv_cache import PAGE_SIZE
     from replit.model import Engine
 
@@ -178,7 +180,10 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager
     )
     pages = options.max_batch_size * -(-options.max_length // PAGE_SIZE)
     if options.prefix_caching:
-        pages += min(pages, PREFIX_CACHE_BYTES // params.bytes_per_block)
+        spare = PREFIX_CACHE_BYTES // params.bytes_per_block
+        if device is not None:
+            spare = min(spare, (free_bytes(device) - RESERVE_BYTES) // params.bytes_per_block - pages)
+        pages += max(0, min(pages, spare))
     return PagedKVCacheManager(params, Engine.get().session, pages, max_batch_size=options.max_batch_size)
 
 
@@ -226,8 +231,9 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
     from replit.model import Engine
 
     cache = make_cache(loaded, options)
+    (blocks,) = cache.get_device_buffer(0).all_buffers
     pipeline = BatchPipeline(
-        loaded.model.executable,
+        loaded.model.passes_over(blocks),
         cache,
         options.max_batch_size,
         options.max_length,
@@ -238,15 +244,16 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
     scheduler = make_scheduler(pipeline, cache, inbox, outbox, options)
     connection.send(Ready(pages_total=cache.block_count().total))
     react_at_once()  # not earlier: the engine's own threads shall not inherit it
-    _loop(scheduler, cache, inbox, outbox)
+    run(scheduler, cache, inbox, outbox)
 
 
-def _loop(
+def run(
     scheduler: TokenGenerationScheduler,
     cache: PagedKVCacheManager,
     inbox: Inbox,
     outbox: Outbox,
 ) -> None:
+    """Serves until the pipe is closed."""
     from max.serve.scheduler.base import SchedulerProgress
 
     idle = True
