@@ -13,8 +13,12 @@ from replit.target import Target
 
 # Cache lengths are rounded up to this before the kernels' partitions are chosen, as MAX Serve does.
 LENGTH_STEP = 256
-# Of the graph's inputs, those that its kernels read: tokens, row offsets, rows, cache lengths, page table.
+# Of the graph's inputs, those that its kernels read: tokens, row offsets, rows, cache lengths, page table; and of these
+# the ones that change from one step to the next.
 _ON_DEVICE = (0, 1, 2, 4, 5)
+_CHANGING = (0, 4, 5)
+# Steps that are kept: each has outputs and working memory of its own on the GPU.
+KEPT_STEPS = 64
 
 # In how many parts MAX's decode kernel splits the keys, by sequences, length and key/value heads.
 Partitions = Callable[[int, int, int], int]
@@ -57,7 +61,11 @@ class GpuPasses:
         ):
             bucket += LENGTH_STEP
         key = (sequences, bucket)
-        if key not in self.steps:
+        if key in self.steps:
+            self.steps[key] = self.steps.pop(key)  # the one used last is kept longest
+        else:
+            if len(self.steps) == KEPT_STEPS:
+                self.steps.pop(next(iter(self.steps))).release()
             inputs = Inputs.of_decode_step(self._blocks, sequences, self._pages)
             longest = min(bucket, self._max_length)
             dispatch = (sequences, 1, self._partitions(sequences, longest, self._n_kv_heads), longest)
@@ -127,6 +135,12 @@ class DecodeStep:
         self._model.replay(self._graph, *self._buffers)
         return self._outputs
 
+    def release(self) -> None:
+        """Gives the captured graph's memory back."""
+        if self._outputs is not None:
+            self._outputs = None  # MAX cannot take back what is still referred to
+            self._model.release_captured_graph(self._graph)
+
     def _capture(self, graph: int, buffers: list[Any]) -> None:
         """Sets the outputs that every replay writes; if MAX cannot capture the step, says so and tries no more."""
         self._model.execute(*buffers)  # loads the kernels; the step writes the same keys and values again
@@ -137,7 +151,7 @@ class DecodeStep:
             self._graph = None
 
     def _refresh(self, buffers: list[Any]) -> None:
-        for index in _ON_DEVICE:
+        for index in _CHANGING:
             if buffers[index] is not self.inputs.buffers[index]:
                 buffers[index].inplace_copy_from(self.inputs.buffers[index])
 

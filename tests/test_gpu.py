@@ -17,6 +17,7 @@ from pipelines.pipeline import Pipeline, load
 from pipelines.sampling import SamplingParams
 from pipelines.server.messages import GenerationRequest
 from pipelines.server.options import ServeOptions
+from replit import gpu_passes
 from replit.gpu_model import GpuModel
 from weights.errors import UserError
 
@@ -128,9 +129,13 @@ def test_greedy_text_is_the_cpus(cpu: Pipeline, other: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("scored", [None, 2])
-def test_the_servers_batches_are_the_command_lines(other: Pipeline, scored: int | None) -> None:
-    """MAX's scheduler and paged cache over the same passes: prompts in parts, sequences that come and go, page ends."""
+def test_the_servers_batches_are_the_command_lines(
+    other: Pipeline, scored: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MAX's scheduler and paged cache over the same passes: prompts in parts, sequences that come and go, page ends,
+    more kinds of steps than are kept."""
     pytest.importorskip("max.serve")
+    monkeypatch.setattr(gpu_passes, "KEPT_STEPS", 2)
     prompts = [SOURCE[start : start + length] for start, length in ((0, 2500), (700, 30), (900, 420), (40, 1))]
     requests = [
         GenerationRequest(str(n), other.tokenizer.encode(prompt), greedy(20 + 10 * n), (0, n), scored)
@@ -175,8 +180,8 @@ def serve(pipeline: Pipeline, requests: list[GenerationRequest]) -> dict[str, li
     with suppress(BrokenPipeError):  # the client has all that it asked for
         worker.run(worker.make_scheduler(batch, cache, inbox, outbox, options), cache, inbox, outbox)
     thread.join()
-    if model(pipeline).passes.capture:
-        assert passes.steps
+    assert len(passes.steps) == gpu_passes.KEPT_STEPS
+    if passes.capture:
         assert all(step.captured for step in passes.steps.values())
     return tokens
 
