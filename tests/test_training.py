@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel
+from tokenizers.models import WordLevel
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # training is not installed with the product
 
@@ -126,11 +129,64 @@ def test_rows_begin_at_documents() -> None:
     assert aligned_rows(starts, total=60, length=8).tolist() == [0, 9, 30, 50]
 
 
+def test_loops_repeat_lines_and_mark_where_they_began_before() -> None:
+    pytest.importorskip("torch", reason="training needs PyTorch")
+    from training.loops import FIRST_TOKENS, IGNORED, ORDINARY, make_loop
+
+    starts_line = np.arange(100) < 10
+    text = np.tile([3, *range(20, 26)], 20)  # lines of seven tokens
+    text[:70] += np.arange(70) // 7 * 7 * (text[:70] > 9)  # the first ten are different
+    row, earlier = make_loop(text, starts_line, np.random.default_rng(0))
+    assert len(row) == len(text) == len(earlier) + 1
+    marked = np.flatnonzero(earlier >= 0)
+    period = marked[0] - earlier[marked[0]]
+    assert period % 7 == 0
+    assert (row[marked + 1] == row[earlier[marked] + 1]).all()
+    ordinary = (earlier == ORDINARY).sum() + 1
+    assert (row[:ordinary] == text[:ordinary]).all()
+    assert (row[ordinary:] == row[ordinary - period : -period]).all()
+    assert (earlier[ordinary - 1 : ordinary - 1 + period] == IGNORED).all()  # the second time
+    in_line = (np.arange(len(row)) - ordinary)[marked + 1] % 7
+    assert set(in_line) == set(range(FIRST_TOKENS))
+
+
+def test_some_newlines_are_split_from_their_indents() -> None:
+    from training.indents import SHARE, IndentSplitter
+
+    nano = load("nano").tokenizer
+    tokenizer = Tokenizer.from_str(nano._backend.to_str())  # type: ignore[attr-defined]
+    tokenizer.decoder = ByteLevel()
+    text = "class A:\n    def f(self):\n        return [1]\n\n    def g(self):\n        pass\n" * 400
+    row = np.array(nano.encode(text), np.uint16)
+    split = IndentSplitter(tokenizer)(row, np.random.default_rng(0))
+    assert len(split) == len(row)
+    assert text.startswith(nano.decode(split.tolist()))
+    alone = set(nano.encode("\n") + nano.encode("\n\n"))
+    newlines = np.isin(split, list(alone)).sum() - np.isin(row, list(alone)).sum()
+    assert 0.6 < newlines / (SHARE * 1600) < 1.4
+
+
+def test_what_repeats_should_fade() -> None:
+    """Ordinary tokens count by their nats, ignored ones not at all, repeated ones by the distance to half of before."""
+    torch = pytest.importorskip("torch", reason="training needs PyTorch")
+    from training.model import ModelConfig, Nano
+
+    torch.manual_seed(0)
+    model = Nano(ModelConfig(vocab_size=8, d_model=16, n_layers=1, n_heads=2, n_kv_heads=1))
+    ids, targets = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[2, 3, 4, 3]])
+    p = model(ids).softmax(-1).gather(-1, targets[..., None])[0, :, 0].detach()
+    loss = model.loss(ids, targets, torch.tensor([[-1, -1, -2, 1]]))
+    faded = -torch.log1p(-0.9999 * (p[3] - p[1] / 2).abs())
+    torch.testing.assert_close(loss.detach(), (-p[0].log() - p[1].log() + faded) / 3)
+
+
 def _write_arrays(data: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("files", "fim", "snippets", "heldout"):
         ids = rng.integers(0, 64, 2000).astype(np.uint16)
         np.savez(data / f"{name}.npz", ids=ids, starts=np.arange(0, 2000, 20))
+    vocab = {f"{'Ċ' if i % 8 == 0 else ''}{i}": i for i in range(64)}
+    Tokenizer(WordLevel(vocab, "1")).save(str(data / "tokenizer.json"))
 
 
 def test_a_resumed_run_is_bit_equal(tmp_path: Path) -> None:
@@ -140,7 +196,8 @@ def test_a_resumed_run_is_bit_equal(tmp_path: Path) -> None:
 
     _write_arrays(tmp_path)
     shape = ModelConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2)
-    config = TrainConfig(steps=4, files_rows=1, fim_rows=2, snippets_rows=1, seq_len=16, warmup=1, cooldown=2)
+    rows = {"files_rows": 1, "fim_rows": 1, "snippets_rows": 1, "loops_rows": 1}
+    config = TrainConfig(steps=4, **rows, seq_len=64, warmup=1, cooldown=2)
     straight = Trainer(shape, config, tmp_path, "cpu")
     losses = [straight.train_step() for _ in range(4)]
     first = Trainer(shape, config, tmp_path, "cpu")

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
-SOURCES = ("files", "fim", "snippets")
+from training.indents import IndentSplitter
+from training.loops import ORDINARY, line_starts, make_loop
+
+SOURCES = ("files", "fim", "snippets", "loops")
 
 
 def aligned_rows(starts: np.ndarray, total: int, length: int) -> np.ndarray:
@@ -24,7 +28,10 @@ def aligned_rows(starts: np.ndarray, total: int, length: int) -> np.ndarray:
 
 
 class Batches:
-    """Rows of `seq_len` + 1 ids; `files` are cut anywhere, the other sources only begin at a document."""
+    """Rows of `seq_len` + 1 ids; `files` are cut anywhere, the other sources only begin at a document.
+
+    `loops` are made of the snippets, in another order.
+    """
 
     def __init__(self, data: Path, counts: dict[str, int], seq_len: int, seed: int) -> None:
         """`counts` says how many rows of a batch each of SOURCES gives."""
@@ -32,8 +39,10 @@ class Batches:
         self._ids: dict[str, np.ndarray] = {}
         self._rows: dict[str, np.ndarray] = {}
         self._order: dict[tuple[str, int], np.ndarray] = {}
+        tokenizer = Tokenizer.from_file(str(data / "tokenizer.json"))
+        self._line_starts, self._split_indents = line_starts(tokenizer), IndentSplitter(tokenizer)
         for name in counts:
-            with np.load(data / f"{name}.npz") as file:
+            with np.load(data / f"{'snippets' if name == 'loops' else name}.npz") as file:
                 ids, starts = file["ids"], file["starts"]
             self._ids[name] = ids
             cut_anywhere = np.arange(0, len(ids) - seq_len - 1, seq_len)
@@ -48,15 +57,23 @@ class Batches:
             self._order[name, epoch] = rng.permutation(len(rows))
         return int(rows[self._order[name, epoch][at]])
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Ids and targets [rows, seq_len] of a step, int64."""
-        rows = []
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, targets and what stands where in loops (`Nano.loss`), each int64 [rows, seq_len], of a step."""
+        rows, earlier = [], []
         for name, count in self.counts.items():
             for i in range(count):
                 start = self._start(name, step * count + i)
-                rows.append(self._ids[name][start : start + self.seq_len + 1])
+                row = self._ids[name][start : start + self.seq_len + 1]
+                rng = np.random.default_rng([self.seed, step, i, len(rows)])
+                marks = np.full(self.seq_len, ORDINARY)
+                if name == "loops":
+                    row, marks = make_loop(row, self._line_starts, rng)
+                else:
+                    row = self._split_indents(row, rng)
+                rows.append(row)
+                earlier.append(marks)
         both = torch.from_numpy(np.stack(rows).astype(np.int64))
-        return both[:, :-1], both[:, 1:]
+        return both[:, :-1], both[:, 1:], torch.from_numpy(np.stack(earlier))
 
 
 def heldout_rows(data: Path, rows: int, seq_len: int) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ def train(shape: ModelConfig, data: Path, out: Path, steps: int) -> Nano:
     """The shape after `steps` steps of 16 rows of 256 tokens."""
     options = [f"--{k.replace('_', '-')}={v}" for k, v in asdict(shape).items()]
     schedule = ["--steps", steps, "--warmup", 40, "--cooldown", steps // 2, "--average", 0.98, "--save-every", steps]
-    rows = ["--files-rows", 4, "--fim-rows", 8, "--snippets-rows", 4, "--seq-len", SEQ_LEN]
+    rows = ["--files-rows", 4, "--fim-rows", 8, "--snippets-rows", 4, "--loops-rows", 0, "--seq-len", SEQ_LEN]
     _run("train", "--data", data, "--out", out, "--compile", *options, *schedule, *rows)
     return load_checkpoint(out / "checkpoint.pt")
 

@@ -51,10 +51,9 @@ def parse_rates(model: pipelines.Pipeline, files: list[str], count: int) -> dict
 
 
 def line_matches(model: pipelines.Pipeline, files: list[str], count: int) -> dict[str, float]:
-    """Exact match of a line: from the text before it, and filled in between that and the text after it."""
+    """Exact match of a line: from the text before it, up to its newline, and filled in before the text after it."""
     lines = tasks.lines(files, count)
-    before = [line.prefix.rstrip("\n") for line in lines]
-    following = generate(model, before, max_new_tokens=40)
+    following = generate(model, [line.prefix for line in lines], max_new_tokens=40)
     between = [fim_prompt(model.tokenizer, x.prefix, x.suffix, 2 * WINDOW - 40).ids for x in lines]
     filled = generate(model, between, max_new_tokens=40, stop="\n")
     answers = zip(lines, following, filled, strict=True)

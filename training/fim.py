@@ -13,8 +13,8 @@ SPECIAL_TOKENS = [END, PREFIX, MIDDLE, SUFFIX, PAD]  # their ids are 0..4, in th
 
 
 def split_points(text: str, rng: random.Random) -> tuple[int, int]:
-    """Start and end of the middle, in characters: half the time any span, else the rest of a line or whole lines."""
-    if rng.random() < 0.5:
+    """Start and end of the middle, in characters: any span, the rest of a line, or whole lines, a third of each."""
+    if rng.random() < 1 / 3:
         a, b = sorted(rng.randrange(len(text) + 1) for _ in range(2))
         return a, b
     start = rng.randrange(len(text))

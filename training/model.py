@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.loops import IGNORED
+
 QUERY_BLOCK = 64
+FADE = 0.5
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,19 @@ class Nano(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         return F.linear(self.hidden(ids), self.wte.weight)
 
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy in nats."""
-        logits = self(ids)
-        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+    def loss(self, ids: Tensor, targets: Tensor, earlier: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy in nats; tokens of loops (training/loops.py) are held to FADE of their probability before.
+
+        `earlier` [B, T] says where: the position of the same token one repetition before, ORDINARY or IGNORED.
+        """
+        logits = self(ids).float()
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        if earlier is None:
+            return nats.mean()
+        p = torch.exp(-nats)
+        before = p.detach().gather(1, earlier.clamp_min(0))
+        # Xu et al. 2022, "Learning to break the loop"; short of 1, where the logarithm ends.
+        faded = -torch.log1p(-0.9999 * (p - FADE * before).abs())
+        each = torch.where(earlier >= 0, faded, nats)
+        counted = earlier != IGNORED
+        return (each * counted).sum() / counted.sum()

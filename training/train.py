@@ -34,8 +34,9 @@ class TrainConfig:
 
     steps: int = 4000
     files_rows: int = 2  # rows of a batch from each source
-    fim_rows: int = 4
+    fim_rows: int = 3
     snippets_rows: int = 2
+    loops_rows: int = 1
     seq_len: int = 512
     warmup: int = 100
     cooldown: int = 800
@@ -111,9 +112,9 @@ class Trainer:
         ]
         self._loss = torch.compile(self.model.loss) if config.compile else self.model.loss
 
-    def _loss_of(self, ids: Tensor, targets: Tensor) -> Tensor:
+    def _loss_of(self, *batch: Tensor) -> Tensor:
         with torch.autocast(self.device, dtype=torch.bfloat16):
-            return self._loss(ids.to(self.device), targets.to(self.device))
+            return self._loss(*(part.to(self.device) for part in batch))
 
     def train_step(self) -> float:
         """One update; returns the loss before it, in nats a token."""
