@@ -145,7 +145,7 @@ def test_loops_repeat_lines_and_mark_where_they_began_before() -> None:
     ordinary = (earlier == ORDINARY).sum() + 1
     assert (row[:ordinary] == text[:ordinary]).all()
     assert (row[ordinary:] == row[ordinary - period : -period]).all()
-    assert (earlier[ordinary - 1 : ordinary - 1 + period] == IGNORED).all()  # the second time
+    assert set(earlier[ordinary - 1 :]) == {IGNORED, *earlier[marked]}
     in_line = (np.arange(len(row)) - ordinary)[marked + 1] % 7
     assert set(in_line) == set(range(FIRST_TOKENS))
 

@@ -64,7 +64,7 @@ class Batches:
             for i in range(count):
                 start = self._start(name, step * count + i)
                 row = self._ids[name][start : start + self.seq_len + 1]
-                rng = np.random.default_rng([self.seed, step, i, len(rows)])
+                rng = np.random.default_rng([self.seed, step, len(rows)])
                 marks = np.full(self.seq_len, ORDINARY)
                 if name == "loops":
                     row, marks = make_loop(row, self._line_starts, rng)

@@ -1,9 +1,8 @@
 """Rows in which lines repeat without end, to teach that this does not go on: small models do it when asked greedily.
 
-A row of real text is cut after a few lines and these lines repeated to its end. From the third time on, the first
-tokens of each line should be half as probable as the time before. Xu et al. 2022 ("Learning to break the loop")
-do it for whole sentences; but what a line has begun it should finish. The second time is ignored: a line may well
-come twice.
+A row of real text is cut after a few lines and these lines repeated to its end. Each time, the first tokens of a line
+should be half as probable as the time before. Xu et al. 2022 ("Learning to break the loop") do it for whole sentences;
+but what a line has begun it should finish.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from tokenizers import Tokenizer
 Ids = npt.NDArray[np.integer]
 
 ORDINARY, IGNORED = -1, -2  # what stands in place of a position
+FADE = 0.5  # of its probability the time before should be left
 FIRST_TOKENS = 4  # of a line, with the newline
 LONGEST = 64  # tokens of the lines that repeat
 
@@ -49,6 +49,5 @@ def make_loop(
     in_line = np.zeros(length, bool)
     for at in breaks[first : first + lines] - start:
         in_line[at : at + FIRST_TOKENS] = True
-    fading = (positions >= end + length) & in_line[(positions - start) % length]
-    earlier[end - 1 :] = np.where(fading, positions - 1 - length, IGNORED)
+    earlier[end - 1 :] = np.where(in_line[(positions - start) % length], positions - 1 - length, IGNORED)
     return looped, earlier

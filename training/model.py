@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.loops import IGNORED
+from training.loops import FADE, IGNORED
 
 QUERY_BLOCK = 64
-FADE = 0.5
 
 
 @dataclass(frozen=True)
