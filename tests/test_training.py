@@ -167,17 +167,21 @@ def test_some_newlines_are_split_from_their_indents() -> None:
 
 
 def test_what_repeats_should_fade() -> None:
-    """Ordinary tokens count by their nats, ignored ones not at all, repeated ones by the distance to half of before."""
+    """Ordinary tokens count by their nats, ignored ones not at all, repeated ones if above half of the time before."""
     torch = pytest.importorskip("torch", reason="training needs PyTorch")
     from training.model import ModelConfig, Nano
 
     torch.manual_seed(0)
     model = Nano(ModelConfig(vocab_size=8, d_model=16, n_layers=1, n_heads=2, n_kv_heads=1))
-    ids, targets = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[2, 3, 4, 3]])
+    torch.nn.init.normal_(model.wte.weight)
+    ids, targets = torch.tensor([[1, 2, 3, 4, 4]]), torch.tensor([[2, 3, 4, 3, 4]])
     p = model(ids).softmax(-1).gather(-1, targets[..., None])[0, :, 0].detach()
-    loss = model.loss(ids, targets, torch.tensor([[-1, -1, -2, 1]]))
-    faded = -torch.log1p(-0.9999 * (p[3] - p[1] / 2).abs())
-    torch.testing.assert_close(loss.detach(), (-p[0].log() - p[1].log() + faded) / 3)
+    low, high = sorted((0, 1), key=lambda i: float(p[i]))
+    assert p[low] < p[high] / 2
+    for before, after, unlikely in ((high, low, 0.0), (low, high, -torch.log1p(-0.9999 * p[high]))):
+        earlier = torch.tensor([[-2, -2, -1, -2, -2]])
+        earlier[0, after] = before
+        torch.testing.assert_close(model.loss(ids, targets, earlier).detach(), (-p[2].log() + unlikely) / 2)
 
 
 def _write_arrays(data: Path) -> None:

@@ -1,8 +1,9 @@
 """Rows in which lines repeat without end, to teach that this does not go on: small models do it when asked greedily.
 
 A row of real text is cut after a few lines and these lines repeated to its end. Each time, the first tokens of a line
-should be half as probable as the time before. Xu et al. 2022 ("Learning to break the loop") do it for whole sentences;
-but what a line has begun it should finish.
+should be at most half as probable as the time before, as Xu et al. 2022 ("Learning to break the loop") have it for
+whole sentences; but what a line has begun it should finish. Their loss, the distance to half, hardly moves a
+probability near 1; the unlikelihood of Welleck et al. 2020 does.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class Nano(nn.Module):
         return F.linear(self.hidden(ids), self.wte.weight)
 
     def loss(self, ids: Tensor, targets: Tensor, earlier: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy in nats; tokens of loops (training/loops.py) are held to FADE of their probability before.
+        """Mean cross-entropy in nats; tokens of loops (training/loops.py) above FADE of their probability before cost.
 
         `earlier` [B, T] says where: the position of the same token one repetition before, ORDINARY or IGNORED.
         """
@@ -153,8 +153,8 @@ class Nano(nn.Module):
             return nats.mean()
         p = torch.exp(-nats)
         before = p.detach().gather(1, earlier.clamp_min(0))
-        # Xu et al. 2022, "Learning to break the loop"; short of 1, where the logarithm ends.
-        faded = -torch.log1p(-0.9999 * (p - FADE * before).abs())
-        each = torch.where(earlier >= 0, faded, nats)
+        # Unlikelihood: its gradient is large where a token is sure, as in loops. Short of 1, for the logarithm.
+        unlikely = -torch.log1p(-0.9999 * p) * (p > FADE * before)
+        each = torch.where(earlier >= 0, unlikely, nats)
         counted = earlier != IGNORED
         return (each * counted).sum() / counted.sum()
