@@ -129,25 +129,29 @@ def test_rows_begin_at_documents() -> None:
     assert aligned_rows(starts, total=60, length=8).tolist() == [0, 9, 30, 50]
 
 
-def test_loops_repeat_lines_and_mark_where_they_began_before() -> None:
+@pytest.mark.parametrize("seed", range(12))
+def test_loops_repeat_and_mark_where_it_stood_before(seed: int) -> None:
     pytest.importorskip("torch", reason="training needs PyTorch")
-    from training.loops import FIRST_TOKENS, IGNORED, ORDINARY, make_loop
+    from training.loops import FEWEST, FIRST_TOKENS, IGNORED, ORDINARY, make_loop
 
-    starts_line = np.arange(100) < 10
+    starts_line = np.arange(1000) < 10
     text = np.tile([3, *range(20, 26)], 20)  # lines of seven tokens
     text[:70] += np.arange(70) // 7 * 7 * (text[:70] > 9)  # the first ten are different
-    row, earlier = make_loop(text, starts_line, np.random.default_rng(0))
+    row, earlier = make_loop(text, starts_line, np.random.default_rng(seed))
     assert len(row) == len(text) == len(earlier) + 1
     marked = np.flatnonzero(earlier >= 0)
-    period = marked[0] - earlier[marked[0]]
-    assert period % 7 == 0
+    (period,) = set(marked - earlier[marked])
     assert (row[marked + 1] == row[earlier[marked] + 1]).all()
-    ordinary = (earlier == ORDINARY).sum() + 1
-    assert (row[:ordinary] == text[:ordinary]).all()
-    assert (row[ordinary:] == row[ordinary - period : -period]).all()
-    assert set(earlier[ordinary - 1 :]) == {IGNORED, *earlier[marked]}
-    in_line = (np.arange(len(row)) - ordinary)[marked + 1] % 7
-    assert set(in_line) == set(range(FIRST_TOKENS))
+    end = (earlier == ORDINARY).sum() + 1
+    assert (row[:end] == text[:end]).all()
+    assert (row[end:] == row[end - period : -period]).all()
+    assert set(earlier[end - 1 :]) <= {IGNORED, *earlier[marked]}
+    of_period = set((marked + 1 - end) % period)
+    if starts_line[row[end]]:
+        assert of_period == {line + i for line in range(0, period, 7) for i in range(FIRST_TOKENS)}
+    else:
+        assert of_period == set(range(min(period, FIRST_TOKENS)))
+        assert FEWEST <= period < 9
 
 
 def test_some_newlines_are_split_from_their_indents() -> None:
