@@ -93,11 +93,12 @@ def export(model: Nano, tokenizer_json: Path, output: Path) -> None:
     writer.close()
 
 
-def load_checkpoint(path: Path) -> Nano:
-    """The model of a training checkpoint, with its averaged weights if it has them."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model = Nano(ModelConfig(**state["model_config"]))
-    model.load_state_dict(state["model"])
+def load_checkpoint(*paths: Path) -> Nano:
+    """The model of a training checkpoint with its running average of the weights; of several, the mean of these."""
+    states = [torch.load(path, map_location="cpu", weights_only=True) for path in paths]
+    model = Nano(ModelConfig(**states[0]["model_config"]))
+    mean = {name: sum(state["model"][name] for state in states) / len(states) for name in states[0]["model"]}
+    model.load_state_dict(mean)
     return model.eval()
 
 
@@ -125,11 +126,11 @@ def load_gguf(path: Path) -> Nano:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="of several, the mean is taken")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    export(load_checkpoint(args.checkpoint), args.tokenizer, args.output)
+    export(load_checkpoint(*args.checkpoint), args.tokenizer, args.output)
 
 
 if __name__ == "__main__":

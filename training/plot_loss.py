@@ -1,6 +1,6 @@
 """Draws the loss curve of a training log.
 
-python -m training.plot_loss --log DIR/log.jsonl --output docs/nano-loss.svg
+python -m training.plot_loss --log docs/nano-loss.jsonl --output docs/nano-loss.svg
 """
 
 from __future__ import annotations
