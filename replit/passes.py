@@ -107,6 +107,24 @@ class CpuPasses:
         return self._decoding[sequences]
 
 
+def begin_pass(passes: Passes, counts: Sequence[int], lengths: Sequence[int], rows: Sequence[int]) -> Pass:
+    """A pass of sequences with `counts` new tokens after `lengths` cached ones; `rows` of the new ones get logits.
+
+    What is left for the caller to fill: the tokens and the page table.
+    """
+    longest = max(length + count for length, count in zip(lengths, counts, strict=True))
+    if max(counts) == 1:
+        graph = passes.decode(len(counts), longest)
+    else:
+        graph = passes.prompt(sum(counts), len(counts), len(rows))
+        np.cumsum(counts, out=graph.inputs.row_offsets[1:])
+        graph.inputs.rows[:] = rows
+        graph.inputs.max_prompt_length[0] = max(counts)
+    graph.inputs.cache_lengths[:] = lengths
+    graph.inputs.max_cache_length[0] = longest  # as MAX counts: with the new positions
+    return graph
+
+
 def run_slots(
     passes: Passes,
     cache: CacheSlots,
@@ -117,19 +135,9 @@ def run_slots(
     """The graph's outputs of a pass that appends `ids` to the sequences in `slots`; `rows` of them get logits."""
     counts = [len(part) for part in ids]
     lengths = cache.lengths[list(slots)]
-    longest = int((lengths + counts).max())
-    if max(counts) == 1:
-        graph = passes.decode(len(slots), longest)
-    else:
-        graph = passes.prompt(sum(counts), len(slots), len(rows))
-        np.cumsum(counts, out=graph.inputs.row_offsets[1:])
-        graph.inputs.rows[:] = rows
-        graph.inputs.max_prompt_length[0] = max(counts)
-    inputs = graph.inputs
-    inputs.tokens[:] = [i for part in ids for i in part]
-    inputs.cache_lengths[:] = lengths
-    inputs.lookup_table[:] = cache.page_table[list(slots)]
-    inputs.max_cache_length[0] = longest  # as MAX counts: with the new positions
+    graph = begin_pass(passes, counts, lengths.tolist(), rows)
+    graph.inputs.tokens[:] = [i for part in ids for i in part]
+    graph.inputs.lookup_table[:] = cache.page_table[list(slots)]
     outputs = graph.run()
     cache.lengths[list(slots)] = lengths + counts
     return outputs

@@ -8,13 +8,13 @@ where a captured decode step reads from where it was captured.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
-import numpy as np
 from max.pipelines.context import TextContext
 from max.pipelines.kv_cache import PagedKVCacheManager
 
 from replit.kv_cache import pages_for
-from replit.passes import Inputs, Pass, Passes
+from replit.passes import Inputs, Pass, Passes, begin_pass
 
 
 class BatchInputs:
@@ -26,30 +26,19 @@ class BatchInputs:
     def __call__(self, batch: Sequence[TextContext], wanted: Sequence[range]) -> Pass:
         """The pass, ready to run; `wanted` are the positions of each sequence's new tokens that get logits."""
         counts = [context.tokens.active_length for context in batch]
-        # As MAX counts: with the new positions.
-        longest = max(context.tokens.processed_length + count for context, count in zip(batch, counts, strict=True))
-        if max(counts) == 1:
-            graph = self._passes.decode(len(batch), longest)
-        else:
-            graph = self._passes.prompt(sum(counts), len(batch), sum(map(len, wanted)))
-            inputs = graph.inputs
-            np.cumsum(counts, out=inputs.row_offsets[1:])
-            starts = inputs.row_offsets.tolist()
-            inputs.rows[:] = [start + row for start, rows in zip(starts, wanted, strict=False) for row in rows]
-            inputs.max_prompt_length[0] = max(counts)
-        graph.inputs.max_cache_length[0] = longest
-        self._fill(graph.inputs, batch)
+        starts = list(accumulate(counts, initial=0))
+        rows = [start + row for start, rows in zip(starts, wanted, strict=False) for row in rows]
+        lengths = [context.tokens.processed_length for context in batch]
+        graph = begin_pass(self._passes, counts, lengths, rows)
+        self._fill(graph.inputs, batch, starts, lengths)
         return graph
 
-    def _fill(self, inputs: Inputs, batch: Sequence[TextContext]) -> None:
-        start = 0
-        for index, context in enumerate(batch):
-            tokens = context.tokens
-            stop = start + tokens.active_length
-            inputs.tokens[start:stop] = tokens.active
-            length = tokens.processed_length
-            inputs.cache_lengths[index] = length
+    def _fill(
+        self, inputs: Inputs, batch: Sequence[TextContext], starts: Sequence[int], lengths: Sequence[int]
+    ) -> None:
+        for index, (context, length) in enumerate(zip(batch, lengths, strict=True)):
+            start, stop = starts[index : index + 2]
+            inputs.tokens[start:stop] = context.tokens.active
             (pages,) = self._cache.get_req_blocks_per_leaf(context).values()
             used = pages_for(length + stop - start)
             inputs.lookup_table[index, :used] = pages[:used]
-            start = stop

@@ -165,7 +165,7 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager
     from max.pipelines.kv_cache import PagedKVCacheManager
 
     from replit.gpu import RESERVE_BYTES, free_bytes
-    from replit.kv_cache import PAGE_SIZE
+    from replit.kv_cache import PAGE_SIZE, pages_for
     from replit.model import Engine
 
     config, device = pipeline.config, Engine.get().device
@@ -178,7 +178,7 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager
         page_size=PAGE_SIZE,
         enable_prefix_caching=options.prefix_caching,
     )
-    pages = options.max_batch_size * -(-options.max_length // PAGE_SIZE)
+    pages = options.max_batch_size * pages_for(options.max_length)
     if options.prefix_caching:
         spare = PREFIX_CACHE_BYTES // params.bytes_per_block
         if device is not None:
