@@ -82,7 +82,7 @@ def compare(path: Path, engines: list[str], tests: list[str], rounds: int) -> Ra
 
 def read_bandwidth() -> float:
     """Bytes a second, measured in a process of its own."""
-    code = "from replit.bandwidth import read_bandwidth; print(read_bandwidth())"
+    code = "from replit.runtime.bandwidth import read_bandwidth; print(read_bandwidth())"
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 

@@ -289,7 +289,7 @@ def main() -> None:
         print(json.dumps(SECTIONS[arguments.section](Setup(arguments.path, arguments.device, arguments.quick))))
         return
     if arguments.device.startswith("gpu"):
-        from replit.gpu import open_device
+        from replit.gpu.device import open_device
 
         try:
             open_device(arguments.device)  # before 6.6 GB are written

@@ -23,7 +23,7 @@ def open_session(name: str) -> tuple[Any, Any]:
     from max.driver import CPU
     from max.engine import InferenceSession
 
-    from replit.gpu import open_device
+    from replit.gpu.device import open_device
 
     device = open_device(name)[1] or CPU()
     return InferenceSession([device]), device

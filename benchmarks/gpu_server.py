@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from pipelines.commands.cli import main; main()"]
 
 
 def measure(path: str, device: str, clients: int, tokens_in: int, tokens_out: int, rounds: int) -> dict[str, Any]:

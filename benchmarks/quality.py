@@ -29,11 +29,11 @@ from benchmarks.quality_plot import plot
 from pipelines import pipeline
 from pipelines.registry import locate
 from replit import gguf_export
-from weights.checkpoint import open_checkpoint
 from weights.convert import TARGETS
 from weights.errors import UserError
+from weights.files.checkpoint import open_checkpoint
 from weights.tensor import Encoding
-from weights.tokenizer import Tokenizer, load_tokenizer
+from weights.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 Floats = npt.NDArray[np.float32]
 Logits = Callable[[list[int]], Floats]

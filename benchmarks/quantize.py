@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weights.checkpoint import open_checkpoint
 from weights.convert import TARGETS, ggml_name
+from weights.files.checkpoint import open_checkpoint
 from weights.quantization import dequantize, quantize
 from weights.tensor import Encoding
 

@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="measure llama.cpp's server too")
     options = parser.parse_args()
     ours = [
-        sys.executable, "-c", "from pipelines.cli import main; main()", "--serve", "--model", options.model,
+        sys.executable, "-c", "from pipelines.commands.cli import main; main()", "--serve", "--model", options.model,
         "--port", str(PORT), "--max-length", "1024", "--max-cache-batch-size", str(options.clients),
     ]  # fmt: skip
     ours += ["--threads", str(options.threads)] if options.threads else []

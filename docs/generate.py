@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pipelines.cli import replit
+from pipelines.commands.cli import replit
 
 TARGET = Path(__file__).parent / "cli.md"
 

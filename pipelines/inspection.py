@@ -18,9 +18,9 @@ from weights.tensor import Encoding, Tensor
 
 if TYPE_CHECKING:
     from replit.architecture import DecoderConfig
-    from replit.weight_memory import WeightTypes
-    from weights.checkpoint import Checkpoint
-    from weights.tokenizer import Tokenizer
+    from replit.runtime.weight_memory import WeightTypes
+    from weights.files.checkpoint import Checkpoint
+    from weights.tokenizers.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
 
@@ -32,7 +32,7 @@ ENGINE_BYTES = 200 << 20
 def inspect_model(checkpoint: Checkpoint, encoding: Encoding | None, max_length: int, batch: int) -> dict[str, Any]:
     """Describe a model; `encoding`, `max_length` and `batch` are those of a run on the CPU."""
     from pipelines.registry import architecture_of
-    from weights.tokenizer import load_tokenizer
+    from weights.tokenizers.tokenizer import load_tokenizer
 
     problems: list[str] = []
     architecture = architecture_of(checkpoint)
@@ -109,9 +109,9 @@ def _run(
     batch: int,
 ) -> dict[str, Any]:
     """What would compute with what, and the memory it needs."""
-    from replit.compiled_file import CompileKey, cache_path
-    from replit.kv_cache import PAGE_SIZE, PagedKVCache
-    from replit.weight_memory import total_bytes, weight_types
+    from replit.runtime.compiled_file import CompileKey, cache_path
+    from replit.runtime.kv_cache import PAGE_SIZE, PagedKVCache
+    from replit.runtime.weight_memory import total_bytes, weight_types
 
     if max_length > config.max_seq_len:
         raise UserError(f"--max-length is {max_length}; expected at most {config.max_seq_len}, this model's limit")
@@ -159,8 +159,8 @@ def inspect_compiled(path: Path) -> dict[str, Any]:
     """Describe a serialized model: what it was compiled from, and whether it can run here."""
     import importlib.metadata
 
-    from replit.compiled_file import kernels_digest, processor, read_header
-    from replit.target import parse_target
+    from replit.runtime.compiled_file import kernels_digest, processor, read_header
+    from replit.runtime.target import parse_target
 
     header = read_header(path)
     key = header["key"]

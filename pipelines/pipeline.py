@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.completion_mode import CompletionStream, text_before_cursor
-from pipelines.generate import FinishReason, Request, generate
-from pipelines.progress import Quiet
+from pipelines.engine.loop import FinishReason, Request, generate
+from pipelines.engine.sampling import SamplingParams
 from pipelines.registry import ModelFiles, open_model
-from pipelines.sampling import SamplingParams
+from pipelines.terminal.progress import Quiet
+from pipelines.text.completion_mode import CompletionStream, text_before_cursor
 from replit.architecture import DecoderConfig
-from replit.gpu import free_bytes, open_device, plan_memory
-from replit.gpu_model import GpuModel
-from replit.model import (
+from replit.gpu.device import free_bytes, open_device, plan_memory
+from replit.gpu.model import GpuModel
+from replit.runtime.model import (
     CompileOptions,
     Engine,
     Progress,
@@ -29,11 +29,11 @@ from replit.model import (
     bind_weights,
     compile_model,
 )
-from replit.target import Target
-from replit.weight_memory import fits_in_memory, total_bytes, weight_types
+from replit.runtime.target import Target
+from replit.runtime.weight_memory import fits_in_memory, total_bytes, weight_types
 from weights.errors import UserError
 from weights.tensor import Encoding
-from weights.tokenizer import Tokenizer
+from weights.tokenizers.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import weights
 from refact.architecture import REFACT
 from replit.architecture import REPLIT, Architecture, DecoderConfig
-from weights.checkpoint import Checkpoint, open_checkpoint
+from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tensor import Encoding, Tensor
-from weights.tokenizer import Tokenizer, load_tokenizer
+from weights.tokenizers.tokenizer import Tokenizer, load_tokenizer
 
 ARCHITECTURES = (REPLIT, REFACT)
 EMBEDDED = {"nano": "nano.gguf"}

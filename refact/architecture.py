@@ -15,13 +15,13 @@ from refact.config import (
 )
 from refact.weight_names import map_weights
 from replit.architecture import Architecture
-from replit.target import CPU, Target
+from replit.runtime.target import CPU, Target
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
     from max.graph import Graph
 
-    from replit.weight_memory import WeightTypes
+    from replit.runtime.weight_memory import WeightTypes
 
 
 def build_graph(config: RefactConfig, weights: WeightTypes, target: Target = CPU) -> Graph:

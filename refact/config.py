@@ -12,8 +12,8 @@ from math import sqrt
 import numpy as np
 
 from replit.config_keys import Keys
-from weights.checkpoint import Checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
 
 HUB_CLASSES = ("GPTRefactForCausalLM",)

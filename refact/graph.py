@@ -8,8 +8,8 @@ from max.graph import Graph, TensorValue, ops
 
 from refact.config import RefactConfig
 from replit import graph
-from replit.target import CPU, Target
-from replit.weight_memory import WeightTypes
+from replit.runtime.target import CPU, Target
+from replit.runtime.weight_memory import WeightTypes
 
 
 def build_graph(config: RefactConfig, weights: WeightTypes, target: Target = CPU) -> Graph:

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from refact.config import RefactConfig
 from replit.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM, match_weights
-from weights.checkpoint import Checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
 
 _HUB_NAMES = {

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from replit import mosaic_config
 from replit.config import HUB_ARCHITECTURES, ReplitConfig, from_checkpoint
-from replit.target import CPU, Target
+from replit.runtime.target import CPU, Target
 from replit.weight_names import map_weights
-from weights.checkpoint import Checkpoint
+from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
     from max.graph import Graph
 
-    from replit.weight_memory import WeightTypes
+    from replit.runtime.weight_memory import WeightTypes
 
 
 class DecoderConfig(Protocol):

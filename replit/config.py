@@ -13,8 +13,8 @@ import numpy as np
 
 from replit.config_keys import Keys
 from replit.mosaic_config import modernized
-from weights.checkpoint import Checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import Checkpoint
 
 # What both implementations use where the file names none.
 LAYER_NORM_EPS = 1e-5

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from replit.architecture import REPLIT, Architecture, DecoderConfig
 from replit.encodings import choose_encodings
-from weights.checkpoint import Checkpoint
 from weights.convert import ggml_name, write_gguf
 from weights.errors import UserError
-from weights.gguf_tokenizer import add_keys, tokenizer_keys
+from weights.files.checkpoint import Checkpoint
 from weights.model_name import ModelName, file_name, parse_name
 from weights.tensor import Encoding, Tensor, stored_bytes
+from weights.tokenizers.gguf_tokenizer import add_keys, tokenizer_keys
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

@@ -10,15 +10,15 @@ from itertools import groupby
 from max.dtype import DType
 from max.graph import DeviceRef, Graph, TensorType, TensorValue, Type, Weight, ops
 
-from replit import layers as cpu_layers
-from replit import layers_gpu
 from replit.alibi import alibi_slopes
 from replit.architecture import DecoderConfig
 from replit.config import ReplitConfig
-from replit.kv_cache import CacheInputs, cache_input_types
-from replit.layers import Stored
-from replit.target import CPU, Target
-from replit.weight_memory import WeightTypes
+from replit.cpu import layers as cpu_layers
+from replit.cpu.layers import Stored
+from replit.gpu import layers as gpu_layers
+from replit.runtime.kv_cache import CacheInputs, cache_input_types
+from replit.runtime.target import CPU, Target
+from replit.runtime.weight_memory import WeightTypes
 from weights.tensor import Encoding
 
 KERNELS = CPU.kernels
@@ -75,7 +75,7 @@ class Decoder:
     ) -> None:
         self.config = config
         self.own_kernels = target.own_kernels
-        self.layers = cpu_layers if target.own_kernels else layers_gpu
+        self.layers = cpu_layers if target.own_kernels else gpu_layers
         self.weights = {name: graph_weight(name, *kind, target) for name, kind in weights.items()}
         self.row_offsets = row_offsets
         self.cache = cache
@@ -145,7 +145,7 @@ class ReplitDecoder(Decoder):
     def block(self, x: TensorValue, layer: int) -> TensorValue:
         """See `Decoder.block`."""
         eps, clip = self.config.layer_norm_eps, self.config.clip_qkv
-        layers = layers_gpu  # on the CPU see `blocks`
+        layers = gpu_layers  # on the CPU see `blocks`
         attn_norm, attn_qkv, attn_output, ffn_norm, ffn_up, ffn_down = (self.weight(layer, name) for name in _BLOCK)
         qkv = layers.norm_linear(x, attn_norm, attn_qkv, eps)
         if clip is not None:

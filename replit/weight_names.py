@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from replit.config import ReplitConfig
-from weights.checkpoint import Checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
 
 EMBEDDING = "token_embd.weight"

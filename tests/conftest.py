@@ -10,7 +10,7 @@ import pytest
 
 from models import RandomModel, random_model
 from pipelines.pipeline import Pipeline, load
-from replit.model import ReplitModel
+from replit.runtime.model import ReplitModel
 
 if TYPE_CHECKING:
     from running_server import RunningServer

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from weights.byte_level import byte_alphabet
+from weights.tokenizers.byte_level import byte_alphabet
 
 Array = npt.NDArray[Any]
 

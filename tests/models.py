@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.progress import Quiet
+from pipelines.terminal.progress import Quiet
 from replit.config import ReplitConfig
-from replit.model import CompileOptions, ReplitModel, bind_weights, compile_model
-from replit.weight_memory import weight_types
+from replit.runtime.model import CompileOptions, ReplitModel, bind_weights, compile_model
+from replit.runtime.weight_memory import weight_types
 from replit.weight_names import expected_shapes
 from weights.tensor import Encoding, Tensor
 

@@ -25,7 +25,15 @@ class RunningServer:
 
     def __init__(self, *options: str, env: dict[str, str] | None = None) -> None:
         self.log_path = Path(tempfile.mkstemp(suffix=".log")[1])
-        command = [sys.executable, "-c", "from pipelines.cli import main; main()", "--serve", "--port", "0", *options]
+        command = [
+            sys.executable,
+            "-c",
+            "from pipelines.commands.cli import main; main()",
+            "--serve",
+            "--port",
+            "0",
+            *options,
+        ]
         paths = {"PYTHONPATH": str(ROOT)}
         with self.log_path.open("w") as log:
             self.process = subprocess.Popen(

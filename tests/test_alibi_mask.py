@@ -12,11 +12,11 @@ from max.engine import InferenceSession
 from max.graph import Graph, TensorType, ops
 from test_attention_kernel import BATCHES, LAYER, Case, Heads, config_of
 
-from replit import layers_gpu
 from replit.alibi import alibi_slopes
-from replit.kv_cache import CacheInputs, cache_input_types
-from replit.layers import CPU as HOST
-from replit.target import CPU_LIKE_GPU
+from replit.cpu.layers import CPU as HOST
+from replit.gpu import layers as layers_gpu
+from replit.runtime.kv_cache import CacheInputs, cache_input_types
+from replit.runtime.target import CPU_LIKE_GPU
 
 HEADS = Heads(6, 2, 64)  # groups of three, and no power of two, as in replit-code-v1.5
 

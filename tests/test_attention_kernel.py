@@ -14,10 +14,10 @@ from max.graph import Graph, TensorType, ops
 
 from replit.alibi import alibi_slopes
 from replit.config import ReplitConfig
+from replit.cpu.layers import CPU as HOST
+from replit.cpu.layers import attention
 from replit.graph import KERNELS
-from replit.kv_cache import CacheInputs, cache_input_types
-from replit.layers import CPU as HOST
-from replit.layers import attention
+from replit.runtime.kv_cache import CacheInputs, cache_input_types
 
 PAGE, LAYERS, LAYER = 128, 2, 1
 Floats = npt.NDArray[np.float32]

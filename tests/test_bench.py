@@ -9,10 +9,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from pipelines import bench
-from pipelines.bench_command import bench as command
+from pipelines import speed as bench
+from pipelines.commands.bench import bench as command
 from pipelines.pipeline import Pipeline
-from replit.bandwidth import read_bandwidth
+from replit.runtime.bandwidth import read_bandwidth
 
 
 def test_measures_every_combination(nano: Pipeline) -> None:

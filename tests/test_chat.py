@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from test_text_stream import Bytes
 
-from pipelines.chat import chat_prompt, turn_marker
-from pipelines.text_stream import TextStream
+from pipelines.prompts.chat import chat_prompt, turn_marker
+from pipelines.text.stream import TextStream
 
 MARKER = 1
 

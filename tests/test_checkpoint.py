@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from model_files import ModelFile, write_gguf
 
-from weights.checkpoint import open_checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import open_checkpoint
 
 
 def write_split(directory: Path, parts: list[dict[str, Any]], **keys: int) -> Path:

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.pipeline import Pipeline
 
-COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from pipelines.commands.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
 
 
@@ -141,7 +141,7 @@ def test_help_needs_no_max_and_no_numpy() -> None:
     check = """
 import sys
 sys.argv = ["replit", "--help"]
-from pipelines.cli import main
+from pipelines.commands.cli import main
 try:
     main()
 finally:

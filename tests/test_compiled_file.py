@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from models import RandomModel, random_model
-from pipelines.progress import Quiet
-from replit import compiled_file
-from replit.compiled_file import CompileKey, check_key, read_compiled, write_compiled
-from replit.model import CompileOptions, compile_model
-from replit.target import CPU
-from replit.weight_memory import weight_types
+from pipelines.terminal.progress import Quiet
+from replit.runtime import compiled_file
+from replit.runtime.compiled_file import CompileKey, check_key, read_compiled, write_compiled
+from replit.runtime.model import CompileOptions, compile_model
+from replit.runtime.target import CPU
+from replit.runtime.weight_memory import weight_types
 from weights.errors import UserError
 from weights.tensor import Encoding
 
@@ -131,7 +131,7 @@ def test_a_saved_model_is_loaded_without_compiling(
     def forbidden(*_: object) -> None:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr("replit.model._compile", forbidden)
+    monkeypatch.setattr("replit.runtime.model._compile", forbidden)
     compile_model(model.config, types, CompileOptions(load_from=path), Quiet())
     compile_model(model.config, types, CompileOptions(), Quiet())  # from the cache
     kept.write_bytes(kept.read_bytes()[:-1])

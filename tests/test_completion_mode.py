@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_text_stream import Bytes
 
-from pipelines.completion_mode import (
+from pipelines.engine.sampling import SamplingParams
+from pipelines.text.completion_mode import (
     CompletionStream,
     Strip,
     completion_filter,
     text_before_cursor,
 )
-from pipelines.sampling import SamplingParams
-from pipelines.source_lexer import BRACES, PYTHON, RUST, guess_language, language_of
+from pipelines.text.lexer import BRACES, PYTHON, RUST, guess_language, language_of
 from weights.errors import UserError
-from weights.tokenizer import FimTokens, SpecialTokens
+from weights.tokenizers.tokenizer import FimTokens, SpecialTokens
 
 
 def run(mode: str, prefix: str, text: str, language: object = None, seed: int | None = None) -> str:

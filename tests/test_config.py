@@ -13,8 +13,8 @@ import pytest
 from model_files import ModelFile, config_json, vocabulary, write_gguf, write_hub_directory
 
 from replit.config import ReplitConfig, from_checkpoint
-from weights.checkpoint import open_checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import open_checkpoint
 
 VOCABULARY = len(vocabulary()[0])
 EXPECTED = ReplitConfig(

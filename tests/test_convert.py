@@ -14,14 +14,14 @@ from tiny_model import write_model, write_tokenizer
 
 import reference
 from replit.config import from_checkpoint
-from replit.weight_memory import materialize, weight_types
+from replit.runtime.weight_memory import materialize, weight_types
 from replit.weight_names import map_weights
-from weights.checkpoint import Checkpoint, open_checkpoint
 from weights.convert import TARGETS
+from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.model_name import ModelName, file_name, parse_name
 from weights.quantization import quantize
 from weights.tensor import Encoding
-from weights.tokenizer import load_tokenizer
+from weights.tokenizers.tokenizer import load_tokenizer
 
 TEXT = "def area(r1):\n    return 3.14 * r1 ** 2  # über\n"
 

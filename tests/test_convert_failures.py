@@ -19,11 +19,11 @@ from tiny_model import run_convert as run
 from tiny_model import weights as tiny_weights
 from tiny_model import write_model, write_safetensors
 
-from pipelines.convert_command import convert
+from pipelines.commands.convert import convert
 from replit.encodings import choose_encodings
-from weights.checkpoint import open_checkpoint
 from weights.convert import encode_tensor, write_gguf
 from weights.errors import UserError
+from weights.files.checkpoint import open_checkpoint
 from weights.tensor import Encoding, Tensor
 
 
@@ -160,7 +160,7 @@ def test_termination_leaves_nothing(tmp_path: Path) -> None:
         "import sys, time; import weights.convert as c; encode = c.encode_tensor\n"
         "def slow(*a):\n    time.sleep(0.2)\n    return encode(*a)\n"
         "c.encode_tensor = slow\n"
-        "from pipelines.convert_command import convert; convert()"
+        "from pipelines.commands.convert import convert; convert()"
     )
     root = Path(__file__).parents[1]
     command = [sys.executable, "-c", code, str(directory), str(out / "model.gguf")]

@@ -16,8 +16,8 @@ from tiny_model import run_convert as run
 from tiny_model import weights as tiny_weights
 from tiny_model import write_model
 
-from weights.checkpoint import open_checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import open_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def hub(tmp_path: Path) -> Iterator[fake_hub.FakeHub]:
 
 def convert_from(hub: fake_hub.FakeHub, tmp_path: Path, before: str = "") -> subprocess.CompletedProcess[str]:
     """The command in a process of its own: the library reads its variables when it is imported."""
-    code = f"import sys\n{before}\nfrom pipelines.cli import main\nmain()"
+    code = f"import sys\n{before}\nfrom pipelines.commands.cli import main\nmain()"
     command = [sys.executable, "-c", code, "convert", PYTORCH_ONLY, str(tmp_path)]
     variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     return subprocess.run(

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from test_cli import ROOT, run
 
+from pipelines.engine.sampling import SamplingParams
 from pipelines.evaluation.problems import Problem, read_problems
 from pipelines.evaluation.records import Records, Sample
 from pipelines.evaluation.run import generate_samples, tasks
 from pipelines.evaluation.sandbox import Limits, run_program
 from pipelines.evaluation.scoring import pass_at_k, summarize
 from pipelines.pipeline import Pipeline
-from pipelines.sampling import SamplingParams
 from weights.errors import UserError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="system-call filters are Linux's")

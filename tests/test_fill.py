@@ -9,13 +9,13 @@ import pytest
 from test_cli import run
 from test_text_stream import Bytes
 
-from pipelines.fill import Gap, fill, fill_ids, gap_at
-from pipelines.fim import fim_prompt
 from pipelines.known_models import find
 from pipelines.pipeline import Pipeline
-from pipelines.source_lexer import PYTHON
+from pipelines.prompts.fim import fim_prompt
+from pipelines.prompts.gap import Gap, fill, fill_ids, gap_at
+from pipelines.text.lexer import PYTHON
 from weights.errors import UserError
-from weights.tokenizer import FimTokens, SpecialTokens
+from weights.tokenizers.tokenizer import FimTokens, SpecialTokens
 
 CODE = "import os\n\n\ndef add(a, b):\n    return \n\n\nprint(add(1, 2))\n"
 

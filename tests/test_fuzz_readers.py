@@ -27,10 +27,10 @@ from tokenizers import models, pre_tokenizers
 
 from replit.config import ReplitConfig, from_checkpoint
 from replit.weight_names import expected_shapes, map_weights
-from weights.checkpoint import Checkpoint, open_checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tensor import stored_bytes
-from weights.tokenizer import load_tokenizer
+from weights.tokenizers.tokenizer import load_tokenizer
 
 CASES = [pytest.param(300, id="300"), pytest.param(5000, id="5000", marks=pytest.mark.slow)]
 SECONDS = 5.0  # a file of 100 kB takes milliseconds; a shared machine may pause us

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pipelines.generate import Request, generate
-from pipelines.sampling import SamplingParams
+from pipelines.engine.loop import Request, generate
+from pipelines.engine.sampling import SamplingParams
 
 EOS = 9
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from model_files import ModelFile, vocabulary, write_gguf
 
-from weights.checkpoint import open_checkpoint
 from weights.errors import UserError
-from weights.gguf_file import read_gguf
+from weights.files.checkpoint import open_checkpoint
+from weights.files.gguf_file import read_gguf
 from weights.tensor import Encoding
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pipelines.engine.sampling import SamplingParams
 from pipelines.pipeline import Pipeline, load
-from pipelines.sampling import SamplingParams
-from pipelines.server.messages import GenerationRequest
 from pipelines.server.options import ServeOptions
-from replit import gpu_passes
-from replit.gpu_model import GpuModel
+from pipelines.server.process.messages import GenerationRequest
+from replit.gpu import passes as gpu_passes
+from replit.gpu.model import GpuModel
 from weights.errors import UserError
 
 Floats = npt.NDArray[np.float32]
@@ -153,8 +153,8 @@ def greedy(count: int) -> SamplingParams:
 
 def serve(pipeline: Pipeline, requests: list[GenerationRequest]) -> dict[str, list[int]]:
     """The tokens that the server's worker makes of the requests, by their ids."""
-    from pipelines.server import worker
-    from pipelines.server.batch import BatchPipeline
+    from pipelines.server.process import worker
+    from pipelines.server.process.batch import BatchPipeline
 
     options = ServeOptions(max_length=LENGTH, max_batch_size=SLOTS)
     cache = worker.make_cache(pipeline, options)

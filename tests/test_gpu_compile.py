@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from pipelines.registry import open_model
-from replit.compiled_file import CompileKey, check_key, read_compiled
-from replit.gpu import RESERVE_BYTES, _nth, find_gpu, open_device, plan_memory
-from replit.target import CPU, parse_target
-from replit.weight_memory import weight_types
+from replit.gpu.device import RESERVE_BYTES, _nth, find_gpu, open_device, plan_memory
+from replit.runtime.compiled_file import CompileKey, check_key, read_compiled
+from replit.runtime.target import CPU, parse_target
+from replit.runtime.weight_memory import weight_types
 from weights.errors import UserError
 from weights.tensor import Encoding
 
-COMMAND = [sys.executable, "-c", "from pipelines.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from pipelines.commands.cli import main; main()"]
 NO_GPU = "tells what a machine without a GPU is told"
 
 

@@ -24,7 +24,7 @@ from weights.errors import UserError
 from weights.hub import encoding_in_name, resolve
 
 ROOT = Path(__file__).parent.parent
-REPLIT = [sys.executable, "-c", "from pipelines.cli import main; main()"]
+REPLIT = [sys.executable, "-c", "from pipelines.commands.cli import main; main()"]
 BIG = bytes(range(256)) * 4096 * 12  # 12 MiB: more than one chunk of the client
 
 # Resolves each set of arguments in turn, in a process of its own: the library reads its

@@ -49,7 +49,7 @@ def test_an_upward_import_is_found() -> None:
     assert upward("def f():\n    from replit.config import x\n", "weights") == {"replit"}
     assert upward("import max.graph", "weights") == {"max"}
     assert upward("import max.graph\nfrom weights import hub", "replit") == set()
-    assert upward("from pipelines.cli import main", "replit") == {"pipelines"}
+    assert upward("from pipelines.commands.cli import main", "replit") == {"pipelines"}
     assert upward("import training.train", "pipelines") == {"training"}
 
 
@@ -67,8 +67,8 @@ def test_only_the_command_line_knows_the_server() -> None:
     [
         "weights",
         "replit",
-        "weights.checkpoint",
-        "weights.tokenizer",
+        "weights.files.checkpoint",
+        "weights.tokenizers.tokenizer",
         "weights.hub",
         "replit.config",
     ],

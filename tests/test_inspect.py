@@ -12,14 +12,14 @@ from click.testing import CliRunner, Result
 from tiny_model import weights as tiny_weights
 from tiny_model import write_model, write_safetensors
 
-from pipelines.inspect_command import inspect
+from pipelines.commands.inspect import inspect
 from pipelines.inspection import ENGINE_BYTES
-from replit.compiled_file import CompileKey, write_compiled
 from replit.config import from_checkpoint
-from replit.weight_memory import weight_types
+from replit.runtime.compiled_file import CompileKey, write_compiled
+from replit.runtime.weight_memory import weight_types
 from replit.weight_names import map_weights
-from weights.checkpoint import open_checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import open_checkpoint
 from weights.tensor import Encoding
 
 

@@ -15,7 +15,7 @@ from max.graph import DeviceRef, Graph, TensorType, ops
 import replit
 
 Floats = npt.NDArray[np.float32]
-KERNELS = Path(replit.__file__).parent / "kernels"
+KERNELS = Path(replit.__file__).parent / "cpu/kernels"
 EPSILON = 1e-5
 # [N, K]: whole tiles, ragged tiles, rows shorter than a vector, more than one block, odd everything
 SHAPES = [(64, 256), (37, 96), (5, 4), (41, 2100), (203, 1031)]

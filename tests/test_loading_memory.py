@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads the proce
 PROGRAM = """
 import json, sys
 from pipelines.registry import open_model
-from replit.weight_memory import materialize, total_bytes, weight_types
+from replit.runtime.weight_memory import materialize, total_bytes, weight_types
 from weights.tensor import Encoding
 
 def status():

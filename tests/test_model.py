@@ -9,7 +9,7 @@ import pytest
 
 import reference
 from models import RandomModel, as_tensor, compiled_from, random_ids, random_model
-from replit.model import ReplitModel
+from replit.runtime.model import ReplitModel
 from weights.tensor import Encoding
 
 GOLDEN = Path(__file__).parent / "golden"

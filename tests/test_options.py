@@ -11,11 +11,11 @@ import pytest
 from test_cli import run
 from test_evaluation import HUMAN_EVAL, write_lines
 
-from pipelines.cli import replit
-from pipelines.fill import fill, gap_at
+from pipelines.commands.cli import replit
 from pipelines.pipeline import Pipeline
+from pipelines.prompts.gap import fill, gap_at
 from pipelines.registry import locate
-from pipelines.source_lexer import PYTHON
+from pipelines.text.lexer import PYTHON
 
 PROMPT = "def fibonacci(n):\n"
 CODE = "import os\n\n\ndef add(a, b):\n    return \n"

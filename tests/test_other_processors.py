@@ -11,7 +11,7 @@ import pytest
 
 import replit
 
-KERNELS = Path(replit.__file__).parent / "kernels"
+KERNELS = Path(replit.__file__).parent / "cpu/kernels"
 FLAGS = Path("/proc/cpuinfo")
 # what the processor has to know, and how many float32 are in its vectors
 PROCESSORS = {

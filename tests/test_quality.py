@@ -14,9 +14,9 @@ pytest.importorskip("llama_cpp", reason="compares with llama.cpp")
 from benchmarks.quality import llama_cpp, llama_quantize, ours, score, texts, windows
 from pipelines.registry import locate
 from replit import gguf_export
-from weights.checkpoint import open_checkpoint
+from weights.files.checkpoint import open_checkpoint
 from weights.tensor import Encoding
-from weights.tokenizer import load_tokenizer
+from weights.tokenizers.tokenizer import load_tokenizer
 
 #: llama-quantize's type, and how much more than it our file may lose: the noise of 1 000 tokens.
 PEERS = {Encoding.Q8_0: "Q8_0", Encoding.Q4_0: "Q4_0", Encoding.Q4_K: "Q4_K_M", Encoding.Q6_K: "Q6_K"}

@@ -18,7 +18,7 @@ from weights.tensor import Encoding
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Run = Callable[[list[npt.NDArray[np.generic]]], list[Floats]]
-KERNELS = Path(replit.__file__).parent / "kernels"
+KERNELS = Path(replit.__file__).parent / "cpu/kernels"
 ENCODINGS = [Encoding.Q8_0, Encoding.Q4_0, Encoding.Q4_K, Encoding.Q6_K]
 # up to 64 rows the weights are streamed; more rows take panels of 32 weight rows, or bfloat16 without VNNI
 ROWS = [1, 3, 8, 64, 65, 200]

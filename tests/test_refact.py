@@ -19,16 +19,16 @@ from tiny_model import write_tokenizer
 
 from models import RandomModel, as_tensor, random_ids
 from pipelines.pipeline import load
-from pipelines.progress import Quiet
 from pipelines.registry import architecture_of, open_model
+from pipelines.terminal.progress import Quiet
 from refact.architecture import REFACT
 from refact.config import RefactConfig, from_checkpoint
 from refact.weight_names import expected_shapes, map_weights
 from replit import gguf_export
-from replit.model import CompileOptions, ReplitModel, bind_weights, compile_model
-from replit.weight_memory import weight_types
-from weights.checkpoint import open_checkpoint
+from replit.runtime.model import CompileOptions, ReplitModel, bind_weights, compile_model
+from replit.runtime.weight_memory import weight_types
 from weights.errors import UserError
+from weights.files.checkpoint import open_checkpoint
 from weights.tensor import Encoding
 
 Array = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ from model_files import ModelFile, write_gguf
 import reference
 from replit.config import from_checkpoint
 from replit.weight_names import map_weights
-from weights.checkpoint import open_checkpoint
+from weights.files.checkpoint import open_checkpoint
 
 
 def loaded(path: Path) -> tuple[Any, dict[str, Any]]:

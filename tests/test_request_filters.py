@@ -7,10 +7,10 @@ from test_text_stream import Bytes
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 
-from pipelines.completion_mode import Strip, completion_filter
-from pipelines.server.messages import Step
-from pipelines.server.requests import CompletionRequest
+from pipelines.server.process.messages import Step
+from pipelines.server.routes.openai_requests import CompletionRequest
 from pipelines.server.sequence_text import SequenceText
+from pipelines.text.completion_mode import Strip, completion_filter
 
 
 def deltas(text: SequenceText, raw: bytes) -> tuple[str, str | None]:

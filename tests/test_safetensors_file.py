@@ -13,9 +13,9 @@ from model_files import ModelFile, hub_name, write_hub_directory
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save, save_file
 
-from weights.checkpoint import open_checkpoint
 from weights.errors import UserError
-from weights.safetensors_file import read_safetensors
+from weights.files.checkpoint import open_checkpoint
+from weights.files.safetensors_file import read_safetensors
 from weights.tensor import Encoding
 
 

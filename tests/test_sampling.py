@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.sampling import (
+from pipelines.engine.sampling import (
     SamplingParams,
     candidates,
     log_softmax,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from pipelines.engine.sampling import log_softmax
 from pipelines.pipeline import Pipeline
-from pipelines.sampling import log_softmax
 
 if TYPE_CHECKING:
     from running_server import RunningServer

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipelines.fim import fim_prompt, keep_end, keep_start, split_room
 from pipelines.pipeline import Pipeline
+from pipelines.prompts.fim import fim_prompt, keep_end, keep_start, split_room
 
 if TYPE_CHECKING:
     from running_server import RunningServer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cli import replit
+from pipelines.commands.cli import replit
 from pipelines.server.options import ServeOptions
 
 EXAMPLES = Path(__file__).parent.parent / "docs/examples"

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra serve")
 
 from pipelines.pipeline import Pipeline
-from pipelines.server.errors import ApiError
-from pipelines.server.messages import Step, TokenLogprob
+from pipelines.server.http.api_error import ApiError
+from pipelines.server.process.messages import Step, TokenLogprob
 from pipelines.server.sequence_text import LineLimits, SequenceText, token_text
 
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from pipelines.text_stream import TextStream, overlap
-from weights.tokenizer import SpecialTokens, Tokenizer
+from pipelines.text.stream import TextStream, overlap
+from weights.tokenizers.tokenizer import SpecialTokens, Tokenizer
 
 
 class Bytes(Tokenizer):

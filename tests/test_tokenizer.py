@@ -29,10 +29,10 @@ from tokenizer_samples import (
 from tokenizers import Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from weights.byte_level import byte_alphabet, from_gguf, spelled_bytes
-from weights.checkpoint import open_checkpoint
 from weights.errors import UserError
-from weights.tokenizer import FimTokens, Tokenizer, load_tokenizer
+from weights.files.checkpoint import open_checkpoint
+from weights.tokenizers.byte_level import byte_alphabet, from_gguf, spelled_bytes
+from weights.tokenizers.tokenizer import FimTokens, Tokenizer, load_tokenizer
 
 # GPT-2's pattern, spelled out: what a word is before anything is merged.
 GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""

@@ -17,9 +17,9 @@ from tokenizer_samples import SAMPLES, TOKENS, checkpoint_of, random_code
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, trainers
 
-from weights.checkpoint import Checkpoint, open_checkpoint
 from weights.errors import UserError
-from weights.tokenizer import load_tokenizer
+from weights.files.checkpoint import Checkpoint, open_checkpoint
+from weights.tokenizers.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")

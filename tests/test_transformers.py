@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from models import random_ids, random_model
-from pipelines.progress import Quiet
+from pipelines.terminal.progress import Quiet
 from replit.config import from_checkpoint
-from replit.model import CompileOptions, ReplitModel, bind_weights, compile_model
-from replit.weight_memory import weight_types
+from replit.runtime.model import CompileOptions, ReplitModel, bind_weights, compile_model
+from replit.runtime.weight_memory import weight_types
 from replit.weight_names import map_weights
-from weights.checkpoint import open_checkpoint
+from weights.files.checkpoint import open_checkpoint
 
 torch = pytest.importorskip("torch", reason="compares with torch, which is not installed")
 pytest.importorskip("transformers", reason="compares with transformers, which is not installed")

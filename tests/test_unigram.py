@@ -12,13 +12,13 @@ import pytest
 import sentencepiece
 from tiny_model import write_model
 
-from weights.checkpoint import Checkpoint, open_checkpoint
 from weights.convert import Encoding
 from weights.errors import UserError
-from weights.gguf_tokenizer import tokenizer_keys
-from weights.sentencepiece_proto import parse, serialize
-from weights.tokenizer import load_tokenizer
-from weights.unigram import UnigramTokenizer, read_spiece
+from weights.files.checkpoint import Checkpoint, open_checkpoint
+from weights.tokenizers.gguf_tokenizer import tokenizer_keys
+from weights.tokenizers.sentencepiece_proto import parse, serialize
+from weights.tokenizers.tokenizer import load_tokenizer
+from weights.tokenizers.unigram import UnigramTokenizer, read_spiece
 
 RUNS = ["\u2581" * n for n in range(32, 1, -1)] + ["\t" * n for n in range(8, 0, -1)]
 USER_DEFINED = [*RUNS, "\n\n", "\n", "\r", "\v", "\f", *(f"<extra_id_{i}>" for i in range(10))]

@@ -17,10 +17,10 @@ from models import RandomModel, random_ids, random_model
 from pipelines.registry import open_model
 from replit import gguf_export
 from replit.config import from_checkpoint
-from replit.model import ReplitModel
+from replit.runtime.model import ReplitModel
 from replit.weight_names import map_weights
-from weights.checkpoint import open_checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import open_checkpoint
 from weights.tensor import Encoding
 
 # The published file's keys, for a model of one tenth of the size.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models import as_tensor
-from replit.weight_memory import aligned_copy, materialize, total_bytes, weight_types, writable_view
+from replit.runtime.weight_memory import aligned_copy, materialize, total_bytes, weight_types, writable_view
 from weights.tensor import Encoding, Tensor
 
 MATRIX = np.linspace(-1, 1, 64 * 32, dtype=np.float32).reshape(64, 32)

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 
 from replit.config import from_checkpoint
 from replit.weight_names import expected_shapes, map_weights
-from weights.checkpoint import open_checkpoint
 from weights.errors import UserError
+from weights.files.checkpoint import open_checkpoint
 from weights.tensor import Tensor
 
 

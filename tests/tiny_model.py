@@ -13,7 +13,7 @@ import numpy.typing as npt
 from click.testing import CliRunner, Result
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from pipelines.convert_command import convert
+from pipelines.commands.convert import convert
 from weights.quantization import quantize
 from weights.tensor import Encoding
 

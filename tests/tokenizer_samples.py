@@ -12,7 +12,7 @@ from model_files import (
     vocabulary,
 )
 
-from weights.checkpoint import Checkpoint
+from weights.files.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parent.parent
 TOKENS, TYPES = vocabulary()

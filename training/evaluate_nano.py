@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 import pipelines
-from pipelines.fim import fim_prompt
+from pipelines.prompts.fim import fim_prompt
 from training import heldout_tasks as tasks
 from training.filters import parses
 

@@ -16,7 +16,7 @@ import torch
 
 from training.fim import END, MIDDLE, PAD, PREFIX, SPECIAL_TOKENS, SUFFIX
 from training.model import ModelConfig, Nano
-from weights.byte_level import SUFFIX_FIRST_KEY
+from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY
 
 _BLOCK_NAMES = {
     "norm_1": "attn_norm",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weights.errors import UserError
-from weights.mapped_file import release_pages
+from weights.files.mapped_file import release_pages
 from weights.quantization import dequantize, quantize
 from weights.quantization.decode import Bytes
 from weights.tensor import Encoding, Tensor, stored_bytes

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from weights.checkpoint import split_parts
 from weights.errors import UserError
-from weights.safetensors_file import INDEX_SUFFIX, index_shards
+from weights.files.checkpoint import split_parts
+from weights.files.safetensors_file import INDEX_SUFFIX, index_shards
 from weights.tensor import Encoding
 
 Result = TypeVar("Result")

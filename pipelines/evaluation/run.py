@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.engine.loop import Request
+from pipelines.engine.sampling import SamplingParams
 from pipelines.evaluation.problems import Problem
 from pipelines.evaluation.records import Key, Records, Sample
 from pipelines.evaluation.sandbox import Limits, run_program
-from pipelines.generate import Request
-from pipelines.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -74,7 +74,7 @@ def prompt_ids(pipeline: Pipeline, problem: Problem, params: SamplingParams) -> 
     """A problem's prompt. Raises UserError for infilling with a model that cannot, and for one that is too long."""
     if problem.suffix is None:
         return pipeline.encode(problem.prompt)
-    from pipelines.fill import Gap, fill_ids
+    from pipelines.prompts.gap import Gap, fill_ids
 
     return fill_ids(pipeline, Gap(problem.prompt, problem.suffix), params.max_new_tokens)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import click
 from click.core import ParameterSource
 
-from pipelines.command_options import device_name
+from pipelines.terminal.options import device_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipelines.completion_mode import TextFilter
-from pipelines.server.errors import worker_failed
-from pipelines.server.messages import Step, TokenLogprob
-from pipelines.text_stream import TextStream
-from weights.tokenizer import Tokenizer
+from pipelines.server.http.api_error import worker_failed
+from pipelines.server.process.messages import Step, TokenLogprob
+from pipelines.text.completion_mode import TextFilter
+from pipelines.text.stream import TextStream
+from weights.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

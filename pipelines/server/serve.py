@@ -78,16 +78,16 @@ def listen(host: str, port: int) -> socket.socket:
 async def _serve(options: ServeOptions, listener: socket.socket, log: Any) -> str | None:
     """Runs both processes; the reason if it could not go on."""
     started = time.monotonic()
-    from pipelines.server.time_slice import react_at_once
-    from pipelines.server.worker_process import ModelWorker
+    from pipelines.server.process.time_slice import react_at_once
+    from pipelines.server.process.worker_process import ModelWorker
 
     worker = ModelWorker(lambda line: log.event("loading", what=line))
     react_at_once()  # after the start of the worker, which would inherit it
     try:
         # While the worker imports, this process does.
         from pipelines.registry import open_model
-        from pipelines.server.app import create_app
-        from pipelines.server.http_server import HttpServer
+        from pipelines.server.http.app import create_app
+        from pipelines.server.http.http_server import HttpServer
         from pipelines.server.service import Service
 
         encoding = options.quantization_encoding

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipelines.completion_mode import Strip, TextFilter, completion_filter, text_before_cursor
+from pipelines.engine.sampling import SamplingParams
 from pipelines.registry import ModelFiles
-from pipelines.sampling import SamplingParams
-from pipelines.server.errors import ApiError, loading
-from pipelines.server.messages import GenerationRequest, Step
+from pipelines.server.http.api_error import ApiError, loading
 from pipelines.server.metrics import Metrics
 from pipelines.server.options import ServeOptions
+from pipelines.server.process.messages import GenerationRequest, Step
+from pipelines.server.process.worker_process import Generation, ModelWorker
 from pipelines.server.record import Log, Record
-from pipelines.server.requests import SamplingFields
+from pipelines.server.routes.openai_requests import SamplingFields
 from pipelines.server.sequence_text import Delta, LineLimits, SequenceText
-from pipelines.server.worker_process import Generation, ModelWorker
+from pipelines.text.completion_mode import Strip, TextFilter, completion_filter, text_before_cursor
 from weights.errors import UserError
 
 OPENAI_MAX_TOKENS = 16

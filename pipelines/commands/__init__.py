@@ -1,0 +1,1 @@
+"""The command line: `cli` has its options, the others are its subcommands."""

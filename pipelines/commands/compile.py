@@ -1,0 +1,60 @@
+"""`replit compile`: a serialized model for a GPU that this machine need not have, or for its own CPU.
+
+Imports only click at the top: the command line loads this module to print its help.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from replit.runtime.target import Target
+
+
+@click.command("compile")
+@click.option("--model", default="nano", show_default=True, metavar="NAME", help="As for replit.")
+@click.option("--weight-path", metavar="PATH", help="As for replit.")
+@click.option("--quantization-encoding", metavar="E", help="As for replit.")
+@click.option("--target", default="cpu", show_default=True, metavar="TARGET", help="cpu, or a GPU such as cuda:sm_90.")
+@click.option("--save-to-serialized-model-path", "path", required=True, metavar="PATH", help="The file to write.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def compile_model(model: str, path: str, target: str, quiet: bool, **options: Any) -> None:
+    """Compile a model and write it to a file, for --serialized-model-path on another machine.
+
+    For a GPU no GPU is needed here: sm_80 is an A100, sm_90 an H100 or H200, sm_100 a B200. A file for a CPU is for
+    this machine's.
+    """
+    from pathlib import Path
+
+    from pipelines.pipeline import gpu_encoding, parse_encoding
+    from pipelines.registry import open_model
+    from pipelines.terminal.progress import Quiet, Terminal
+    from replit.runtime.model import CompileOptions
+    from replit.runtime.model import compile_model as compiled
+    from replit.runtime.target import parse_target
+    from replit.runtime.weight_memory import weight_types
+
+    chosen = parse_target(target)
+    encoding = parse_encoding(options["quantization_encoding"])
+    files = open_model(model, options["weight_path"], encoding)
+    types = weight_types(files.tensors, encoding if chosen.own_kernels else gpu_encoding(encoding, chosen))
+    start_engine(chosen)
+    progress = Quiet() if quiet else Terminal()
+    compiled(files.config, types, CompileOptions(save_to=Path(path)), progress, files.architecture, chosen)
+
+
+def start_engine(target: Target) -> None:
+    """Starts this process's engine for `target`, whose GPU is made up; it can only compile then."""
+    from replit.runtime.model import Engine
+
+    if not target.on_gpu:
+        Engine.get()
+        return
+    from max import driver
+
+    driver.set_virtual_device_api("cuda")
+    driver.set_virtual_device_target_arch(target.architecture)
+    driver.set_virtual_device_count(1)
+    Engine.get(device=driver.Accelerator())

@@ -1,0 +1,156 @@
+"""`replit --prompt`: text to standard output as it is produced, everything else to standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.commands.fill import read_text
+from pipelines.engine.sampling import SamplingParams
+from pipelines.pipeline import TextPiece, load
+from pipelines.prompts.gap import Gap, fill_ids
+from pipelines.terminal.options import device_name
+from pipelines.terminal.progress import Quiet, Terminal
+from weights.errors import UserError
+
+_SAMPLING = (
+    "max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "seed",
+    "stop", "ignore_eos", "completion", "strip",
+)  # fmt: skip
+
+
+def complete(ctx: click.Context, options: dict[str, Any]) -> None:
+    """Runs the model on the prompts that the options or standard input give."""
+    sampling = {name: options[name] for name in _SAMPLING}
+    SamplingParams(**sampling)  # before anything is loaded
+    if options["num_return_sequences"] < 1:
+        raise UserError(
+            f"--num-return-sequences is {options['num_return_sequences']}; expected a whole number from 1 up"
+        )
+    prompts, suffix = read_prompts(ctx, options), read_suffix(options)
+    progress = Quiet() if options["quiet"] else Terminal()
+    pipeline = load(
+        options["model"],
+        weight_path=options["weight_path"],
+        quantization_encoding=options["quantization_encoding"],
+        max_length=options["max_length"],
+        max_batch_size=options["max_cache_batch_size"],
+        serialized_model_path=options["serialized_model_path"],
+        save_to_serialized_model_path=options["save_to_serialized_model_path"],
+        device=device_name(options["use_gpu"]),
+        threads=options["threads"],
+        mmap=options["mmap"],
+        progress=progress,
+    )
+    if not prompts:
+        return  # only --save-to-serialized-model-path
+    samples = [prompt for prompt in prompts for _ in range(options["num_return_sequences"])]
+    if suffix is None:
+        ids = [pipeline.encode(prompt) for prompt in samples]
+    else:
+        new = options["max_new_tokens"]
+        ids = [fill_ids(pipeline, Gap(prompt, suffix), new, options["suffix_first"]) for prompt in samples]
+    output = Output(samples, suffix or "", options)
+    output.write(pipeline.stream_batch(ids, **sampling))
+    if not options["quiet"]:
+        output.print_timings(sum(map(len, ids)))
+
+
+def read_prompts(ctx: click.Context, options: dict[str, Any]) -> list[str]:
+    """The prompts; none if only the compiled model is asked for."""
+    prompts = list(options["prompt"])
+    if not prompts and options["save_to_serialized_model_path"]:
+        return []
+    if not prompts and sys.stdin.isatty():
+        raise click.UsageError("there is no prompt; expected --prompt TEXT or text on standard input", ctx)
+    if not prompts or prompts == ["-"]:
+        try:
+            prompts = [sys.stdin.buffer.read().decode("utf-8")]
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"standard input is not UTF-8 text ({error.reason} at byte {error.start}); expected UTF-8: convert it"
+            ) from None
+    if "" in prompts:
+        raise UserError("the prompt is empty; expected text to complete: give --prompt TEXT")
+    return prompts
+
+
+def read_suffix(options: dict[str, Any]) -> str | None:
+    """The text after the gap, None if there is no gap."""
+    if options["suffix"] is not None and options["suffix_file"] is not None:
+        raise click.UsageError("--suffix and --suffix-file are both given; expected one of them")
+    if options["suffix_file"] is not None:
+        return read_text(Path(options["suffix_file"]))
+    suffix: str | None = options["suffix"]
+    if suffix is None and options["suffix_first"]:
+        raise click.UsageError("--suffix-first is given without a suffix; expected --suffix TEXT as well")
+    return suffix
+
+
+class Output:
+    """Writes pieces as they come; several completions one after the other, under a heading each."""
+
+    def __init__(self, prompts: list[str], suffix: str, options: dict[str, Any]) -> None:
+        self._prompts = prompts
+        self._suffix = suffix
+        self._echo = options["echo_prompt"]
+        self._buffers = [""] * len(prompts)  # text of completions whose turn has not come
+        self._done = [False] * len(prompts)
+        self._current = 0
+        self._start = time.perf_counter()
+        self._first: float | None = None
+        self._tokens = 0
+        self._stream = sys.stdout.buffer
+
+    def write(self, pieces: Iterator[TextPiece]) -> None:
+        """Writes all pieces; Ctrl-C ends the text where it is."""
+        self._open()
+        try:
+            for piece in pieces:
+                self._first = self._first or time.perf_counter()
+                self._tokens += len(piece.token_ids)
+                self._buffers[piece.index] += piece.text
+                self._done[piece.index] |= piece.finish_reason is not None
+                self._drain()
+        except KeyboardInterrupt:
+            self._drain()
+            self._emit("\n")
+            raise
+
+    def _open(self) -> None:
+        if len(self._prompts) > 1:
+            self._emit(f"--- {self._current + 1} of {len(self._prompts)} ---\n")
+        if self._echo:
+            self._emit(self._prompts[self._current])
+
+    def _drain(self) -> None:
+        while self._current < len(self._prompts):
+            text, self._buffers[self._current] = self._buffers[self._current], ""
+            self._emit(text)
+            if not self._done[self._current]:
+                return
+            self._emit(f"{self._suffix if self._echo else ''}\n")
+            self._current += 1
+            if self._current < len(self._prompts):
+                self._open()
+
+    def _emit(self, text: str) -> None:
+        self._stream.write(text.encode("utf-8", errors="replace"))
+        self._stream.flush()
+
+    def print_timings(self, prompt_tokens: int) -> None:
+        """One line on standard error: how many tokens, how fast."""
+        if self._first is None:
+            return
+        now = time.perf_counter()
+        first, rest = self._first - self._start, now - self._first
+        rate = f", {(self._tokens - 1) / rest:.1f} tokens/s" if self._tokens > 1 and rest else ""
+        print(
+            f"{prompt_tokens} prompt tokens, first token after {first:.2f} s; {self._tokens} generated{rate}",
+            file=sys.stderr,
+        )

@@ -1,0 +1,158 @@
+"""`replit convert`: a model of any source and format to one GGUF file in a chosen encoding.
+
+Imports only click at the top: the command line loads this module to print its help.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from replit.gguf_export import Conversion
+    from weights.files.checkpoint import Checkpoint
+
+_ENCODINGS = ("float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.option(
+    "--quantization-encoding",
+    "encoding",
+    type=click.Choice(_ENCODINGS),
+    default="bfloat16",
+    show_default=True,
+    help="How matrices are stored; norms stay float32, and the matrix that makes the logits "
+    "(the embedding table, where shared) is q8_0 in the quantized ones.",
+)
+@click.option("--force", is_flag=True, help="Replace DST if it exists.")
+def convert(source: str, destination: Path, encoding: str, force: bool) -> None:
+    """Convert a model to a GGUF file, quantized or not.
+
+    SRC is a directory, a safetensors, GGUF or PyTorch file, or a hub repository. DST is the file
+    to write, or a directory, in which it is named <Base>-<Size>-v<X.Y>-<Encoding>.gguf. The file
+    carries the tokenizer and the configuration; llama.cpp reads it too.
+    """
+    from pipelines.registry import architecture_of
+    from replit import gguf_export
+    from weights.tensor import Encoding
+
+    checkpoint, name = open_source(source)
+    architecture = architecture_of(checkpoint)
+    conversion = gguf_export.plan(checkpoint, name, Encoding(encoding), architecture)
+    path = gguf_export.destination(conversion, destination)
+    if any(tensor.encoding.is_quantized for tensor in conversion.tensors.values()):
+        click.echo(f"{source} is quantized already: the original would lose less", err=True)
+    with _stoppable(), _progress(conversion) as report:
+        gguf_export.write(conversion, path, overwrite=force, report=report)
+    bits = 8 * conversion.nbytes / conversion.parameters
+    click.echo(f"{path}: {path.stat().st_size:,} bytes, {bits:.2f} bits a weight", err=True)
+
+
+def open_source(source: str, headers: Path | None = None) -> tuple[Checkpoint, str]:
+    """The model that SRC names, downloaded if need be, and what it is called.
+
+    With `headers`, a folder, only what is needed to open it is downloaded, to there: the weights are missing.
+    """
+    from pipelines.registry import EMBEDDED, locate
+    from weights.files.checkpoint import open_checkpoint
+    from weights.files.pytorch_file import find_pytorch, open_pytorch
+
+    if source in EMBEDDED:
+        return open_checkpoint(locate(source, None, None)), source
+    path = Path(source) if Path(source).exists() else _download(source, headers)
+    pytorch = find_pytorch(path)
+    checkpoint = open_pytorch(pytorch) if pytorch else open_checkpoint(path)
+    return checkpoint, _name(source)
+
+
+def _download(source: str, headers: Path | None) -> Path:
+    """The files of a hub repository; PyTorch's only where it holds no others."""
+    from weights import hub
+    from weights.errors import UserError
+
+    if source.startswith(hub.HUB_SCHEME):
+        return hub.resolve(source, encoding=None, headers=headers)
+    if not _REPOSITORY.fullmatch(source):
+        raise UserError(
+            f"{source!r} does not exist here; expected a file, a directory, owner/repository or "
+            "hf://owner/repository/file: check the spelling"
+        )
+    names = hub.list_files(source)
+    others = any(name.endswith((".safetensors", ".gguf")) for name in names)
+    if others or not any(name.startswith("pytorch_model") for name in names):
+        return hub.resolve(source, encoding=None, headers=headers)
+    if find_spec("torch") is None:
+        return _published_elsewhere(source, headers)
+    return hub.download_files(source, ["*.json", "*.model", "pytorch_model*"])
+
+
+def _published_elsewhere(source: str, headers: Path | None) -> Path:
+    """The GGUF form of a PyTorch repository: the one that matters has it in another repository."""
+    from weights import hub
+    from weights.errors import UserError
+
+    try:
+        return hub.resolve(source, encoding=None, headers=headers)
+    except UserError:
+        raise UserError(
+            f"{source} holds PyTorch files only and torch is not installed; type `pip install torch` and this again"
+        ) from None
+
+
+def _name(source: str) -> str:
+    """The last part of a repository or path that is not a format's usual file name."""
+    path = Path(source).resolve() if Path(source).exists() else Path(source)
+    usual = ("model", "pytorch_model", "ggml-model")
+    return path.parent.name if path.stem.split(".")[0] in usual else path.name
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does, so that the temporary file is removed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        click.echo("interrupted: nothing was written", err=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _progress(conversion: Conversion) -> Iterator[Callable[[str], None]]:
+    """A bar over the source's bytes, and a line for each tensor: what it was and becomes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("converting"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    total = sum(tensor.nbytes for tensor in conversion.tensors.values())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("converting", total=total)
+
+        def report(name: str) -> None:
+            tensor = conversion.tensors[name]
+            shape = " x ".join(map(str, tensor.shape))
+            stored = conversion.encodings[name]
+            console.print(f"{name:32} {shape:>16}  {tensor.encoding} -> {stored}", markup=False)
+            bar.advance(task, tensor.nbytes)
+
+        yield report

@@ -1,0 +1,67 @@
+"""`replit fill`: completes at a position of a file, with what stands before and after it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipelines.terminal.options import SAMPLING, chosen, completion_option, load_model, model_options, sampling_options
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--line", required=True, type=int, metavar="N", help="Line of the cursor, from 1.")
+@click.option(
+    "--column",
+    required=True,
+    type=int,
+    metavar="M",
+    help="Column of the cursor in characters, from 1; it stands before that character.",
+)
+@completion_option(default="block")
+@click.option("--suffix-first", is_flag=True, help="Give the model what follows the cursor first.")
+@click.option("--whole-file", is_flag=True, help="Print the file with the completion in it, not the completion alone.")
+@model_options(max_length=1024)
+@sampling_options(max_new_tokens=128, top_k=1, temperature=1.0, top_p=1.0)
+@click.option("--quiet", is_flag=True, help="No progress and notices.")
+def fill(file: Path, line: int, column: int, **options: Any) -> None:
+    """Complete at a position of FILE, by a model with fill-in-the-middle.
+
+    replit fill module.py --line 10 --column 5
+    """
+    from pipelines.engine.sampling import SamplingParams
+    from pipelines.prompts.gap import fill as stream
+    from pipelines.prompts.gap import gap_at
+    from pipelines.text.lexer import language_of
+
+    sampling = chosen(options, SAMPLING)
+    SamplingParams(**sampling)  # before anything is loaded
+    gap = gap_at(read_text(file), line, column, str(file), language_of(file.name))
+    pieces = stream(load_model(options), gap, options["completion"], options["suffix_first"], **sampling)
+    whole = options["whole_file"]
+    _write(gap.prefix if whole else "")
+    for piece in pieces:
+        _write(piece.text)
+    _write(gap.suffix if whole else "\n")
+
+
+def read_text(path: Path) -> str:
+    """A file's text, line ends as they are. Raises UserError for what cannot be read or is not UTF-8."""
+    from weights.errors import UserError
+
+    try:
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); expected a text file: check the path") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); expected UTF-8: convert it"
+        ) from None
+
+
+def _write(text: str) -> None:
+    sys.stdout.buffer.write(text.encode("utf-8", errors="replace"))
+    sys.stdout.buffer.flush()

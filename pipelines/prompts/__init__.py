@@ -1,0 +1,1 @@
+"""From a place in code, or a chat, to the token ids that a model reads."""

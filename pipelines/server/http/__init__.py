@@ -1,0 +1,1 @@
+"""HTTP: the application, admission, errors and streams. Nothing about models."""

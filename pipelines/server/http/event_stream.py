@@ -1,0 +1,121 @@
+"""Answers that end when the client leaves: server-sent events, and plain JSON that takes a while."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from contextlib import aclosing
+from typing import Any, Protocol, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from pipelines.server.http.api_error import ApiError
+
+T = TypeVar("T")
+CLIENT_LEFT = 499  # nginx's status for it; nobody receives it
+DONE = "[DONE]"
+
+
+class Job(Protocol):
+    """A request that runs, and its answer in either form."""
+
+    def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
+        """The stream's events."""
+
+    async def result(self) -> dict[str, Any]:
+        """The whole answer at once."""
+
+
+async def respond(job: Job, stream: bool | None, request: Request) -> Response:
+    """The job's answer, streamed or whole."""
+    if stream:
+        return EventStream(job.events())
+    return JSONResponse(await until_disconnect(request, job.result()))
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled if the client leaves first (ApiError 499 then)."""
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.ensure_future(_gone(request.receive))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ApiError("the client has left", status=CLIENT_LEFT)
+        return task.result()
+    finally:
+        await _end(task)
+        await _end(watcher)
+
+
+async def _end(task: asyncio.Future[Any]) -> None:
+    if not task.done():
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON; text stays as it is."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class EventStream(Response):
+    """Server-sent events, each a JSON object (or `DONE`).
+
+    The status goes out with the first event, so that a request that fails before has a status of its own, and a load
+    balancer can still give it to another server.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[dict[str, Any] | str, None]) -> None:
+        super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the events until they end or the client leaves."""
+        sending = asyncio.ensure_future(self._send(send))
+        watcher = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({sending, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                scope["replit.record"].status = CLIENT_LEFT
+            else:
+                sending.result()
+        finally:
+            await _end(sending)
+            await _end(watcher)
+
+    async def _send(self, send: Send) -> None:
+        begun = False
+        async with aclosing(self._events) as events:
+            try:
+                async for event in events:
+                    if not begun:
+                        await self._begin(send)
+                        begun = True
+                    await _data(send, event)
+            except ApiError as error:
+                if not begun:
+                    raise
+                await _data(send, error.body)
+        if not begun:
+            await self._begin(send)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _begin(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+
+def _data(send: Send, event: dict[str, Any] | str) -> Awaitable[None]:
+    text = event if isinstance(event, str) else dumps(event)
+    body = f"data: {text}\n\n".encode()
+    return send({"type": "http.response.body", "body": body, "more_body": True})

@@ -1,0 +1,44 @@
+"""The graph's inputs for a batch that MAX's scheduler made, over the pages that MAX's cache chose.
+
+MAX's cache would stage page table and lengths itself, by copies that are tasks of the engine. On the CPU they cost more
+than a pass of a small model, and nothing orders them with the execution; on a GPU they would lie elsewhere each time,
+where a captured decode step reads from where it was captured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+from max.pipelines.context import TextContext
+from max.pipelines.kv_cache import PagedKVCacheManager
+
+from replit.runtime.kv_cache import pages_for
+from replit.runtime.passes import Inputs, Pass, Passes, begin_pass
+
+
+class BatchInputs:
+    """Fills the passes over MAX's paged cache."""
+
+    def __init__(self, cache: PagedKVCacheManager, passes: Passes) -> None:
+        self._cache, self._passes = cache, passes
+
+    def __call__(self, batch: Sequence[TextContext], wanted: Sequence[range]) -> Pass:
+        """The pass, ready to run; `wanted` are the positions of each sequence's new tokens that get logits."""
+        counts = [context.tokens.active_length for context in batch]
+        starts = list(accumulate(counts, initial=0))
+        rows = [start + row for start, rows in zip(starts, wanted, strict=False) for row in rows]
+        lengths = [context.tokens.processed_length for context in batch]
+        graph = begin_pass(self._passes, counts, lengths, rows)
+        self._fill(graph.inputs, batch, starts, lengths)
+        return graph
+
+    def _fill(
+        self, inputs: Inputs, batch: Sequence[TextContext], starts: Sequence[int], lengths: Sequence[int]
+    ) -> None:
+        for index, (context, length) in enumerate(zip(batch, lengths, strict=True)):
+            start, stop = starts[index : index + 2]
+            inputs.tokens[start:stop] = context.tokens.active
+            (pages,) = self._cache.get_req_blocks_per_leaf(context).values()
+            used = pages_for(length + stop - start)
+            inputs.lookup_table[index, :used] = pages[:used]

@@ -1,0 +1,305 @@
+"""The model worker: a process that loads the model and runs MAX Serve's scheduler over it.
+
+Started by worker_process.py as `python -m pipelines.server.process.worker FD`; it ends when its pipe does.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+from pipelines.server.options import ServeOptions
+from pipelines.server.process.messages import (
+    Cancel,
+    Failed,
+    GenerationRequest,
+    Load,
+    Progress,
+    Ready,
+    Step,
+    Steps,
+)
+from pipelines.server.process.time_slice import react_at_once
+from weights.errors import UserError
+
+if TYPE_CHECKING:
+    from max.pipelines.context import TextContext
+    from max.pipelines.kv_cache import PagedKVCacheManager
+    from max.pipelines.modeling.types import RequestID
+    from max.serve.scheduler.text_generation_scheduler import TokenGenerationScheduler
+    from max.serve.scheduler_result import SchedulerResult
+
+    from pipelines.pipeline import Pipeline
+    from pipelines.server.process.batch import BatchPipeline, Output
+
+# Prompt tokens of one pass, beside one token of every sequence that generates already.
+CHUNK_TOKENS = 512
+# Beside the pages that a full batch needs, this much memory keeps the prefixes of earlier requests.
+PREFIX_CACHE_BYTES = 256 << 20
+
+
+class _Report:
+    """Progress of loading, told to the HTTP process, which writes the log."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def step(self, message: str, expectation: str = "") -> Iterator[None]:
+        """Tells what begins."""
+        self.note(f"{message} ({expectation})" if expectation else message)
+        yield
+
+    def note(self, message: str) -> None:
+        """Tells a line."""
+        self._connection.send(Progress(message))
+
+
+class Inbox:
+    """Messages from the HTTP process, as the two queues that MAX's scheduler reads.
+
+    A thread takes them off the pipe at once, so that the sender never waits for a pass to end.
+    """
+
+    def __init__(self, connection: Connection, pipeline: BatchPipeline) -> None:
+        self._messages: queue.SimpleQueue[GenerationRequest | Cancel | None] = queue.SimpleQueue()
+        self._pipeline = pipeline
+        self._waiting: dict[str, GenerationRequest] = {}
+        self.cancelled: queue.SimpleQueue[list[RequestID]] = queue.SimpleQueue()
+        self.closed = False
+        threading.Thread(target=self._receive, args=(connection,), daemon=True).start()
+
+    def _receive(self, connection: Connection) -> None:
+        try:
+            while True:
+                self._messages.put(connection.recv())
+        except (EOFError, OSError):
+            self._messages.put(None)
+
+    def get_nowait(self) -> TextContext:
+        """The next request, as the scheduler takes it."""
+        for name in self._waiting:
+            return self._pipeline.admit(self._waiting.pop(name))
+        raise queue.Empty
+
+    def __len__(self) -> int:
+        """Requests that the scheduler has not taken."""
+        return len(self._waiting)
+
+    def sort(self, wait: bool) -> None:
+        """Takes in what has arrived; with `wait`, sleeps until there is something."""
+        try:
+            self._take(self._messages.get(block=wait))
+            while not self.closed:
+                self._take(self._messages.get(block=False))
+        except queue.Empty:
+            return
+
+    def _take(self, message: GenerationRequest | Cancel | None) -> None:
+        if message is None:
+            self.closed = True
+        elif isinstance(message, GenerationRequest):
+            self._waiting[message.id] = message
+        elif self._waiting.pop(message.id, None) is None:
+            self.cancelled.put([self._pipeline.id_of(message.id)])
+
+
+class Outbox:
+    """The scheduler's response queue: one message a pass."""
+
+    def __init__(self, connection: Connection, pipeline: BatchPipeline) -> None:
+        self._connection = connection
+        self._pipeline = pipeline
+        self._steps: list[Step] = []
+
+    def put_nowait(self, results: dict[RequestID, SchedulerResult[Output]]) -> None:
+        """Takes what a pass brought; a result without an output is a cancellation, known at the other end."""
+        for request_id, result in results.items():
+            if result.is_done:
+                self._pipeline.forget(request_id)
+            if result.result is not None:
+                self._steps.append(result.result.step)
+            elif result.error is not None:
+                self._steps.append(Step(str(request_id), None, "failed"))
+
+    def send(self, load: Load) -> None:
+        """Hands the steps of a pass to the HTTP process."""
+        self._connection.send(Steps(self._steps, load))
+        self._steps = []
+
+
+def load_model(options: ServeOptions, report: _Report) -> Pipeline:
+    """The model, loaded as by the command line; its own cache, of one sequence, stays unused."""
+    from pipelines.pipeline import load
+
+    return load(
+        options.model,
+        weight_path=options.weight_path,
+        quantization_encoding=options.quantization_encoding,
+        max_length=options.max_length,
+        reserved_sequences=options.max_batch_size,
+        serialized_model_path=options.serialized_model_path,
+        save_to_serialized_model_path=options.save_to_serialized_model_path,
+        device=options.device,
+        threads=options.threads,
+        mmap=options.mmap,
+        progress=report,
+    )
+
+
+def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager:
+    """MAX's paged cache with prefix caching: pages for a full batch of longest sequences, and some more."""
+    from max.dtype import DType
+    from max.graph import DeviceRef
+    from max.nn.kv_cache import MHAKVCacheParams
+    from max.pipelines.kv_cache import PagedKVCacheManager
+
+    from replit.gpu.device import RESERVE_BYTES, free_bytes
+    from replit.runtime.kv_cache import PAGE_SIZE, pages_for
+    from replit.runtime.model import Engine
+
+    config, device = pipeline.config, Engine.get().device
+    params = MHAKVCacheParams(
+        dtype=DType.float32 if device is None else DType.bfloat16,
+        head_dim=config.head_dim,
+        num_layers=config.n_layers,
+        n_kv_heads=config.n_kv_heads,
+        devices=[DeviceRef.CPU() if device is None else DeviceRef.from_device(device)],
+        page_size=PAGE_SIZE,
+        enable_prefix_caching=options.prefix_caching,
+    )
+    pages = options.max_batch_size * pages_for(options.max_length)
+    if options.prefix_caching:
+        spare = PREFIX_CACHE_BYTES // params.bytes_per_block
+        if device is not None:
+            spare = min(spare, (free_bytes(device) - RESERVE_BYTES) // params.bytes_per_block - pages)
+        pages += max(0, min(pages, spare))
+    return PagedKVCacheManager(params, Engine.get().session, pages, max_batch_size=options.max_batch_size)
+
+
+def make_scheduler(
+    pipeline: BatchPipeline,
+    cache: PagedKVCacheManager,
+    inbox: Inbox,
+    outbox: Outbox,
+    options: ServeOptions,
+) -> TokenGenerationScheduler:
+    """MAX Serve's scheduler: chunked prefill in the same passes as generation."""
+    from max.serve.scheduler import TokenGenerationSchedulerConfig
+    from max.serve.scheduler.text_generation_scheduler import TokenGenerationScheduler
+
+    config = TokenGenerationSchedulerConfig(
+        max_batch_size=options.max_batch_size,
+        target_tokens_per_batch_ce=max(CHUNK_TOKENS, options.max_batch_size),
+        max_seq_len=options.max_length,
+        enable_chunked_prefill=True,
+        enable_in_flight_batching=True,
+    )
+    scheduler = TokenGenerationScheduler(
+        config,
+        pipeline,
+        request_queue=inbox,
+        response_queue=outbox,
+        cancel_queue=inbox.cancelled,
+        kv_cache=cache,
+    )
+    scheduler.scheduler_logger = _NoStatistics()
+    return scheduler
+
+
+class _NoStatistics:
+    """In the place of MAX's logger, which computes figures for its own telemetry after each pass (80 microseconds)."""
+
+    def log_metrics(self, **figures: Any) -> None:
+        """Computes nothing: the metrics of this server are in metrics.py."""
+
+
+def serve_requests(options: ServeOptions, connection: Connection) -> None:
+    """Loads the model, says so, and serves until the pipe is closed."""
+    loaded = load_model(options, _Report(connection))
+    from pipelines.server.process.batch import BatchPipeline
+    from replit.runtime.model import Engine
+
+    cache = make_cache(loaded, options)
+    (blocks,) = cache.get_device_buffer(0).all_buffers
+    pipeline = BatchPipeline(
+        loaded.model.passes_over(blocks),
+        cache,
+        options.max_batch_size,
+        options.max_length,
+        loaded.tokenizer.eos_token_id,
+        Engine.get().device,
+    )
+    inbox, outbox = Inbox(connection, pipeline), Outbox(connection, pipeline)
+    scheduler = make_scheduler(pipeline, cache, inbox, outbox, options)
+    connection.send(Ready(pages_total=cache.block_count().total))
+    react_at_once()  # not earlier: the engine's own threads shall not inherit it
+    run(scheduler, cache, inbox, outbox)
+
+
+def run(
+    scheduler: TokenGenerationScheduler,
+    cache: PagedKVCacheManager,
+    inbox: Inbox,
+    outbox: Outbox,
+) -> None:
+    """Serves until the pipe is closed."""
+    from max.serve.scheduler.base import SchedulerProgress
+
+    idle = True
+    while True:
+        inbox.sort(wait=idle)
+        if inbox.closed:
+            return
+        idle = scheduler.run_iteration() is SchedulerProgress.NO_PROGRESS
+        constructor = scheduler.batch_constructor
+        blocks = cache.block_count()
+        outbox.send(
+            Load(
+                running=len(constructor.all_tg_reqs),
+                waiting=len(constructor.all_ce_reqs) + len(inbox),
+                pages_used=blocks.total - blocks.free,
+                pages_total=blocks.total,
+                preempted=constructor.total_preemption_count,
+            )
+        )
+
+
+def main() -> None:
+    """Runs the worker on the pipe whose file descriptor is the first argument."""
+    faulthandler.enable()
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the HTTP process decides when to end
+        signal.signal(number, signal.SIG_IGN)
+    os.environ["MAX_SERVE_DISABLE_TELEMETRY"] = "1"
+    logging.basicConfig(level=logging.WARNING)
+    connection: Any = Connection(int(sys.argv[1]))
+    options: ServeOptions = connection.recv()
+    try:
+        serve_requests(options, connection)
+    except UserError as error:
+        _fail(connection, Failed(str(error), user_error=True))
+    except BaseException:
+        _fail(connection, Failed(traceback.format_exc()))
+
+
+def _fail(connection: Connection, message: Failed) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        print(message.message, file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(1)  # no exit handlers: the engine's threads may be anywhere
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The model worker as the HTTP process sees it: started, asked for tokens, watched, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+from pipelines.server.options import ServeOptions
+from pipelines.server.process.messages import (
+    Cancel,
+    Failed,
+    GenerationRequest,
+    Load,
+    Progress,
+    Ready,
+    Step,
+    Steps,
+)
+
+_LENGTH = struct.Struct("!i")  # up to 2 GiB; the connection has another form beyond
+
+
+class Generation:
+    """One sequence that runs in the worker."""
+
+    def __init__(self, worker: ModelWorker, request: GenerationRequest) -> None:
+        self.request = request
+        self.ended = False
+        self._worker = worker
+        self._early: list[Step] = []
+        self._listener: Callable[[Step], None] = self._early.append
+
+    def listen(self, listener: Callable[[Step], None]) -> None:
+        """Hands every step, from the first on, to `listener`; the last one has `end` set."""
+        for step in self._early:
+            listener(step)
+        self._listener = listener
+
+    def put(self, step: Step) -> None:
+        """Called for each step that the worker tells."""
+        self._listener(step)
+
+    def cancel(self) -> None:
+        """Frees the sequence's place in the worker; nothing happens if it has ended."""
+        self.finish(cancel=True)
+
+    def finish(self, cancel: bool) -> None:
+        """Marks the end of interest, which the worker need not be told when it knows."""
+        if not self.ended:
+            self.ended = True
+            if cancel:
+                self._worker.cancel(self.request.id)
+
+
+class _Pipe(asyncio.Protocol):
+    """The event loop's end of a `multiprocessing.Connection`: pickled messages, each after its length in four bytes.
+
+    The connection itself would block the loop, and fails on half a message where the loop has made it non-blocking.
+    """
+
+    def __init__(self, on_message: Callable[[Any], None], on_end: Callable[[], None]) -> None:
+        self._on_message = on_message
+        self._on_end = on_end
+        self._transport: asyncio.WriteTransport | None = None
+        self._received = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        self._transport = cast(asyncio.WriteTransport, transport)
+
+    def send(self, message: Any) -> None:
+        """Sends without waiting. Nothing happens once the other end has gone, which `on_end` has told."""
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+            self._transport.write(_LENGTH.pack(len(body)) + body)
+
+    def data_received(self, data: bytes) -> None:
+        """Hands on all whole messages."""
+        received = self._received
+        received += data
+        start = 0
+        while len(received) >= start + _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(received, start)
+            end = start + _LENGTH.size + size
+            if len(received) < end:
+                break
+            message = pickle.loads(memoryview(received)[start + _LENGTH.size : end])
+            start = end
+            self._on_message(message)
+        del received[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The worker has ended."""
+        self._on_end()
+
+
+class ModelWorker:
+    """The worker process. Its death ends every generation and sets `ended`."""
+
+    def __init__(self, on_progress: Callable[[str], None]) -> None:
+        self.ready: Ready | None = None
+        self.failure: Failed | None = None
+        self.load = Load(0, 0, 0, 0, 0)
+        self.changed = asyncio.Event()  # set once, when it is ready or has failed
+        self.ended = asyncio.Event()
+        self._on_progress = on_progress
+        self._generations: dict[str, Generation] = {}
+        self._stopping = False
+        ours, theirs = socket.socketpair()
+        with theirs:
+            fd = theirs.fileno()
+            command = [sys.executable, "-m", "pipelines.server.process.worker", str(fd)]
+            self._process = subprocess.Popen(command, pass_fds=[fd], env=_environment(), stdin=subprocess.DEVNULL)
+        self._socket = ours
+        self._pipe = _Pipe(self._handle, self._dead)
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    @property
+    def in_flight(self) -> int:
+        """Sequences that run or wait."""
+        return len(self._generations)
+
+    async def start(self, options: ServeOptions) -> None:
+        """Tells the worker what to load, and listens to it in the running event loop."""
+        await asyncio.get_running_loop().create_unix_connection(lambda: self._pipe, sock=self._socket)
+        self._pipe.send(options)
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Queues a sequence."""
+        generation = Generation(self, request)
+        self._generations[request.id] = generation
+        self._pipe.send(request)
+        return generation
+
+    def cancel(self, request_id: str) -> None:
+        """Called by a generation that is no longer wanted."""
+        if self._generations.pop(request_id, None) is not None:
+            self._pipe.send(Cancel(request_id))
+
+    def _handle(self, message: Steps | Ready | Failed | Progress) -> None:
+        if isinstance(message, Steps):
+            self.load = message.load
+            for step in message.steps:
+                self._deliver(step)
+        elif isinstance(message, Progress):
+            self._on_progress(message.message)
+        elif isinstance(message, Ready):
+            self.ready = message
+            self.changed.set()
+        else:
+            self.failure = message
+
+    def _deliver(self, step: Step) -> None:
+        generation = self._generations.get(step.id)
+        if generation is None:
+            return  # cancelled while the pass ran
+        if step.end is not None:
+            del self._generations[step.id]
+        generation.put(step)
+
+    def _dead(self) -> None:
+        if self.ended.is_set():
+            return
+        if self.failure is None and not self._stopping:
+            self.failure = Failed(f"the model worker has died: {self._cause()}")
+        for generation in list(self._generations.values()):
+            generation.put(Step(generation.request.id, None, "failed"))
+        self._generations.clear()
+        self.changed.set()
+        self.ended.set()
+
+    def _cause(self) -> str:
+        try:
+            status = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "it closed its pipe"
+        if status < 0:
+            hint = " (out of memory?)" if status == -signal.SIGKILL else ""
+            return f"killed by {signal.Signals(-status).name}{hint}"
+        return f"exit status {status}"
+
+    def stop(self) -> None:
+        """Ends the process; it has nothing to save."""
+        self._stopping = True
+        self._process.kill()
+        self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """The worker imports what this process imports, wherever it was started."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return {**os.environ, "PYTHONPATH": path, "MAX_SERVE_DISABLE_TELEMETRY": "1"}

@@ -1,0 +1,248 @@
+"""`POST /v1/completions`: OpenAI's legacy completions, all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from pipelines.prompts.fim import fim_prompt
+from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.event_stream import DONE, respond
+from pipelines.server.process.messages import TokenLogprob
+from pipelines.server.record import Record
+from pipelines.server.routes.openai_requests import CompletionRequest, Prompt
+from pipelines.server.sequence_text import Delta, ScoredToken, token_text
+from pipelines.server.service import OPENAI_MAX_TOKENS, Plan, RunningSequence, Service
+from weights.errors import UserError
+from weights.tokenizers.tokenizer import Tokenizer
+
+router = APIRouter()
+
+
+@router.post("/v1/completions")
+async def completions(body: CompletionRequest, request: Request) -> Response:
+    """Completes one or more prompts, `n` times each."""
+    service: Service = request.app.state.service
+    record: Record = request.scope["replit.record"]
+    record.user = body.user
+    service.check_ready()
+    service.check_model(body.model)
+    return await respond(CompletionJob(service, body, record), body.stream, request)
+
+
+class CompletionJob:
+    """One request: its prompts, the sequences that run for it, and its answer."""
+
+    def __init__(self, service: Service, body: CompletionRequest, record: Record) -> None:
+        check(body)
+        self._service = service
+        self._body = body
+        self._record = record
+        self._id = f"cmpl-{record.id}"
+        self._created = int(time.time())
+        self._n = body.n or 1
+        self._samples = max(body.best_of or 1, self._n)
+        self._sampling = service.sampling(body, OPENAI_MAX_TOKENS)
+        self._prompts = [self._encode(prompt) for prompt in as_list(body.prompt)]
+        self._sequences = service.start(self._plans(), self._sampling["stop"], record)
+
+    def _encode(self, prompt: str | list[int]) -> tuple[str, list[int]]:
+        """The text to echo, and the ids that the model reads."""
+        service, body = self._service, self._body
+        ids = service.encode(prompt, "prompt")
+        self._record.prompt_tokens += len(ids)
+        text = prompt if isinstance(prompt, str) else ""
+        if body.suffix:
+            wanted = self._sampling["max_new_tokens"] or 0
+            room = max(service.max_length - max(wanted, 1), service.max_length // 2)
+            try:
+                filled = fim_prompt(service.tokenizer, ids, body.suffix, room)
+            except UserError as error:
+                raise ApiError(str(error), param="suffix") from None
+            return text, filled.ids
+        service.check_length(len(ids), self._sampling["max_new_tokens"], "prompt")
+        if body.echo and not isinstance(prompt, str):
+            text = service.tokenizer.decode(ids)
+        return text, ids
+
+    def _plans(self) -> list[Plan]:
+        body, seed = self._body, self._service.seed(self._body.seed)
+        scored = body.logprobs
+        if scored is None and self._samples > self._n:
+            scored = 0  # the best of several is chosen by them
+        return [
+            Plan(
+                ids,
+                self._service.params(self._sampling, len(ids)),
+                (seed, sample),
+                scored,
+                prompt_logprobs=bool(body.echo) and body.logprobs is not None,
+            )
+            for _, ids in self._prompts
+            for sample in range(self._samples)
+        ]
+
+    async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
+        """The stream's events."""
+        usage = self._body.stream_options is not None and self._body.stream_options.include_usage
+        begun: set[int] = set()
+        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
+            async for sequence, delta in deltas:
+                choice = self._choice(sequence, delta, first=sequence.index not in begun)
+                begun.add(sequence.index)
+                if choice is not None:
+                    yield self._object([choice], {"usage": None} if usage else {})
+        if usage:
+            yield self._object([], {"usage": self._usage()})
+        yield DONE
+
+    def _choice(self, sequence: RunningSequence, delta: Delta, first: bool) -> dict[str, Any] | None:
+        """A chunk's choice; None if nothing can be shown yet."""
+        text, logprobs = delta.text, None
+        prompt = self._prompts[sequence.index // self._samples]
+        if first and self._body.echo:
+            text = prompt[0] + text
+        if self._body.logprobs is not None:
+            logprobs = Logprobs(self._service.tokenizer)
+            start = len(prompt[0]) if self._body.echo else 0
+            if first and self._body.echo and sequence.first is not None:
+                logprobs.add_prompt(prompt[1], sequence.first.prompt_logprobs or [])
+            logprobs.add(delta.scored, start)
+        if not text and delta.finish is None and not (logprobs and logprobs.tokens):
+            return None
+        return {
+            "index": sequence.index,
+            "text": text,
+            "logprobs": logprobs.body if logprobs else None,
+            "finish_reason": delta.finish,
+        }
+
+    async def result(self) -> dict[str, Any]:
+        """The whole answer at once."""
+        whole = [Delta("") for _ in self._sequences]
+        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
+            async for sequence, delta in deltas:
+                join(whole[sequence.index], delta)
+        choices: list[dict[str, Any]] = []
+        for start in range(0, len(whole), self._samples):
+            group = range(start, start + self._samples)
+            best = sorted(group, key=lambda i: -mean_logprob(whole[i]))[: self._n]
+            chosen = best if self._samples > self._n else group
+            for index in chosen:
+                choice = self._choice(self._sequences[index], whole[index], first=True)
+                assert choice is not None  # it has a finish reason
+                choices.append(choice | {"index": len(choices)})
+        return self._object(choices, {"usage": self._usage()})
+
+    def _object(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "object": "text_completion",
+            "created": self._created,
+            "model": self._service.options.name,
+            "choices": choices,
+            **more,
+        }
+
+    def _usage(self) -> dict[str, Any]:
+        return usage(self._record)
+
+
+def check(body: CompletionRequest) -> None:
+    """Combinations that have no meaning. Raises ApiError naming one of the fields."""
+    if body.best_of is not None and body.best_of < (body.n or 1):
+        raise ApiError(
+            f"best_of is {body.best_of}; expected at least n, which is {body.n or 1}",
+            param="best_of",
+        )
+    if body.stream and (body.best_of or 1) > (body.n or 1):
+        raise ApiError(
+            "best_of cannot be streamed, as the best is known at the end; leave out stream or best_of",
+            param="best_of",
+        )
+    if body.stream_options is not None and not body.stream:
+        raise ApiError("stream_options is for streams; set stream too", param="stream_options")
+    if body.suffix and body.echo:
+        raise ApiError("echo has no meaning with a suffix; leave one of them out", param="echo")
+
+
+def as_list(prompt: Prompt) -> list[str | list[int]]:
+    """A request's prompts, one or several."""
+    if isinstance(prompt, str):
+        return [prompt]
+    several: list[Any] = prompt
+    return [several] if isinstance(several[0], int) else several
+
+
+def join(whole: Delta, delta: Delta) -> None:
+    """Appends `delta` to what came before."""
+    whole.text += delta.text
+    whole.token_ids += delta.token_ids
+    whole.scored += delta.scored
+    whole.finish = delta.finish or whole.finish
+
+
+def mean_logprob(delta: Delta) -> float:
+    """How probable a completion is, per token."""
+    scores = [token.logprob.logprob for token in delta.scored]
+    return sum(scores) / len(scores) if scores else 0.0
+
+
+def usage(record: Record) -> dict[str, Any]:
+    """OpenAI's token counts of a request."""
+    return {
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.generated_tokens,
+        "total_tokens": record.prompt_tokens + record.generated_tokens,
+        "prompt_tokens_details": {"cached_tokens": record.cached_tokens},
+    }
+
+
+class Logprobs:
+    """OpenAI's legacy log-probabilities: four lists of one length."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.tokens: list[str] = []
+        self.token_logprobs: list[float | None] = []
+        self.top_logprobs: list[dict[str, float] | None] = []
+        self.text_offset: list[int] = []
+
+    def add(self, scored: Sequence[ScoredToken], start: int) -> None:
+        """Tokens of a completion whose text begins at `start`."""
+        for token in scored:
+            self._append(token.logprob.token, token.logprob, start + token.offset)
+
+    def add_prompt(self, ids: Sequence[int], scored: Sequence[TokenLogprob | None]) -> None:
+        """The prompt's tokens; nothing precedes the first, which has none."""
+        raw = b""
+        for token, logprob in zip(ids, scored, strict=True):
+            self._append(token, logprob, len(raw.decode("utf-8", errors="ignore")))
+            raw += self._tokenizer.token_bytes(token)
+
+    def _append(self, token: int, logprob: TokenLogprob | None, offset: int) -> None:
+        self.tokens.append(token_text(self._tokenizer, token))
+        self.text_offset.append(offset)
+        if logprob is None:
+            self.token_logprobs.append(None)
+            self.top_logprobs.append(None)
+            return
+        self.token_logprobs.append(logprob.logprob)
+        top = {token_text(self._tokenizer, i): value for i, value in logprob.top}
+        # OpenAI's list has the token itself even where it is not among the most probable.
+        self.top_logprobs.append(top | {self.tokens[-1]: logprob.logprob} if top else top)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What is sent."""
+        return {
+            "tokens": self.tokens,
+            "token_logprobs": self.token_logprobs,
+            "top_logprobs": self.top_logprobs,
+            "text_offset": self.text_offset,
+        }

@@ -1,0 +1,103 @@
+"""Measures prefill and decode speed of a loaded pipeline, as llama-bench does for llama.cpp."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from pipelines.pipeline import Pipeline
+from replit.gpu.model import GpuModel
+from replit.runtime.kv_cache import PagedKVCache
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the table: medians over the repeats."""
+
+    test: str  # pp512: prefill of 512 tokens; tg64: 64 tokens generated; @d1000: after 1000 others
+    batch: int
+    tokens_per_second: float
+    slowest: float  # tokens per second of the slowest repeat
+    gigabytes_per_second: float | None  # weights and cache that a decode step reads
+    bandwidth_share: float | None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON and CSV."""
+        return asdict(self)
+
+
+def run(
+    pipeline: Pipeline,
+    *,
+    prompt_sizes: Sequence[int],
+    generated: Sequence[int],
+    depths: Sequence[int],
+    batch_sizes: Sequence[int],
+    repeats: int,
+    bandwidth: float | None,
+) -> Iterator[Measurement]:
+    """Measures everything that was asked for; a first run of each is not counted.
+
+    Needs a pipeline whose `max_length` and slots hold the largest depth plus tokens and batch.
+    """
+    for size in prompt_sizes:
+        ids = _random_ids(pipeline, size)
+        seconds = _repeat(repeats, lambda ids=ids: pipeline.model.prefill(0, ids))  # type: ignore[misc]
+        yield Measurement(f"pp{size}", 1, size / median(seconds), size / max(seconds), None, None)
+    for depth in depths:
+        for batch in batch_sizes:
+            for count in generated:
+                yield _decode(pipeline, count, depth, batch, repeats, bandwidth)
+
+
+def _decode(
+    pipeline: Pipeline, count: int, depth: int, batch: int, repeats: int, bandwidth: float | None
+) -> Measurement:
+    model = pipeline.model
+    prompt = _random_ids(pipeline, max(depth, 1))
+    for slot in range(batch):
+        model.prefill(slot, prompt)
+    slots, ids = list(range(batch)), prompt[:1] * batch
+
+    def generate() -> None:
+        model.cache.lengths[:batch] = len(prompt)
+        for _ in range(count):
+            model.decode(slots, ids)
+
+    seconds = _repeat(repeats, generate)
+    rate = batch * count / median(seconds)
+    element = 2 if isinstance(model, GpuModel) else 4  # bytes
+    cache = batch * (len(prompt) + count / 2) * PagedKVCache.bytes_per_token(pipeline.config, element)
+    read = (pipeline.weight_bytes + cache) * count / median(seconds)
+    name = f"tg{count}" + (f"@d{depth}" if depth else "")
+    share = read / bandwidth if bandwidth else None
+    return Measurement(name, batch, rate, batch * count / max(seconds), read / 1e9, share)
+
+
+def _repeat(repeats: int, action: Callable[[], object]) -> list[float]:
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def _random_ids(pipeline: Pipeline, count: int) -> list[int]:
+    ids: list[int] = np.random.default_rng(0).integers(0, pipeline.config.vocab_size, count).tolist()
+    return ids
+
+
+def anonymous_memory() -> int:
+    """Bytes of memory that this process holds now, mapped files left out (where the system tells)."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # not Linux
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) * 1024

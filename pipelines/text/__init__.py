@@ -1,0 +1,1 @@
+"""From token ids to text that is certain, and where a completion ends. No model in here."""

@@ -1,0 +1,115 @@
+"""Where the block or statement ends in which a piece of code of a brace language is continued."""
+
+from __future__ import annotations
+
+import re
+
+from pipelines.text.lexer import Language, Lexer
+from pipelines.text.python_block import Verdict
+
+# A statement with a body of its own: a keyword, or what reads like the head of a function.
+_HEAD = re.compile(
+    r"\s*(?:(?:(?:if|for|while|else|do|try|switch|catch|class|struct|enum|interface|function|fn|func|impl|match|loop"
+    r"|trait|union|namespace|module)\b[^{}]*)|(?:(?!return\b|new\b|await\b|throw\b)[\w<>\[\]*&:,~]+\s+)+"
+    r"[*&~]?[\w:~]+\s*\([^;{}=]*)$"
+)
+# What continues a statement whose braces are closed.
+_CLAUSES = ("else", "catch", "finally", "elif", "elseif")
+# A line that ends or begins so goes on; "{" alone on a line is the body of the line before.
+_OPEN_ENDS = frozenset("=,+-*/%&|^?:<>(.\\")
+_OPEN_STARTS = frozenset("{.?:&|+*=")
+_LEADING = frozenset("@#")
+
+
+class BraceBlock:
+    """Follows the code before the cursor with `skip`, then its continuation with `feed`."""
+
+    def __init__(self, language: Language) -> None:
+        self._lexer = Lexer(language)
+        self._statement = ""  # code of the statement at the cursor, while skipping
+        self._base = 0  # brackets that stay open at the end of the block
+        self._single = False  # one statement, rather than the block around the cursor
+        self._begun = False  # the statement has more than comments and annotations
+        self._leading = False  # in an annotation or preprocessor line
+        self._fresh = True  # no code on this line yet
+        self._last = ""  # last character of code
+        self._closed = False  # the block is over, unless a clause follows
+        self._broken = False  # and its line as well
+        self._word = ""  # a word that may be such a clause
+
+    def skip(self, text: str) -> None:
+        """Takes the code before the cursor."""
+        for char in text:
+            code = self._lexer.feed(char)
+            self._note(char, code)
+            in_parentheses = self._lexer.brackets[-1:] == ["("]  # the semicolons of a for loop
+            if code and char in "{};" and not (char == ";" and in_parentheses):
+                self._statement = ""
+            elif code or char.isspace():
+                self._statement += char
+        brackets = self._lexer.brackets
+        self._single = "{" not in brackets or bool(_HEAD.match(self._statement))
+        last_brace = max((i for i, char in enumerate(brackets) if char == "{"), default=-1)
+        self._base = last_brace + 1 if self._single else last_brace
+        self._begun = bool(self._statement.strip()) and not self._leading
+
+    def _note(self, char: str, code: bool) -> None:
+        if char == "\n":
+            self._fresh, self._leading = True, False
+        elif code or not (char.isspace() or self._lexer.comment):
+            self._leading = self._leading or (self._fresh and char in _LEADING)
+            self._fresh, self._last = False, char
+
+    def feed(self, char: str) -> Verdict:
+        """Whether what came so far, this character included, belongs to the block."""
+        if self._closed and self._lexer.in_code:
+            verdict = self._after_close(char)
+            if verdict is not None:
+                return verdict
+        code = self._lexer.feed(char)
+        depth = len(self._lexer.brackets)
+        if self._single and depth < self._base:
+            return "end"  # a bracket that is not this statement's
+        if char == "\n":
+            self._line_break(depth)
+        self._note(char, code)
+        visible = not char.isspace() and (code or not self._lexer.comment)
+        self._begun = self._begun or (visible and not self._leading)
+        if code and char == "}" and self._is_end(depth):
+            self._closed, self._broken, self._word = True, False, ""
+        return "undecided" if self._broken else "inside"
+
+    def _is_end(self, depth: int) -> bool:
+        return depth == self._base if self._single else depth <= self._base
+
+    def _line_break(self, depth: int) -> None:
+        """A line break ends a single statement with nothing open, and any closed block."""
+        whole = self._single and self._begun and depth == self._base and self._lexer.in_code
+        if self._closed or (whole and self._last not in _OPEN_ENDS and not self._leading):
+            self._closed, self._broken, self._word = True, True, ""
+
+    def _after_close(self, char: str) -> Verdict | None:
+        """The verdict on a character after the end; None: it belongs to the block and is read as usual."""
+        if char.isalpha() or (self._word and char == "_"):
+            self._word += char
+            if any(clause.startswith(self._word) for clause in _CLAUSES):
+                return self._hold(char)
+            return "end"
+        if not self._word and char.isspace():
+            return None
+        if not self._word and not self._broken:
+            return "end" if char == "}" else None
+        goes_on = self._last not in "};" and char in _OPEN_STARTS
+        if self._word not in _CLAUSES and (self._word or not goes_on):
+            return "end"
+        self._closed, self._broken, self._word = False, False, ""
+        return None
+
+    def _hold(self, char: str) -> Verdict:
+        self._lexer.feed(char)
+        self._last = char
+        return "undecided"
+
+    def at_end(self) -> bool:
+        """Whether an undecided end of the text belongs to the block after all."""
+        return not self._word or self._word in _CLAUSES

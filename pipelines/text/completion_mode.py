@@ -1,0 +1,175 @@
+"""Where a completion ends by its own text: at the end of the line, or of the block; and whitespace at its end.
+
+Filters over pieces of text. Each has `push`, which returns what can be shown at once, `finish`, which returns what
+was held back, and `stopped`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipelines.text.brace_block import BraceBlock
+from pipelines.text.lexer import PYTHON, Language, guess_language
+from pipelines.text.python_block import PythonBlock
+from pipelines.text.stream import TextStream
+from weights.tokenizers.tokenizer import Tokenizer
+
+
+class TextFilter(Protocol):
+    """Passes a stream of text on, up to an end that it finds."""
+
+    stopped: bool
+
+    def push(self, text: str) -> str:
+        """What can be shown after `text`; sets `stopped` at the end."""
+        ...
+
+    def finish(self) -> str:
+        """What was held back, when no more text comes."""
+        ...
+
+
+class Whole:
+    """Passes everything on."""
+
+    stopped = False
+
+    def push(self, text: str) -> str:
+        """See `TextFilter`."""
+        return text
+
+    def finish(self) -> str:
+        """See `TextFilter`."""
+        return ""
+
+
+class Line:
+    """Ends before the line break of the first line that is not blank."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._blank = True
+        self._held = ""  # a carriage return, which may be half a line break
+
+    def push(self, text: str) -> str:
+        """See `TextFilter`."""
+        if self.stopped:
+            return ""
+        text, self._held = self._held + text, ""
+        start = len(text) - len(text.lstrip()) if self._blank else 0
+        self._blank = self._blank and start == len(text)
+        end = -1 if self._blank else text.find("\n", start)
+        self.stopped = end >= 0
+        if self.stopped:
+            return text[:end].removesuffix("\r")
+        if text.endswith("\r"):
+            text, self._held = text[:-1], "\r"
+        return text
+
+    def finish(self) -> str:
+        """See `TextFilter`."""
+        return "" if self.stopped else self._held
+
+
+class Block:
+    """Ends after the last line of the block around the cursor, without its line break.
+
+    The block is the body that the code before the cursor announces or is in; at the top level, one statement with its
+    body. A clause such as `else` belongs to it. Line breaks are held back until the next line tells.
+    """
+
+    def __init__(self, prefix: str, language: Language) -> None:
+        self.stopped = False
+        self._held = ""
+        self._block = PythonBlock() if language is PYTHON else BraceBlock(language)
+        self._block.skip(prefix)
+
+    def push(self, text: str) -> str:
+        """See `TextFilter`."""
+        ready = []
+        for char in text:
+            if self.stopped:
+                break
+            verdict = self._block.feed(char)
+            if verdict == "undecided" or (verdict == "inside" and char == "\r"):
+                self._held += char
+            elif verdict == "inside":
+                ready.append(self._held + char)
+                self._held = ""
+            else:
+                self.stopped, self._held = True, ""
+        return "".join(ready)
+
+    def finish(self) -> str:
+        """See `TextFilter`."""
+        held, self._held = self._held, ""
+        if self.stopped:
+            return ""
+        # An undecided last word that is no clause goes, with the line break before it.
+        return held if self._block.at_end() else ""
+
+
+class Strip:
+    """Passes everything on but the whitespace at the end."""
+
+    stopped = False
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """See `TextFilter`."""
+        text = self._held + text
+        kept = text.rstrip()
+        self._held = text[len(kept) :]
+        return kept
+
+    def finish(self) -> str:
+        """See `TextFilter`."""
+        return ""
+
+
+def completion_filter(mode: str, prefix: str, language: Language | None = None) -> TextFilter:
+    """The filter of a completion that follows the code `prefix`, whose language is guessed if not given.
+
+    `mode` is one of pipelines.engine.sampling.COMPLETIONS.
+    """
+    if mode == "line":
+        return Line()
+    if mode == "block":
+        return Block(prefix, language or guess_language(prefix))
+    return Whole()
+
+
+class CompletionStream:
+    """Turns token ids into text that ends at a stop string, by a mode, and if asked for without trailing whitespace."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], mode: str, prefix: str, strip: bool) -> None:
+        self._text = TextStream(tokenizer, stop)
+        self._end = completion_filter(mode, prefix)
+        self._strip: TextFilter = Strip() if strip else Whole()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the text has ended by itself."""
+        return self._text.stopped or self._end.stopped
+
+    def push(self, token_id: int) -> str:
+        """The text that `token_id` makes certain, possibly none."""
+        return self._strip.push(self._end.push(self._text.push(token_id)))
+
+    def finish(self) -> str:
+        """What was held back, at the end of the ids."""
+        text = "" if self._end.stopped else self._end.push(self._text.finish())
+        return self._strip.push(text + self._end.finish()) + self._strip.finish()
+
+
+def text_before_cursor(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> str:
+    """The code that a completion follows: the prompt, or the prefix in a fill-in-the-middle prompt."""
+    ids = list(prompt_ids)
+    if tokenizer.fim is not None and tokenizer.fim.prefix in ids:
+        marks = {tokenizer.fim.suffix, tokenizer.fim.middle}
+        start = len(ids) - ids[::-1].index(tokenizer.fim.prefix)
+        ids = ids[start : next((i for i in range(start, len(ids)) if ids[i] in marks), None)]
+    return tokenizer.decode(ids)

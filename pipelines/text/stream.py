@@ -1,0 +1,67 @@
+"""Text from a stream of token ids: whole characters only, and never a part of a stop string."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+from pipelines.prompts.chat import TURN_MARKER, turn_marker
+from weights.tokenizers.tokenizer import Tokenizer
+
+
+class TextStream:
+    """Turns token ids into pieces of text that can be shown at once.
+
+    A piece is held back while it could be the start of a stop string or of a character whose bytes are split across
+    tokens. Bytes that never become a character are shown as U+FFFD.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stop = tuple(stop)
+        self._held = ""
+        self._turn_marker = turn_marker(tokenizer)
+        self.stop_text: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has ended the text; `stop_text` is the one that did."""
+        return self.stop_text is not None
+
+    def push(self, token_id: int) -> str:
+        """The text that `token_id` completes, possibly none. Sets `stopped` at a stop string or a next turn."""
+        if token_id == self._turn_marker:
+            text = self.finish()
+            self.stop_text = self.stop_text or TURN_MARKER
+            return text
+        return self._release(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
+
+    def finish(self) -> str:
+        """What was held back, at the end of the ids."""
+        if self.stopped:
+            return ""
+        text = self._release(self._decoder.decode(b"", final=True))
+        if not self.stopped:
+            text, self._held = text + self._held, ""
+        return text
+
+    def _release(self, text: str) -> str:
+        self._held += text
+        found = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        if found:
+            at, self.stop_text = min(found)
+            ready, self._held = self._held[:at], ""
+            return ready
+        keep = max((overlap(self._held, stop) for stop in self._stop), default=0)
+        split = len(self._held) - keep
+        ready, self._held = self._held[:split], self._held[split:]
+        return ready
+
+
+def overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a proper beginning of `stop`."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0

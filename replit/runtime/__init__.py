@@ -1,0 +1,1 @@
+"""How any decoder runs: compiled model, passes, key-value cache, weights in memory."""

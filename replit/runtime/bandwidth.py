@@ -1,0 +1,34 @@
+"""The read bandwidth of this machine's memory, as our own kernel reaches it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+# Larger than the last-level cache of any processor.
+BYTES = 1 << 30
+
+
+def read_bandwidth(repeats: int = 5) -> float:
+    """Bytes per second that all threads of the engine read together, the best of `repeats`."""
+    from max.dtype import DType
+    from max.graph import DeviceRef, Graph, TensorType, ops
+
+    from replit.graph import KERNELS
+    from replit.runtime.model import Engine, Executable
+
+    host = DeviceRef.CPU()
+    data = TensorType(DType.uint8, ["bytes"], host)
+    with Graph("read_bandwidth", input_types=[data], custom_extensions=[KERNELS]) as graph:
+        total = ops.custom("replit.read_bytes", host, [graph.inputs[0]], [TensorType(DType.uint64, [1], host)])
+        graph.output(*total)
+    engine = Engine.get()
+    model = Executable(engine.session.init(engine.compile(graph)))
+    memory = np.ones(BYTES, np.uint8)  # written, so that every page is backed
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        model.execute(memory)
+        seconds.append(time.perf_counter() - start)
+    return BYTES / min(seconds)

@@ -1,0 +1,236 @@
+"""The serialized model: our header and MAX's compiled body in one file, and the cache of such files.
+
+The engine trusts whatever it reads, so everything that could make it compute something else is checked here first:
+the file's own digests, and everything that the body was compiled from (`CompileKey`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from replit.architecture import DecoderConfig
+from replit.runtime.target import CPU, Target
+from weights.errors import UserError
+from weights.tensor import Encoding
+
+FORMAT_VERSION = 1
+_MAGIC = b"RPLTMAX\x00"
+# magic, format version, bytes of the header, sha256 of the header
+_PREFIX = struct.Struct("<8sII32s")
+_MAX_HEADER_BYTES = 16 << 20
+# The instruction sets that code generation depends on.
+_CPU_FEATURES = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "amx", "asimd", "sve", "neon", "dotprod", "i8mm")
+
+
+@dataclass(frozen=True)
+class CompileKey:
+    """Everything that a compiled model depends on; two equal keys give interchangeable files."""
+
+    config: Mapping[str, Any]
+    weights: Mapping[str, tuple[str, tuple[int, ...]]]  # encoding and shape, by canonical name
+    device: str  # "cpu", or "cuda:sm_90"
+    processor: str  # of the machine that it runs on; "" for a GPU
+    max_version: str
+    kernels: str  # digest of the Mojo sources
+
+    @classmethod
+    def of(
+        cls,
+        config: DecoderConfig,
+        weights: Mapping[str, tuple[Encoding, tuple[int, ...]]],
+        target: Target = CPU,
+    ) -> CompileKey:
+        """The key of a model for `target`, a CPU being this machine's, with our kernels and the installed MAX."""
+        return cls(
+            config=asdict(config),
+            weights={name: (str(encoding), shape) for name, (encoding, shape) in weights.items()},
+            device=target.name,
+            processor="" if target.on_gpu else processor(),
+            max_version=importlib.metadata.version("max"),
+            kernels=kernels_digest(target.kernels),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The key as it stands in the header."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @property
+    def digest(self) -> str:
+        """Names the file in the cache."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class CompiledFile:
+    """A serialized model that was read whole and whose digests are right."""
+
+    path: Path
+    header: Mapping[str, Any]
+    body: bytes
+
+
+@cache
+def kernels_digest(folder: Path = CPU.kernels) -> str:
+    """sha256 over the names and contents of our Mojo sources."""
+    digest = hashlib.sha256()
+    for source in sorted(folder.glob("*.mojo")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@cache
+def processor() -> str:
+    """The machine's architecture and the instruction sets that compiled code may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return f"{platform.machine()} {platform.processor()}".strip()
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
+    features = sorted(f for f in flags.split(":", 1)[1].split() if f.startswith(_CPU_FEATURES))
+    return " ".join([platform.machine(), *features])
+
+
+def cache_path(key: CompileKey) -> Path:
+    """Where the compiled model of `key` is kept, in the user's cache directory."""
+    base = os.environ.get("REPLIT_CACHE_DIR")
+    if not base:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        base = str(Path(home) / "replit-code-max")
+    return Path(base) / f"{key.digest[:32]}.replit"
+
+
+def read_compiled(path: Path) -> CompiledFile:
+    """Reads a serialized model and checks its digests.
+
+    Raises UserError for a file that cannot be read, is of another kind or format, or is damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read the serialized model {path}: {error.strerror}; expected a file made with "
+            "--save-to-serialized-model-path"
+        ) from None
+    header, start = _parse_header(path, content)
+    body = content[start:]
+    if hashlib.sha256(body).hexdigest() != header.get("body_sha256"):
+        raise _damaged(path, "its contents do not have the recorded checksum")
+    return CompiledFile(path, header, body)
+
+
+def read_header(path: Path) -> Mapping[str, Any]:
+    """The header of a serialized model, for `replit inspect`. Raises UserError like `read_compiled`."""
+    return read_compiled(path).header
+
+
+def is_compiled_file(path: Path) -> bool:
+    """Whether the file begins like a serialized model."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def check_key(file: CompiledFile, key: CompileKey) -> None:
+    """Raises UserError naming the first thing in which `file` differs from what is to run."""
+    found, wanted = file.header["key"], key.to_json()
+    for name, what in _WHAT.items():
+        if found.get(name) == wanted[name]:
+            continue
+        was, expected = _difference(found.get(name), wanted[name])
+        raise UserError(
+            f"{file.path} was compiled for {what} {was}; expected {expected}: leave out "
+            "--serialized-model-path, or make the file again with --save-to-serialized-model-path"
+        )
+
+
+# In the order of how much they tell: a different configuration also has different weights.
+_WHAT = {
+    "device": "the device",
+    "max_version": "MAX",
+    "processor": "the processor",
+    "config": "a model with",
+    "weights": "weights with",
+    "kernels": "the kernels",
+}
+
+
+def _difference(found: Any, wanted: Any) -> tuple[str, str]:
+    """The first differing entry of two mappings, or the features that differ, or the values."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for name in [*wanted, *found]:
+            if found.get(name) != wanted.get(name):
+                return f"{name} {_text(found.get(name))}", _text(wanted.get(name))
+    if isinstance(found, str) and isinstance(wanted, str) and " " in found + wanted:
+        extra = set(found.split()) ^ set(wanted.split())
+        return f"with or without {', '.join(sorted(extra))}", "the features of this one"
+    return _text(found)[:80], _text(wanted)[:80]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(str(v) for v in value)
+    return "absent" if value is None else str(value)
+
+
+def write_compiled(path: Path, key: CompileKey, body: Path) -> None:
+    """Writes header and body to `path`, which appears only when complete.
+
+    Raises UserError where it cannot be written; nothing is left behind then.
+    """
+    content = body.read_bytes()
+    header = json.dumps({"key": key.to_json(), "body_sha256": hashlib.sha256(content).hexdigest()}).encode()
+    prefix = _PREFIX.pack(_MAGIC, FORMAT_VERSION, len(header), hashlib.sha256(header).digest())
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            temporary = Path(file.name)
+            file.writelines((prefix, header, content))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the serialized model {path}: {error.strerror}; expected a writable place "
+            f"with {len(content) >> 20} MB free: give another path"
+        ) from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _parse_header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:
+    if len(content) < _PREFIX.size or not content.startswith(_MAGIC):
+        raise UserError(f"{path} is not a serialized model; expected a file made with --save-to-serialized-model-path")
+    _, version, size, digest = _PREFIX.unpack_from(content)
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has the format version {version}; expected {FORMAT_VERSION}: make it again "
+            "with --save-to-serialized-model-path"
+        )
+    header = content[_PREFIX.size : _PREFIX.size + size]
+    if size > _MAX_HEADER_BYTES or hashlib.sha256(header).digest() != digest:
+        raise _damaged(path, "its header does not have the recorded checksum")
+    parsed: dict[str, Any] = json.loads(header)
+    return parsed, _PREFIX.size + size
+
+
+def _damaged(path: Path, how: str) -> UserError:
+    return UserError(
+        f"{path} is damaged: {how}; expected it as it was written: make it again with --save-to-serialized-model-path"
+    )

@@ -1,0 +1,107 @@
+"""The paged key-value cache: MAX's layout as graph inputs, and the memory of one batch for our own loop.
+
+The inputs are spelled out here rather than taken from `max.nn`, whose import costs half a second (and, once in an
+installation, a compilation of its own); a test holds them against MAX's. In our loop every
+sequence has a slot with pages for the longest sequence; the operating system backs a page with memory when
+it is first written. Sharing of pages between requests is MAX Serve's business, see docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from max.dtype import DType
+from max.graph import BufferType, BufferValue, DeviceRef, TensorType, TensorValue, Type, Value
+
+from replit.architecture import DecoderConfig
+
+# Positions of a page. A multiple of the attention kernel's KEY_BLOCK, and what MAX Serve uses.
+PAGE_SIZE = 128
+
+
+@dataclass(frozen=True)
+class CacheInputs:
+    """The graph's view of a paged cache, in the order of MAX's `KVCacheInputsPerDevice`."""
+
+    blocks: BufferValue  # [pages, 2, layers, PAGE_SIZE, K, D]
+    cache_lengths: TensorValue  # uint32 [B], positions before this call
+    lookup_table: TensorValue  # uint32 [B, pages of a sequence]
+    max_prompt_length: TensorValue  # uint32 [1]
+    max_cache_length: TensorValue  # uint32 [1]
+    page_stride: TensorValue  # int64 [1], in elements; -1: pages are packed
+    dispatch_metadata: TensorValue  # int64 [4], for GPU kernels
+
+    @classmethod
+    def of(cls, values: Sequence[Value]) -> CacheInputs:
+        """From the graph's last inputs."""
+        blocks, *tensors = values
+        return cls(blocks.buffer, *(value.tensor for value in tensors))
+
+
+def cache_input_types(config: DecoderConfig, device: DeviceRef, dtype: DType = DType.float32) -> list[Type]:
+    """The types of `CacheInputs`, in order, for a cache of `dtype` on `device`."""
+    host = DeviceRef.CPU()
+    shape = ["pages", 2, config.n_layers, PAGE_SIZE, config.n_kv_heads, config.head_dim]
+    return [
+        BufferType(dtype, shape, device),
+        TensorType(DType.uint32, ["batch"], device),
+        TensorType(DType.uint32, ["batch", "pages_per_sequence"], device),
+        TensorType(DType.uint32, [1], host),
+        TensorType(DType.uint32, [1], host),
+        TensorType(DType.int64, [1], host),
+        TensorType(DType.int64, [4], host),
+    ]
+
+
+def cache_shape(config: DecoderConfig, slots: int, max_length: int) -> tuple[int, ...]:
+    """The blocks of a cache for `slots` sequences of up to `max_length` positions, as MAX declares them.
+
+    The CPU's kernel keeps a head's positions together inside a page (replit/cpu/kernels/attention.mojo).
+    """
+    pages = slots * pages_for(max_length)
+    return pages, 2, config.n_layers, PAGE_SIZE, config.n_kv_heads, config.head_dim  # 2: keys, values
+
+
+def pages_for(length: int) -> int:
+    """Pages that hold `length` positions."""
+    return -(-length // PAGE_SIZE)
+
+
+class CacheSlots:
+    """Which pages belong to a slot, and how many of its positions are filled; the pages themselves are elsewhere."""
+
+    def __init__(self, slots: int, max_length: int) -> None:
+        pages_per_slot = pages_for(max_length)
+        self.page_table: npt.NDArray[np.uint32] = np.arange(slots * pages_per_slot, dtype=np.uint32).reshape(
+            slots, pages_per_slot
+        )
+        self.lengths: npt.NDArray[np.uint32] = np.zeros(slots, np.uint32)
+        self.max_length = max_length
+
+    @property
+    def slots(self) -> int:
+        """Sequences that it holds at once."""
+        return len(self.lengths)
+
+
+class PagedKVCache(CacheSlots):
+    """Keys and values of up to `slots` sequences of up to `max_length` positions."""
+
+    def __init__(self, config: DecoderConfig, slots: int, max_length: int) -> None:
+        super().__init__(slots, max_length)
+        self.blocks: npt.NDArray[np.float32] = np.zeros(cache_shape(config, slots, max_length), np.float32)
+
+    @staticmethod
+    def bytes_per_token(config: DecoderConfig, element_bytes: int = 4) -> int:
+        """Memory of one position over all layers; an element has 4 bytes on the CPU, 2 on a GPU."""
+        return 2 * config.n_layers * config.kv_dim * element_bytes
+
+    def copy_prefix(self, source: int, targets: Sequence[int]) -> None:
+        """Gives `targets` the cached positions of slot `source`, as a prompt shared by several samples."""
+        used = -(-int(self.lengths[source]) // PAGE_SIZE)
+        for target in targets:
+            self.blocks[self.page_table[target, :used]] = self.blocks[self.page_table[source, :used]]
+            self.lengths[target] = self.lengths[source]

@@ -1,0 +1,143 @@
+"""Passes of a bound graph over a cache's pages: their inputs as arrays that the engine reads in place.
+
+On the CPU here, on a GPU in replit/gpu/passes.py. Whose cache it is does not matter: our own loop's
+(replit/runtime/model.py, replit/gpu/model.py) or MAX Serve's (pipelines/server/process/batch.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from replit.runtime.kv_cache import CacheSlots
+
+
+class Inputs:
+    """The graph's inputs as arrays that the engine reads in place; those of decode steps are reused.
+
+    Of one shape: T tokens, B sequences, R rows that get logits, P pages of a sequence.
+    """
+
+    def __init__(self, blocks: Any, tokens: int, sequences: int, rows: int, pages: int) -> None:
+        from max.driver import Buffer
+
+        self.tokens = np.zeros(tokens, np.int64)
+        self.row_offsets = np.zeros(sequences + 1, np.uint32)
+        self.rows = np.zeros(rows, np.int64)
+        self.cache_lengths = np.zeros(sequences, np.uint32)
+        self.lookup_table = np.zeros((sequences, pages), np.uint32)
+        self.max_prompt_length = np.zeros(1, np.uint32)
+        self.max_cache_length = np.zeros(1, np.uint32)
+        packed = np.array([-1], np.int64)
+        self.dispatch = np.zeros(4, np.int64)  # for GPU kernels
+        arrays = (
+            self.cache_lengths, self.lookup_table, self.max_prompt_length, self.max_cache_length,
+            packed, self.dispatch,
+        )  # fmt: skip
+        leading = (self.tokens, self.row_offsets, self.rows)
+        self.buffers = [
+            *map(Buffer.from_numpy, leading),
+            blocks,
+            *map(Buffer.from_numpy, arrays),
+        ]
+
+    @classmethod
+    def of_decode_step(cls, blocks: Any, sequences: int, pages: int) -> Inputs:
+        """For one token of each sequence, with logits for all of them."""
+        inputs = cls(blocks, sequences, sequences, sequences, pages)
+        inputs.row_offsets[:] = range(sequences + 1)
+        inputs.rows[:] = range(sequences)
+        inputs.max_prompt_length[0] = 1
+        return inputs
+
+
+class Pass(Protocol):
+    """One pass: the caller fills `inputs`, all of them but `dispatch`, then runs it."""
+
+    inputs: Inputs
+
+    def run(self) -> list[Any]:
+        """The graph's outputs. They hold until the same pass runs again."""
+        ...
+
+
+class Passes(Protocol):
+    """Makes the passes over one cache."""
+
+    def prompt(self, tokens: int, sequences: int, rows: int) -> Pass:
+        """A pass in which some sequence has more than one new token."""
+        ...
+
+    def decode(self, sequences: int, length: int) -> Pass:
+        """A pass with one new token for each sequence; the longest gets to `length` positions with it."""
+        ...
+
+
+class CpuPass:
+    """A pass on the CPU."""
+
+    def __init__(self, model: Any, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self._model = model
+
+    def run(self) -> list[Any]:
+        """See `Pass.run`."""
+        outputs: list[Any] = self._model.execute(*self.inputs.buffers)
+        return outputs
+
+
+class CpuPasses:
+    """The passes of a graph on the CPU over `blocks`, a cache with `pages` pages for each sequence."""
+
+    def __init__(self, model: Any, blocks: Any, pages: int) -> None:
+        self._model, self._blocks, self._pages = model, blocks, pages
+        self._decoding: dict[int, CpuPass] = {}  # by the number of sequences
+
+    def prompt(self, tokens: int, sequences: int, rows: int) -> CpuPass:
+        """See `Passes.prompt`."""
+        return CpuPass(self._model, Inputs(self._blocks, tokens, sequences, rows, self._pages))
+
+    def decode(self, sequences: int, length: int) -> CpuPass:
+        """See `Passes.decode`."""
+        if sequences not in self._decoding:
+            inputs = Inputs.of_decode_step(self._blocks, sequences, self._pages)
+            self._decoding[sequences] = CpuPass(self._model, inputs)
+        return self._decoding[sequences]
+
+
+def begin_pass(passes: Passes, counts: Sequence[int], lengths: Sequence[int], rows: Sequence[int]) -> Pass:
+    """A pass of sequences with `counts` new tokens after `lengths` cached ones; `rows` of the new ones get logits.
+
+    What is left for the caller to fill: the tokens and the page table.
+    """
+    longest = max(length + count for length, count in zip(lengths, counts, strict=True))
+    if max(counts) == 1:
+        graph = passes.decode(len(counts), longest)
+    else:
+        graph = passes.prompt(sum(counts), len(counts), len(rows))
+        np.cumsum(counts, out=graph.inputs.row_offsets[1:])
+        graph.inputs.rows[:] = rows
+        graph.inputs.max_prompt_length[0] = max(counts)
+    graph.inputs.cache_lengths[:] = lengths
+    graph.inputs.max_cache_length[0] = longest  # as MAX counts: with the new positions
+    return graph
+
+
+def run_slots(
+    passes: Passes,
+    cache: CacheSlots,
+    slots: Sequence[int],
+    ids: Sequence[Sequence[int]],
+    rows: Sequence[int],
+) -> list[Any]:
+    """The graph's outputs of a pass that appends `ids` to the sequences in `slots`; `rows` of them get logits."""
+    counts = [len(part) for part in ids]
+    lengths = cache.lengths[list(slots)]
+    graph = begin_pass(passes, counts, lengths.tolist(), rows)
+    graph.inputs.tokens[:] = [i for part in ids for i in part]
+    graph.inputs.lookup_table[:] = cache.page_table[list(slots)]
+    outputs = graph.run()
+    cache.lengths[list(slots)] = lengths + counts
+    return outputs

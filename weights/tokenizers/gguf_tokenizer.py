@@ -1,0 +1,125 @@
+"""Writes a model's tokenizer as GGUF's tokenizer.ggml keys, from another GGUF or tokenizer.json.
+
+What is written is read back and compared with the source on a probing text, so a tokenizer that
+those keys cannot express is refused instead of changed.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from weights.errors import UserError
+from weights.files.checkpoint import Checkpoint
+from weights.files.mapped_file import read_json
+from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY
+from weights.tokenizers.tokenizer import SpecialTokens, Tokenizer, load_tokenizer
+from weights.tokenizers.unigram import UnigramTokenizer, gguf_keys
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+_PREFIX = "tokenizer."
+_PROBE = (
+    "def f(x1234):\n\treturn  x * 3.14  # it's naïve, nai\u0308ve, we'll… 日本語 🙂\r\n\n    \t \n"
+    "<|endoftext|> 'S 10000000 ___init__ {}();\\'\"   end"
+)
+
+
+def tokenizer_keys(checkpoint: Checkpoint, vocab_size: int) -> dict[str, Any]:
+    """The keys for the model's tokenizer, whose token list has `vocab_size` entries.
+
+    Raises UserError where there is no tokenizer or GGUF cannot express it.
+    """
+    if checkpoint.format == "gguf":
+        load_tokenizer(checkpoint)  # refuses a damaged one now, not at the first run
+        return {k: v for k, v in checkpoint.metadata.items() if k.startswith(_PREFIX)}
+    return _from_json(checkpoint, vocab_size)
+
+
+def _from_json(checkpoint: Checkpoint, vocab_size: int) -> dict[str, Any]:
+    tokenizer = load_tokenizer(checkpoint)
+    if isinstance(tokenizer, UnigramTokenizer):
+        return gguf_keys(tokenizer)
+    path = checkpoint.directory / "tokenizer.json"
+    content = read_json(path)
+    keys = _vocabulary(content, vocab_size) | _special(tokenizer.special)
+    if content.get("normalizer") is not None:
+        # The ggml keys cannot say it; the GGUF specification has this one for the whole file.
+        keys["tokenizer.huggingface.json"] = json.dumps(content, ensure_ascii=False)
+    for split in _splits(content):
+        keys["tokenizer.ggml.pre"] = split
+        if _same(tokenizer, Checkpoint(path, "gguf", {}, keys)):
+            return keys
+    raise UserError(
+        f"{path} splits text in a way that GGUF has no name for; expected that of GPT-2 or of "
+        "Refact: keep the model in safetensors, or give a directory with another tokenizer.json"
+    )
+
+
+def _splits(content: dict[str, Any]) -> tuple[str, str]:
+    """llama.cpp's names of the ways to split text that this family uses, the likelier one first."""
+    return ("refact", "mpt") if "Digits" in str(content["pre_tokenizer"]) else ("mpt", "refact")
+
+
+def _same(tokenizer: Tokenizer, converted: Checkpoint) -> bool:
+    written = load_tokenizer(converted)
+    return written.encode(_PROBE) == tokenizer.encode(_PROBE)
+
+
+def _vocabulary(content: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    """Tokens in the order of their ids, rows of the table without a token filled up, and merges."""
+    from gguf import TokenType
+
+    tokens = [f"[PAD{index}]" for index in range(vocab_size)]
+    types = [int(TokenType.UNUSED)] * vocab_size
+    for token, index in content["model"]["vocab"].items():
+        tokens[index], types[index] = token, int(TokenType.NORMAL)
+    for added in content.get("added_tokens", []):
+        kind = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
+        tokens[added["id"]], types[added["id"]] = added["content"], int(kind)
+    merges = content["model"]["merges"]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in merges],
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+
+
+def _special(special: SpecialTokens) -> dict[str, int | bool]:
+    fim = special.fim
+    ids: dict[str, int | None] = {
+        "eos": special.eos,
+        "bos": special.bos,
+        "padding": special.pad,
+        "unknown": special.unknown,
+    }
+    if fim is not None:
+        ids |= {"fim_pre": fim.prefix, "fim_suf": fim.suffix, "fim_mid": fim.middle}
+        ids |= {"fim_pad": fim.pad}
+    keys: dict[str, int | bool] = {f"tokenizer.ggml.{r}_token_id": i for r, i in ids.items() if i is not None}
+    return keys | ({SUFFIX_FIRST_KEY: True} if fim is not None and fim.suffix_first else {})
+
+
+def add_keys(writer: GGUFWriter, keys: dict[str, Any]) -> None:
+    """Add key-values of plain Python types, with the GGUF types that llama.cpp expects."""
+    from gguf import GGUFValueType
+
+    scalars = {
+        bool: GGUFValueType.BOOL,
+        int: GGUFValueType.UINT32,
+        float: GGUFValueType.FLOAT32,
+        str: GGUFValueType.STRING,
+    }
+    for key, value in keys.items():
+        if isinstance(value, list):
+            # SentencePiece's normalization table is the one list of bytes.
+            is_bytes = key == "tokenizer.ggml.precompiled_charsmap"
+            item = GGUFValueType.UINT8 if is_bytes else None
+            if value:
+                writer.add_key_value(key, value, GGUFValueType.ARRAY, item)
+        else:
+            writer.add_key_value(key, value, scalars[type(value)])

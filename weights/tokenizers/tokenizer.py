@@ -1,0 +1,143 @@
+"""What every tokenizer offers, and the choice of the one that belongs to a checkpoint.
+
+The kinds themselves are elsewhere (byte_level.py and unigram.py beside this). Deliberately absent: templates that add
+tokens by themselves, since no model of the family has any.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from weights.errors import UserError
+from weights.files.checkpoint import Checkpoint
+
+# Where a hub repository keeps its tokenizer: of tokenizers, of SentencePiece.
+FILE_NAMES = ("tokenizer.json", "spiece.model", "tokenizer.model")
+
+
+@dataclass(frozen=True)
+class FimTokens:
+    """Ids that mark the parts of a fill-in-the-middle prompt."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    pad: int | None = None
+    suffix_first: bool = False  # the model does better with what follows the gap before what precedes it
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids with a role; None where the vocabulary has no such token."""
+
+    eos: int | None = None
+    bos: int | None = None
+    pad: int | None = None
+    unknown: int | None = None
+    fim: FimTokens | None = None
+
+
+class Tokenizer(ABC):
+    """Text to token ids and back. Safe to share between threads."""
+
+    def __init__(self, token_bytes: list[bytes], control: frozenset[int], special: SpecialTokens) -> None:
+        """`token_bytes[id]` is the text of a token, b"" for the `control` ones."""
+        self._token_bytes = token_bytes
+        self.control_token_ids = control
+        self.special = special
+
+    @abstractmethod
+    def encode(self, text: str, *, parse_special: bool = True) -> list[int]:
+        """Token ids of `text`, nothing added at either end.
+
+        With `parse_special`, control tokens spelled out in the text become those tokens, as in
+        transformers and in llama.cpp's completions; without it they are ordinary text.
+        """
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, equal to the rows of the embedding table it was loaded for."""
+        return len(self._token_bytes)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text."""
+        return self.special.eos
+
+    @property
+    def fim(self) -> FimTokens | None:
+        """The fill-in-the-middle tokens, None for a model without them."""
+        return self.special.fim
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token adds to the text, b"" for control tokens.
+
+        A multi-byte character can be split across tokens. Raises UserError for an unknown id.
+        """
+        if not 0 <= token_id < len(self._token_bytes):
+            raise UserError(
+                f"token id {token_id} is not in the vocabulary; expected 0 to "
+                f"{len(self._token_bytes) - 1}: give ids of this model"
+            )
+        return self._token_bytes[token_id]
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """The text of `token_ids`; bytes that are not UTF-8 become U+FFFD."""
+        return b"".join(map(self.token_bytes, token_ids)).decode("utf-8", errors="replace")
+
+
+def load_tokenizer(checkpoint: Checkpoint, path: Path | None = None) -> Tokenizer:
+    """The tokenizer in `path`, else in the GGUF file, else in tokenizer.json or spiece.model beside the weights.
+
+    Raises UserError where there is none, or one that is unknown, damaged or of another vocabulary.
+    """
+    if path is None and "tokenizer.ggml.model" in checkpoint.metadata:
+        return _from_gguf(checkpoint)
+    if path is None:
+        path = checkpoint.directory
+    if path.is_dir():
+        present = (path / name for name in FILE_NAMES if (path / name).exists())
+        path = next(present, path / FILE_NAMES[0])
+    if not path.exists():
+        raise UserError(
+            f"there is no {path}, and {checkpoint.path.name} carries no tokenizer; expected "
+            "either: download tokenizer.json into that directory"
+        )
+    return _from_file(checkpoint, path)
+
+
+def _from_gguf(checkpoint: Checkpoint) -> Tokenizer:
+    from weights.tokenizers import byte_level, unigram
+
+    kind = checkpoint.metadata["tokenizer.ggml.model"]
+    if kind == "gpt2":
+        return byte_level.from_gguf(checkpoint)
+    if kind in ("llama", "t5"):
+        return unigram.from_gguf(checkpoint)
+    raise UserError(
+        f"{checkpoint.path}: the tokenizer is of the kind {kind!r}; expected 'gpt2' (byte-level "
+        "BPE), 'llama' or 't5' (SentencePiece's Unigram): use a model of the family"
+    )
+
+
+def _from_file(checkpoint: Checkpoint, path: Path) -> Tokenizer:
+    rows = embedding_rows(checkpoint)
+    if path.suffix == ".model":
+        from weights.tokenizers.unigram import read_spiece
+
+        return read_spiece(path, rows)
+    from weights.tokenizers.tokenizer_json import read_tokenizer_json
+
+    return read_tokenizer_json(path, rows)
+
+
+def embedding_rows(checkpoint: Checkpoint) -> int | None:
+    """Rows of the embedding table, as config.json states or as GGUF's own name shows it."""
+    table = checkpoint.tensors.get("token_embd.weight")
+    stated = checkpoint.metadata.get("vocab_size")
+    if table is not None:
+        return table.shape[0]
+    return stated if type(stated) is int and stated > 0 else None
