@@ -1,27 +1,37 @@
 """The Python interface: a loaded model that completes text.
 
-Ids come from generate.py, text from text_stream.py above it; the command line and the benchmarks use only this.
+Tokens come from engine/loop.py, text from text/chain.py above it; the command line and the benchmarks use only this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.engine.loop import FinishReason, Request, generate
+from pipelines.engine.loop import run
+from pipelines.engine.plan import Plan
 from pipelines.engine.sampling import SamplingParams
+from pipelines.engine.sequence import Sequence as RunningSequence
+from pipelines.engine.sequence import TokenLogprob
+from pipelines.engine.slots import Slots
+from pipelines.prompts.gap import Gap, gap_prompt
+from pipelines.prompts.prompt import Prompt, check_ids, encode_prompt
 from pipelines.registry import ModelFiles, open_model
 from pipelines.terminal.progress import Quiet
-from pipelines.text.completion_mode import CompletionStream, text_before_cursor
+from pipelines.text.chain import build_chain
+from pipelines.text.lexer import language_of
 from replit.architecture import DecoderConfig
 from replit.gpu.device import free_bytes, open_device, plan_memory
 from replit.gpu.model import GpuModel
 from replit.runtime.model import (
+    PREFILL_TOKENS,
     CompileOptions,
     Engine,
     Progress,
@@ -35,17 +45,24 @@ from weights.errors import UserError
 from weights.tensor import Encoding
 from weights.tokenizers.tokenizer import Tokenizer
 
-Prompt = str | Sequence[int]
+PromptLike = str | Sequence[int]
+FinishReason = Literal["stop", "length", "failed"]
 
 
 @dataclass(frozen=True)
 class TextPiece:
-    """Text that became certain, and the ids since the last piece. `index` counts prompts and samples."""
+    """Text that became certain, and the ids since the last piece. `index` counts prompts and samples.
+
+    `logprobs` belong to the text shown, where they were asked for. The last piece has a `finish_reason`; "failed" comes
+    with an `error`.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     index: int = 0
     finish_reason: FinishReason | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,10 +74,12 @@ class Completion:
     finish_reason: FinishReason
     prompt_tokens: int
     index: int = 0
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    error: str | None = None
 
 
 class Pipeline:
-    """A model in memory. Not for use by several threads at once."""
+    """A model in memory. Streams and threads may share it while it has a sequence free for each (`max_batch_size`)."""
 
     def __init__(self, files: ModelFiles, model: ReplitModel | GpuModel, weight_bytes: int) -> None:
         self.name = files.name
@@ -68,107 +87,156 @@ class Pipeline:
         self.config: DecoderConfig = files.config
         self.model = model
         self.weight_bytes = weight_bytes
+        self.slots = Slots(model, PREFILL_TOKENS)
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing is held that the end of the object does not free."""
 
     @property
     def max_length(self) -> int:
         """Longest sequence, prompt included."""
         return self.model.max_length
 
-    def encode(self, prompt: Prompt) -> list[int]:
-        """The prompt's token ids, checked: UserError if there are none, too many or unknown ones."""
-        if isinstance(prompt, str):
-            ids = self.tokenizer.encode(prompt)
-        else:
-            ids = [int(token) for token in prompt]
-        if not ids:
-            raise UserError("the prompt is empty; expected at least one token: give --prompt")
-        for token in ids:
-            self.tokenizer.token_bytes(token)  # raises for an unknown id
-        if len(ids) >= self.max_length:
+    def prompt(self, prompt: PromptLike) -> Prompt:
+        """A prompt, checked: UserError if there are no token ids, too many or unknown ones."""
+        found = encode_prompt(self.tokenizer, prompt)
+        if len(found.ids) >= self.max_length:
             raise UserError(
-                f"the prompt has {len(ids)} tokens; expected fewer than {self.max_length}: shorten "
+                f"the prompt has {len(found.ids)} tokens; expected fewer than {self.max_length}: shorten "
                 f"it, or raise --max-length (this model's limit is {self.config.max_seq_len})"
             )
-        return ids
+        return found
+
+    def encode(self, prompt: PromptLike) -> list[int]:
+        """The prompt's token ids, checked like `prompt`."""
+        return self.prompt(prompt).ids
+
+    def gap(self, gap: Gap, max_new_tokens: int = -1, *, suffix_first: bool = False) -> Prompt:
+        """The prompt of a gap in code. Raises UserError for a model without fill-in-the-middle."""
+        return gap_prompt(self.tokenizer, gap, self.max_length, max_new_tokens, suffix_first)
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits after every id, float32 `[len(ids), vocab]`; at most `max_length` ids."""
-        if len(ids) == self.max_length:
-            self.encode(ids[:-1])
-            self.tokenizer.token_bytes(ids[-1])
-        else:
-            self.encode(ids)
-        return self.model.score([int(token) for token in ids])
+        checked = check_ids(self.tokenizer, ids)
+        if len(checked) > self.max_length:
+            raise UserError(f"there are {len(checked)} ids; expected at most {self.max_length}: raise --max-length")
+        return self.slots.logits(checked)
 
-    def stream(self, prompt: Prompt, **sampling: Any) -> Iterator[TextPiece]:
+    def stream(self, prompt: PromptLike, **sampling: Any) -> Iterator[TextPiece]:
         """Completes one prompt, piece by piece; the last piece carries the finish reason.
 
-        Keywords: see `SamplingParams`. Raises UserError for an unusable prompt or keyword.
+        Keywords: see `SamplingParams`, and `logprobs`, the number of alternatives beside each token. Raises UserError
+        for an unusable prompt or keyword. Closing the iterator ends the completion and frees its place.
         """
-        return self.stream_batch([prompt], **sampling)
+        return self.stream_batch([_one(prompt)], **sampling)
 
-    def generate(self, prompt: Prompt, **sampling: Any) -> Completion:
-        """Completes one prompt. See `stream`."""
-        return self.generate_batch([prompt], **sampling)[0]
+    def generate(self, prompt: PromptLike, **sampling: Any) -> Completion:
+        """Completes one prompt. See `stream`. Raises UserError where the completion fails."""
+        (completion,) = self.generate_batch([_one(prompt)], **sampling)
+        if completion.error is not None:
+            raise UserError(completion.error)
+        return completion
 
-    def generate_batch(self, prompts: Sequence[Prompt], **sampling: Any) -> list[Completion]:
-        """Completes several prompts, as many at once as `max_batch_size` allows; in order."""
-        encoded = [self.encode(prompt) for prompt in prompts]
-        texts: list[list[str]] = [[] for _ in prompts]
-        ids: list[list[int]] = [[] for _ in prompts]
-        reasons: dict[int, FinishReason] = {}
-        for piece in self.stream_batch(encoded, **sampling):
-            texts[piece.index].append(piece.text)
-            ids[piece.index].extend(piece.token_ids)
-            if piece.finish_reason:
-                reasons[piece.index] = piece.finish_reason
-        return [Completion("".join(texts[i]), ids[i], reasons[i], len(encoded[i]), i) for i in range(len(prompts))]
+    def fill(self, prefix: str, suffix: str, *, language: str | None = None, **sampling: Any) -> Completion:
+        """Completes the gap between two texts, for models with fill-in-the-middle.
 
-    def stream_batch(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterator[TextPiece]:
+        `language` is a file's name or ending such as "x.py", which tells `completion="block"` where a block ends.
+        """
+        gap = Gap(prefix, suffix, language_of(language) if language else None)
+        plans = self._plans([self.gap(gap, sampling.get("max_new_tokens", -1))], **sampling)
+        (completion,) = self._completions(plans)
+        if completion.error is not None:
+            raise UserError(completion.error)
+        return completion
+
+    def generate_batch(self, prompts: Sequence[PromptLike], **sampling: Any) -> list[Completion]:
+        """Completes several prompts, as many at once as `max_batch_size` allows; in order.
+
+        One that fails has an `error` in its completion and leaves the others alone.
+        """
+        return self._completions(self._plans([self.prompt(prompt) for prompt in _several(prompts)], **sampling))
+
+    def stream_batch(self, prompts: Sequence[PromptLike], **sampling: Any) -> Iterator[TextPiece]:
         """Completes several prompts; pieces of different prompts interleave, told apart by `index`."""
+        return self.stream_prompts([self.prompt(prompt) for prompt in _several(prompts)], **sampling)
+
+    def stream_prompts(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterator[TextPiece]:
+        """`stream_batch` for prompts that `prompt` or `gap` made; the same one several times is read once."""
+        return self.stream_plans(self._plans(prompts, **sampling))
+
+    async def astream(self, prompt: PromptLike, **sampling: Any) -> AsyncIterator[TextPiece]:
+        """`stream` for an event loop, which goes on while the model computes in a thread."""
+        pieces = self.stream(prompt, **sampling)
+        try:
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                yield piece
+        finally:
+            pieces.close()  # type: ignore[attr-defined]
+
+    def _plans(self, prompts: Sequence[Prompt], logprobs: int | None = None, **sampling: Any) -> list[Plan]:
         params = SamplingParams(**_as_tuple(sampling))
         seed = params.seed if params.seed is not None else int.from_bytes(np.random.bytes(6), "big")
-        requests = [
-            Request(self.encode(prompt), params, np.random.default_rng([seed, index]), index)
-            for index, prompt in enumerate(prompts)
-        ]
-        return self.stream_requests(requests)
+        return [Plan(prompt, params, (seed, index), logprobs) for index, prompt in enumerate(prompts)]
 
-    def _text_stream(self, request: Request) -> CompletionStream:
-        params = request.params
-        before = text_before_cursor(self.tokenizer, request.prompt_ids)
-        return CompletionStream(self.tokenizer, params.stop, params.completion, before, params.strip)
+    def _completions(self, plans: Sequence[Plan]) -> list[Completion]:
+        texts: list[list[str]] = [[] for _ in plans]
+        ids: list[list[int]] = [[] for _ in plans]
+        scores: list[list[TokenLogprob]] = [[] for _ in plans]
+        last: dict[int, TextPiece] = {}
+        for piece in self.stream_plans(plans):
+            texts[piece.index].append(piece.text)
+            ids[piece.index].extend(piece.token_ids)
+            scores[piece.index].extend(piece.logprobs)
+            last[piece.index] = piece
+        return [
+            Completion(
+                "".join(texts[i]), ids[i], last[i].finish_reason or "failed", len(plan.prompt.ids), i, scores[i],
+                last[i].error,
+            )
+            for i, plan in enumerate(plans)
+        ]  # fmt: skip
 
-    def stream_requests(self, requests: list[Request]) -> Iterator[TextPiece]:
-        """Completes prompts that have sampling options and random generators of their own, numbered by place."""
-        streams = [self._text_stream(request) for request in requests]
-        emitted = [0] * len(requests)
-        open_requests = set(range(len(requests)))
+    def stream_plans(self, plans: Sequence[Plan]) -> Iterator[TextPiece]:
+        """Completes prompts that have sampling options and seeds of their own, numbered by their place."""
+        requests = [plan.request(str(index)) for index, plan in enumerate(plans)]
+        sequences = [RunningSequence(request, self.tokenizer, self.max_length) for request in requests]
+        chains = [build_chain(self.tokenizer, plan) for plan in plans]
+        index_of = {id(sequence): index for index, sequence in enumerate(sequences)}
+        held: list[list[int]] = [[] for _ in plans]  # ids whose text is not certain yet
+        with closing(run(self.slots, sequences)) as steps:
+            for sequence, tokens in steps:
+                index = index_of[id(sequence)]
+                chain = chains[index]
+                delta = chain.push(tokens, sequence.end)
+                if chain.stopped:
+                    sequence.stop()
+                held[index] += delta.token_ids
+                if delta.text or sequence.end:
+                    scores = tuple(scored.logprob for scored in delta.scored)
+                    reason: FinishReason | None = delta.finish or sequence.end
+                    error = sequence.error if reason == "failed" else None
+                    yield TextPiece(delta.text, tuple(held[index]), index, reason, scores, error)
+                    held[index] = []
 
-        def piece(request: Request, text: str) -> TextPiece:
-            index = request.index
-            ids = tuple(request.ids[emitted[index] :])
-            emitted[index] = len(request.ids)
-            return TextPiece(text, ids, index, request.finish_reason)
 
-        def closed() -> Iterator[TextPiece]:
-            for index in sorted(open_requests):
-                request = requests[index]
-                if request.finish_reason:
-                    open_requests.discard(index)
-                    yield piece(request, streams[index].finish())
+def _one(prompt: object) -> Any:
+    """One prompt. Raises UserError for a list of texts."""
+    if isinstance(prompt, (list, tuple)) and any(isinstance(part, str) for part in prompt):
+        raise UserError("the prompt is a list of texts; expected one text or a list of token ids: use generate_batch")
+    return prompt
 
-        for request, token in generate(self.model, requests, self.tokenizer.eos_token_id):
-            text = streams[request.index].push(token)
-            if streams[request.index].stopped:
-                request.finish_reason = "stop"
-            if request.finish_reason is None and text:
-                yield piece(request, text)
-            elif request.finish_reason:
-                open_requests.discard(request.index)
-                yield piece(request, text + streams[request.index].finish())
-            yield from closed()
-        yield from closed()
+
+def _several(prompts: object) -> Sequence[PromptLike]:
+    """Several prompts. Raises UserError for a single one."""
+    if isinstance(prompts, (str, bytes)) or not isinstance(prompts, Sequence):
+        found = type(prompts).__name__
+        raise UserError(f"the prompts are of the type {found}; expected a list of prompts: use generate for one")
+    if prompts and all(isinstance(part, int) for part in prompts):
+        raise UserError("the prompts are token ids; expected a list of prompts: use generate for one")
+    return prompts
 
 
 def _as_tuple(sampling: dict[str, Any]) -> dict[str, Any]:

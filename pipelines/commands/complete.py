@@ -13,7 +13,7 @@ import click
 from pipelines.commands.fill import read_text
 from pipelines.engine.sampling import SamplingParams
 from pipelines.pipeline import TextPiece, load
-from pipelines.prompts.gap import Gap, fill_ids
+from pipelines.prompts.gap import Gap
 from pipelines.terminal.options import device_name
 from pipelines.terminal.progress import Quiet, Terminal
 from weights.errors import UserError
@@ -49,16 +49,17 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
     )
     if not prompts:
         return  # only --save-to-serialized-model-path
-    samples = [prompt for prompt in prompts for _ in range(options["num_return_sequences"])]
-    if suffix is None:
-        ids = [pipeline.encode(prompt) for prompt in samples]
-    else:
-        new = options["max_new_tokens"]
-        ids = [fill_ids(pipeline, Gap(prompt, suffix), new, options["suffix_first"]) for prompt in samples]
-    output = Output(samples, suffix or "", options)
-    output.write(pipeline.stream_batch(ids, **sampling))
+    new, first = options["max_new_tokens"], options["suffix_first"]
+    read = [
+        pipeline.prompt(prompt) if suffix is None else pipeline.gap(Gap(prompt, suffix), new, suffix_first=first)
+        for prompt in prompts
+    ]
+    count = options["num_return_sequences"]
+    output = CompletionWriter([prompt for prompt in prompts for _ in range(count)], suffix or "", options)
+    output.write(pipeline.stream_prompts([prompt for prompt in read for _ in range(count)], **sampling))
     if not options["quiet"]:
-        output.print_timings(sum(map(len, ids)))
+        output.print_timings(sum(len(prompt.ids) for prompt in read))
+    output.check()
 
 
 def read_prompts(ctx: click.Context, options: dict[str, Any]) -> list[str]:
@@ -92,7 +93,7 @@ def read_suffix(options: dict[str, Any]) -> str | None:
     return suffix
 
 
-class Output:
+class CompletionWriter:
     """Writes pieces as they come; several completions one after the other, under a heading each."""
 
     def __init__(self, prompts: list[str], suffix: str, options: dict[str, Any]) -> None:
@@ -105,6 +106,7 @@ class Output:
         self._start = time.perf_counter()
         self._first: float | None = None
         self._tokens = 0
+        self._errors: list[str] = []
         self._stream = sys.stdout.buffer
 
     def write(self, pieces: Iterator[TextPiece]) -> None:
@@ -116,6 +118,8 @@ class Output:
                 self._tokens += len(piece.token_ids)
                 self._buffers[piece.index] += piece.text
                 self._done[piece.index] |= piece.finish_reason is not None
+                if piece.error is not None:
+                    self._errors.append(piece.error)
                 self._drain()
         except KeyboardInterrupt:
             self._drain()
@@ -142,6 +146,11 @@ class Output:
     def _emit(self, text: str) -> None:
         self._stream.write(text.encode("utf-8", errors="replace"))
         self._stream.flush()
+
+    def check(self) -> None:
+        """Raises UserError with the first completion that failed."""
+        if self._errors:
+            raise UserError(self._errors[0])
 
     def print_timings(self, prompt_tokens: int) -> None:
         """One line on standard error: how many tokens, how fast."""

@@ -155,7 +155,7 @@ def _take_canonical(wanted: list[Task], records: Records) -> None:
 
 def _generate(wanted: list[Task], records: Records, options: dict[str, Any]) -> None:
     from pipelines.engine.sampling import SamplingParams
-    from pipelines.evaluation.run import generate_samples, prompt_ids
+    from pipelines.evaluation.run import generate_samples, prompt_of
 
     missing = [task for task in wanted if task.key not in records.samples]
     if not missing:
@@ -166,7 +166,7 @@ def _generate(wanted: list[Task], records: Records, options: dict[str, Any]) -> 
     params = SamplingParams(**sampling)
     pipeline = load_model(options, max_batch_size=min(options["batch_size"], len(missing)))
     for task in missing:
-        prompt_ids(pipeline, task.problem, params)  # what is too long is said before anything is generated
+        prompt_of(pipeline, task.problem, params)  # what is too long is said before anything is generated
     with _progress("generating", len(missing), options["quiet"]) as report:
         generate_samples(pipeline, missing, params, records, report)
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipelines.terminal.options import SAMPLING, chosen, completion_option, load_model, model_options, sampling_options
+from weights.errors import UserError
 
 
 @click.command()
@@ -33,25 +34,25 @@ def fill(file: Path, line: int, column: int, **options: Any) -> None:
     replit fill module.py --line 10 --column 5
     """
     from pipelines.engine.sampling import SamplingParams
-    from pipelines.prompts.gap import fill as stream
     from pipelines.prompts.gap import gap_at
     from pipelines.text.lexer import language_of
 
-    sampling = chosen(options, SAMPLING)
+    sampling = chosen(options, SAMPLING) | {"completion": options["completion"]}
     SamplingParams(**sampling)  # before anything is loaded
     gap = gap_at(read_text(file), line, column, str(file), language_of(file.name))
-    pieces = stream(load_model(options), gap, options["completion"], options["suffix_first"], **sampling)
+    model = load_model(options)
+    prompt = model.gap(gap, options["max_new_tokens"], suffix_first=options["suffix_first"])
     whole = options["whole_file"]
     _write(gap.prefix if whole else "")
-    for piece in pieces:
+    for piece in model.stream_prompts([prompt], **sampling):
         _write(piece.text)
+        if piece.error is not None:
+            raise UserError(piece.error)
     _write(gap.suffix if whole else "\n")
 
 
 def read_text(path: Path) -> str:
     """A file's text, line ends as they are. Raises UserError for what cannot be read or is not UTF-8."""
-    from weights.errors import UserError
-
     try:
         return path.read_bytes().decode("utf-8")
     except OSError as error:

@@ -1,12 +1,13 @@
 """Choosing the next token from logits: pure functions, the random generator passed in.
 
-The order of the filters is llama.cpp's and vLLM's: repetition penalty, temperature, top-k, top-p, min-p.
+A chain of filters, whose order is data: vLLM's on OpenAI's routes and the command line, llama.cpp's on llama.cpp's.
+Between filters the candidates stand most probable first, so that each of them keeps a beginning.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,18 +17,28 @@ from replit.gpu.top_logits import MOST, TopLogits
 from weights.errors import UserError
 
 COMPLETIONS = ("full", "line", "block")
+# A temperature below this is greedy, as in vLLM: dividing by it would leave nothing but the most probable token.
+GREEDY_TEMPERATURE = 1e-5
+# Every filter's name, in either order; what an order leaves out is off. Biases come before all of them.
+VLLM_ORDER = ("penalties", "temperature", "min_p", "top_k", "top_p")
+LLAMA_ORDER = ("penalties", "top_k", "top_p", "min_p", "temperature")
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
 class SamplingParams:
     """How to choose tokens and when to stop.
 
-    `top_k` 0 keeps every token, 1 is greedy like `temperature` 0; `max_new_tokens` -1 generates until the length
-    limit; `seed` None draws one. `stop` strings end the text before themselves; `completion` is full, line or block
-    and ends it there (pipelines/text/completion_mode.py); `strip` leaves out whitespace at the end.
+    `top_k` 0 and -1 keep every token, 1 is greedy like `temperature` 0; `max_new_tokens` -1 generates until the length
+    limit; `seed` None draws one. Penalties: `repetition_penalty` counts the prompt and what was generated,
+    `presence_penalty` and `frequency_penalty` what was generated, or with `penalize_prompt` the prompt too; all of them
+    the last `penalty_last_n` ids (-1: all). `logit_bias` are pairs of id and what is added to its logit, -inf bans it.
+    `order` names the filters that are used, first to last. `stop` strings end the text before themselves; `completion`
+    is full, line or block and ends it there (text/completion_mode.py); `strip` leaves out whitespace at the end.
     """
 
     max_new_tokens: int = -1
@@ -36,6 +47,12 @@ class SamplingParams:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_last_n: int = -1
+    penalize_prompt: bool = False
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    order: tuple[str, ...] = VLLM_ORDER
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
@@ -44,11 +61,19 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         _check_integer("max-new-tokens", self.max_new_tokens, -1)
-        _check_integer("top-k", self.top_k, 1)
+        _check_integer("top-k", self.top_k, -1)
         _check_number("temperature", self.temperature, 0.0, math.inf)
         _check_number("top-p", self.top_p, 0.0, 1.0, above=True)
         _check_number("min-p", self.min_p, 0.0, 1.0)
         _check_number("repetition-penalty", self.repetition_penalty, 0.0, math.inf, above=True)
+        _check_number("presence-penalty", self.presence_penalty, -math.inf, math.inf)
+        _check_number("frequency-penalty", self.frequency_penalty, -math.inf, math.inf)
+        _check_integer("penalty-last-n", self.penalty_last_n, -1)
+        for token, bias in self.logit_bias:
+            _check_integer("logit-bias", token, 0)
+            _check_number("logit-bias", max(bias, -_LARGEST), -math.inf, math.inf)
+        if unknown := set(self.order) - {*_FILTERS, "penalties"}:
+            raise UserError(f"the filter {min(unknown)!r} is unknown; expected some of {', '.join(VLLM_ORDER)}")
         if self.seed is not None:
             _check_integer("seed", self.seed, 0)
         if any(not text for text in self.stop):
@@ -60,93 +85,170 @@ class SamplingParams:
     @property
     def greedy(self) -> bool:
         """Whether the most probable token is always taken."""
-        return self.top_k == 1 or self.temperature == 0
+        if "top_k" in self.order and self.top_k == 1:
+            return True
+        return "temperature" in self.order and self.temperature < GREEDY_TEMPERATURE
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether the ids so far change the logits."""
+        if "penalties" not in self.order or self.penalty_last_n == 0:
+            return False
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
-def _check_integer(name: str, value: int, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise UserError(f"--{name} is {value}; expected a whole number from {low} up")
-
-
-def _check_number(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    inside = number and (low < value if above else low <= value) and value <= high
-    if not inside or math.isinf(value):
-        bound = f"above {low:g}" if above else f"from {low:g}"
-        limit = "" if math.isinf(high) else f" to {high:g}"
-        raise UserError(f"--{name} is {value}; expected a number {bound}{limit}")
+class NothingToDraw(ValueError):
+    """Logits from which no token can be chosen: they are not numbers, or every token is banned."""
 
 
 def sample(
-    logits: Floats | TopLogits, params: SamplingParams, previous: Sequence[int], generator: np.random.Generator
+    logits: Floats | TopLogits,
+    params: SamplingParams,
+    prompt: Sequence[int],
+    generated: Sequence[int],
+    generator: np.random.Generator,
 ) -> int:
     """The next token id from `logits` `[vocab]`, or from the `logits_needed` highest of them.
 
-    `previous` are the ids so far, prompt included.
+    `prompt` and `generated` are the ids so far, which only penalties look at. Raises NothingToDraw for logits of which
+    the highest is not a finite number.
     """
     if isinstance(logits, TopLogits):
+        check_finite(logits.logits[0])
         if params.greedy:
             return int(logits.ids[0])
-        ids, probabilities = filtered(logits.ids[: params.top_k], logits.logits[: params.top_k], params)
-        return _draw(ids, probabilities, generator)
-    if params.repetition_penalty != 1.0:
-        logits = penalize_repetition(logits, previous, params.repetition_penalty)
+        return _draw(*_filtered(logits.ids, logits.logits, params), generator)
+    check_finite(logits.max())
+    if params.logit_bias:
+        logits = biased(logits, params.logit_bias)
+    if params.penalizes:
+        logits = penalized(logits, params, prompt, generated)
     if params.greedy:
         return int(np.argmax(logits))
     return _draw(*candidates(logits, params), generator)
 
 
+def check_finite(highest: np.floating) -> None:
+    """Raises NothingToDraw unless the highest of some logits is a number; one NaN among them makes it NaN."""
+    if not np.isfinite(highest):
+        raise NothingToDraw(f"the highest logit is {highest}; expected a finite number")
+
+
 def logits_needed(params: SamplingParams) -> int:
     """How many of the highest logits decide the next token; 0: all of them, or more than a GPU hands back."""
-    if params.repetition_penalty != 1.0:
+    if params.penalizes or params.logit_bias:
         return 0
     if params.greedy:
         return 1
-    return params.top_k if params.top_k <= MOST else 0
+    head = _head(params)
+    return head if head <= MOST else 0
+
+
+def biased(logits: Floats, biases: Sequence[tuple[int, float]]) -> Floats:
+    """Logits with each bias added. Raises NothingToDraw if none is left."""
+    logits = logits.copy()
+    for token, bias in biases:
+        if token < len(logits):
+            logits[token] = max(min(float(logits[token]) + bias, _LARGEST), -_LARGEST) if bias > -math.inf else -np.inf
+    if not np.isfinite(logits.max()):
+        raise NothingToDraw("logit_bias bans every token; expected one that may be chosen")
+    return logits
+
+
+def penalized(logits: Floats, params: SamplingParams, prompt: Sequence[int], generated: Sequence[int]) -> Floats:
+    """Logits after the penalties: CTRL's for repetition, then OpenAI's for frequency and presence.
+
+    In float64 and kept in float32's range, since a penalty near zero would divide into infinity.
+    """
+    window = slice(-params.penalty_last_n if params.penalty_last_n > 0 else None, None)
+    everything = np.asarray([*prompt, *generated][window], np.int64)
+    counted = everything if params.penalize_prompt else np.asarray(list(generated)[window], np.int64)
+    result = logits.astype(np.float64)
+    if params.repetition_penalty != 1.0:
+        seen = np.unique(everything)
+        scores = result[seen]
+        with np.errstate(over="ignore"):
+            divided = scores / params.repetition_penalty
+            result[seen] = np.where(scores > 0, divided, scores * params.repetition_penalty)
+    ids, counts = np.unique(counted, return_counts=True)
+    result[ids] -= counts * params.frequency_penalty + params.presence_penalty
+    banned = np.isneginf(logits)
+    result = np.clip(result, -_LARGEST, _LARGEST)
+    result[banned] = -np.inf
+    return result.astype(np.float32)
+
+
+def candidates(logits: Floats, params: SamplingParams) -> tuple[Ids, Floats]:
+    """The ids that may be drawn, most probable first, and their probabilities (not renormalized)."""
+    ids = top_k_ids(logits, _head(params))
+    return _filtered(ids, logits[ids], params)
+
+
+def _head(params: SamplingParams) -> int:
+    """How many of the highest logits the filters can keep; 0: all.
+
+    Top-k may be taken first where nothing before it looks at more than order and the highest logit.
+    """
+    if "top_k" not in params.order or params.top_k <= 0:
+        return 0
+    before = params.order[: params.order.index("top_k")]
+    return 0 if "top_p" in before else params.top_k
+
+
+def _filtered(ids: Ids, logits: Floats, params: SamplingParams) -> tuple[Ids, Floats]:
+    """Which of `ids`, most probable first, pass the filters, and their probabilities."""
+    scores = logits - logits[0]  # before any division: what is far below becomes -inf and not NaN
+    scores = scores[: int(np.searchsorted(-scores, np.inf))]  # what is banned stands last
+    for name in params.order:
+        if name != "penalties":
+            scores = _FILTERS[name](scores, params)
+    probabilities = softmax(scores)
+    return ids[: len(probabilities)], probabilities
+
+
+def _temperature(scores: Floats, params: SamplingParams) -> Floats:
+    with np.errstate(over="ignore"):
+        divided: Floats = scores / np.float32(params.temperature)
+    return divided
+
+
+def _top_k(scores: Floats, params: SamplingParams) -> Floats:
+    return scores[: params.top_k] if params.top_k > 0 else scores
+
+
+def _top_p(scores: Floats, params: SamplingParams) -> Floats:
+    if params.top_p >= 1:
+        return scores
+    # A token stays while those before it have less than top_p together, so the first always does.
+    return scores[: int(np.searchsorted(np.cumsum(softmax(scores)), params.top_p)) + 1]
+
+
+def _min_p(scores: Floats, params: SamplingParams) -> Floats:
+    return scores if params.min_p <= 0 else scores[: max(int(np.sum(np.exp(scores) >= params.min_p)), 1)]
+
+
+# Each takes scores, highest first and that one 0, and returns a beginning of them, or the same ones scaled.
+_FILTERS: dict[str, Callable[[Floats, SamplingParams], Floats]] = {
+    "temperature": _temperature, "top_k": _top_k, "top_p": _top_p, "min_p": _min_p,
+}  # fmt: skip
 
 
 def _draw(ids: Ids, probabilities: Floats, generator: np.random.Generator) -> int:
     # One uniform number a token, so that a seed gives the same text whatever the vocabulary's order.
     cumulative = np.cumsum(probabilities, dtype=np.float64)
     chosen = np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right")
-    return int(ids[min(int(chosen), len(ids) - 1)])
-
-
-def penalize_repetition(logits: Floats, previous: Sequence[int], penalty: float) -> Floats:
-    """Logits with those of `previous` ids divided by `penalty` (multiplied where negative), as in CTRL."""
-    logits = logits.copy()
-    seen = np.unique(np.asarray(previous, np.int64))
-    scores = logits[seen]
-    logits[seen] = np.where(scores > 0, scores / penalty, scores * penalty)
-    return logits
-
-
-def candidates(logits: Floats, params: SamplingParams) -> tuple[Ids, Floats]:
-    """The ids that may be drawn, most probable first, and their probabilities (not renormalized)."""
-    ids = top_k_ids(logits, params.top_k)
-    return filtered(ids, logits[ids], params)
-
-
-def filtered(ids: Ids, logits: Floats, params: SamplingParams) -> tuple[Ids, Floats]:
-    """Which of `ids`, most probable first, pass top-p and min-p, and their probabilities (not renormalized)."""
-    probabilities = softmax(logits / np.float32(params.temperature))
-    keep = len(ids)
-    if params.top_p < 1:
-        # A token stays while those before it have less than top_p together, so the first always does.
-        keep = int(np.searchsorted(np.cumsum(probabilities), params.top_p)) + 1
-    if params.min_p > 0:
-        keep = min(keep, int(np.sum(probabilities >= params.min_p * probabilities[0])))
-    return ids[:keep], probabilities[:keep]
+    last = np.searchsorted(cumulative, cumulative[-1])  # the last one with a probability, should rounding go past it
+    return int(ids[min(chosen, last)])
 
 
 def top_k_ids(logits: Floats, k: int) -> Ids:
-    """Ids of the `k` highest logits (0: all), highest first, ties by id."""
+    """Ids of the `k` highest logits (0 and -1: all), highest first, ties by id."""
     if 0 < k < len(logits):
         threshold = np.partition(logits, -k)[-k]
         ids = np.flatnonzero(logits >= threshold)
     else:
         ids = np.arange(len(logits))
-    return ids[np.argsort(-logits[ids], kind="stable")][: k or None]
+    return ids[np.argsort(-logits[ids], kind="stable")][: k if k > 0 else None]
 
 
 def softmax(scores: Floats) -> Floats:
@@ -161,3 +263,17 @@ def log_softmax(logits: Floats) -> Floats:
     shifted = logits - logits.max(axis=-1, keepdims=True)
     result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
+
+
+def _check_integer(name: str, value: int, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise UserError(f"--{name} is {value}; expected a whole number from {low} up")
+
+
+def _check_number(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    inside = number and (low < value if above else low <= value) and value <= high
+    if not inside or math.isinf(value):
+        bound = "" if math.isinf(low) else f" above {low:g}" if above else f" from {low:g}"
+        limit = "" if math.isinf(high) else f" to {high:g}"
+        raise UserError(f"--{name} is {value}; expected a {'finite ' if not bound else ''}number{bound}{limit}")

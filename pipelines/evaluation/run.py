@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pipelines.engine.loop import Request
+from pipelines.engine.plan import Plan
 from pipelines.engine.sampling import SamplingParams
 from pipelines.evaluation.problems import Problem
 from pipelines.evaluation.records import Key, Records, Sample
 from pipelines.evaluation.sandbox import Limits, run_program
+from pipelines.prompts.gap import Gap
+from pipelines.prompts.prompt import Prompt
+from weights.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -49,34 +50,33 @@ def generate_samples(
     A sample's seed depends on its problem and number alone, so neither an interruption nor the batch changes it.
     """
     missing = [task for task in wanted if task.key not in records.samples]
-    requests = [_request(pipeline, task, params, i) for i, task in enumerate(missing)]
-    texts = [""] * len(missing)
-    for piece in pipeline.stream_requests(requests):
+    plans = [_plan(pipeline, task, params) for task in missing]
+    texts, counts = [""] * len(missing), [0] * len(missing)
+    for piece in pipeline.stream_plans(plans):
         texts[piece.index] += piece.text
+        counts[piece.index] += len(piece.token_ids)
+        if piece.error is not None:
+            raise UserError(piece.error)
         if piece.finish_reason:
-            task, request = missing[piece.index], requests[piece.index]
-            text = texts[piece.index]
-            records.add_sample(Sample(*task.key, text, len(request.ids), piece.finish_reason))
+            task = missing[piece.index]
+            records.add_sample(Sample(*task.key, texts[piece.index], counts[piece.index], piece.finish_reason))
             report(task.problem.task_id)
 
 
-def _request(pipeline: Pipeline, task: Task, params: SamplingParams, index: int) -> Request:
+def _plan(pipeline: Pipeline, task: Task, params: SamplingParams) -> Plan:
     problem = task.problem
     seed = params.seed or 0
     stops = (*problem.stop, *params.stop)
     completion = "line" if problem.kind == "infilling" else params.completion
     own = {**vars(params), "stop": stops, "completion": completion}
-    generator = np.random.default_rng([seed, task.index, task.number])
-    return Request(prompt_ids(pipeline, problem, params), SamplingParams(**own), generator, index)
+    return Plan(prompt_of(pipeline, problem, params), SamplingParams(**own), (seed, task.index, task.number))
 
 
-def prompt_ids(pipeline: Pipeline, problem: Problem, params: SamplingParams) -> list[int]:
+def prompt_of(pipeline: Pipeline, problem: Problem, params: SamplingParams) -> Prompt:
     """A problem's prompt. Raises UserError for infilling with a model that cannot, and for one that is too long."""
     if problem.suffix is None:
-        return pipeline.encode(problem.prompt)
-    from pipelines.prompts.gap import Gap, fill_ids
-
-    return fill_ids(pipeline, Gap(problem.prompt, problem.suffix), params.max_new_tokens)
+        return pipeline.prompt(problem.prompt)
+    return pipeline.gap(Gap(problem.prompt, problem.suffix), params.max_new_tokens)
 
 
 def run_programs(wanted: Sequence[Task], records: Records, limits: Limits, workers: int, report: Report) -> None:

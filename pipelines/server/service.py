@@ -11,33 +11,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pipelines.engine.plan import Plan
 from pipelines.engine.sampling import SamplingParams
+from pipelines.prompts.gap import Gap, gap_prompt
+from pipelines.prompts.prompt import Prompt, encode_prompt
 from pipelines.registry import ModelFiles
-from pipelines.server.http.api_error import ApiError, loading
+from pipelines.server.http.api_error import ApiError, loading, sequence_failed, worker_failed
 from pipelines.server.metrics import Metrics
 from pipelines.server.options import ServeOptions
-from pipelines.server.process.messages import GenerationRequest, Step
+from pipelines.server.process.messages import Step
 from pipelines.server.process.worker_process import Generation, ModelWorker
 from pipelines.server.record import Log, Record
 from pipelines.server.routes.openai_requests import SamplingFields
-from pipelines.server.sequence_text import Delta, LineLimits, SequenceText
-from pipelines.text.completion_mode import Strip, TextFilter, completion_filter, text_before_cursor
+from pipelines.text.chain import Delta, SequenceText, build_chain
 from weights.errors import UserError
 
 OPENAI_MAX_TOKENS = 16
-
-
-@dataclass
-class Plan:
-    """One sequence to be generated."""
-
-    prompt_ids: list[int]
-    params: SamplingParams
-    seed: tuple[int, int]
-    top_logprobs: int | None = None
-    prompt_logprobs: bool = False
-    limits: LineLimits | None = None
-    use_cache: bool = True
 
 
 @dataclass
@@ -50,7 +39,7 @@ class RunningSequence:
     first: Step | None = None
     last_token: float = 0.0
     first_token: float = 0.0
-    patience: float | None = None  # seconds to wait for the first step
+    reads: bool = True  # whether it is the one that reads its prompt, of those that share it
 
 
 class Service:
@@ -90,16 +79,20 @@ class Service:
                 status=404, param="model", code="model_not_found",
             )  # fmt: skip
 
-    def encode(self, prompt: str | list[int], param: str) -> list[int]:
-        """Token ids of a prompt, checked against the vocabulary."""
+    def prompt(self, prompt: str | list[int], param: str) -> Prompt:
+        """A prompt, checked against the vocabulary."""
         try:
-            if isinstance(prompt, str):
-                return self.tokenizer.encode(prompt)
-            for token in prompt:
-                self.tokenizer.token_bytes(token)
+            return encode_prompt(self.tokenizer, prompt)
         except UserError as error:
             raise ApiError(str(error), param=param) from None
-        return prompt
+
+    def gap(self, gap: Gap, max_new_tokens: int | None, param: str) -> Prompt:
+        """The prompt of a gap in code. Raises ApiError, with 501 for a model without fill-in-the-middle."""
+        try:
+            return gap_prompt(self.tokenizer, gap, self.max_length, max_new_tokens)
+        except UserError as error:
+            status = 400 if self.tokenizer.fim else 501  # llama.cpp's status for it
+            raise ApiError(str(error), status=status, param=param) from None
 
     def check_length(self, count: int, new_tokens: int | None, param: str) -> None:
         """Raises ApiError for a prompt that leaves no room for a token."""
@@ -128,8 +121,6 @@ class Service:
             stated["max_new_tokens"] = body.max_tokens
         found = defaults | stated
         found |= {"ignore_eos": body.ignore_eos, "completion": body.completion, "strip": body.strip}
-        if found["top_k"] <= 0:
-            found["top_k"] = self.tokenizer.vocab_size  # all
         return found
 
     def params(self, sampling: dict[str, Any], prompt_tokens: int) -> SamplingParams:
@@ -137,35 +128,34 @@ class Service:
         room = self.max_length - prompt_tokens
         wanted = sampling["max_new_tokens"]
         count = room if wanted is None or wanted < 0 else min(wanted, room)
-        # The worker takes 0 as none; stop strings are found here.
-        return SamplingParams(**(sampling | {"max_new_tokens": count, "stop": (), "seed": None}))
+        return SamplingParams(**(sampling | {"max_new_tokens": count, "seed": None}))
+
+    def new_tokens(self, stated: int | None) -> int:
+        """llama.cpp's `n_predict`: what a request states, else the server's --max-new-tokens, else no limit."""
+        limit: int = self.options.sampling.get("max_new_tokens", -1)
+        return limit if stated is None else stated
 
     @staticmethod
     def seed(stated: int | None) -> int:
         """The request's seed, or one that is drawn."""
         return random.getrandbits(48) if stated is None or stated < 0 else stated
 
-    def start(self, plans: Sequence[Plan], stop: Sequence[str], record: Record) -> list[RunningSequence]:
+    def start(self, plans: Sequence[Plan], record: Record) -> list[RunningSequence]:
         """Sends a request's sequences to the worker, all or none. Raises ApiError where there is no room."""
         self._admit(len(plans))
-        started = []
+        started: list[RunningSequence] = []
+        readers: dict[int, str] = {}  # the sequence that reads a prompt, by the prompt's identity
         for index, plan in enumerate(plans):
             self._counter += 1
-            request = GenerationRequest(
-                f"{record.id}-{self._counter}", plan.prompt_ids, plan.params, plan.seed,
-                plan.top_logprobs, plan.prompt_logprobs, plan.use_cache,
-            )  # fmt: skip
-            text = SequenceText(self.tokenizer, stop, plan.top_logprobs is not None, plan.limits, self._filters(plan))
-            started.append(RunningSequence(index, self.worker.submit(request), text))
+            name = f"{record.id}-{self._counter}"
+            after = readers.setdefault(id(plan.prompt), name)
+            request = plan.request(name, after if after != name else None)
+            generation = self.worker.submit(request)
+            if after == name:
+                record.prompt_tokens += len(plan.prompt.ids)
+            chain = build_chain(self.tokenizer, plan)
+            started.append(RunningSequence(index, generation, chain, reads=after == name))
         return started
-
-    def _filters(self, plan: Plan) -> list[TextFilter]:
-        """What ends or trims a sequence's text by what it is."""
-        filters: list[TextFilter] = []
-        if plan.params.completion != "full":
-            before = text_before_cursor(self.tokenizer, plan.prompt_ids)
-            filters.append(completion_filter(plan.params.completion, before))
-        return [*filters, Strip()] if plan.params.strip else filters
 
     def _admit(self, count: int) -> None:
         most = self.options.max_batch_size + self.options.max_queue_size
@@ -199,13 +189,8 @@ class Service:
         for sequence in sequences:
             sequence.generation.listen(partial(_put, queue, sequence))
         running = len(sequences)
-        patience = sequences[0].patience
         while running:
-            try:
-                sequence, step = await asyncio.wait_for(queue.get(), patience)
-            except asyncio.TimeoutError:
-                return
-            patience = None
+            sequence, step = await queue.get()
             if sequence.generation.ended:
                 continue  # steps of a pass that ran while it was cancelled
             yield sequence, step
@@ -214,11 +199,14 @@ class Service:
                 running -= 1
 
     def _take(self, sequence: RunningSequence, step: Step, record: Record) -> Delta:
-        delta = sequence.text.push(step)
+        if step.end == "failed":
+            raise worker_failed() if step.error is None else sequence_failed(step.error)
+        delta = sequence.text.push(step.tokens, step.end)
         if sequence.first is None:
             sequence.first = step
-            record.cached_tokens += step.cached_tokens
-        if step.token is not None:
+            if sequence.reads:
+                record.cached_tokens += step.cached_tokens
+        if step.tokens:
             record.token(step.started)
             sequence.last_token = time.monotonic()
             sequence.first_token = sequence.first_token or sequence.last_token

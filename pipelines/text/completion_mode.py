@@ -6,14 +6,11 @@ was held back, and `stopped`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from pipelines.text.brace_block import BraceBlock
 from pipelines.text.lexer import PYTHON, Language, guess_language
 from pipelines.text.python_block import PythonBlock
-from pipelines.text.stream import TextStream
-from weights.tokenizers.tokenizer import Tokenizer
 
 
 class TextFilter(Protocol):
@@ -140,36 +137,3 @@ def completion_filter(mode: str, prefix: str, language: Language | None = None) 
     if mode == "block":
         return Block(prefix, language or guess_language(prefix))
     return Whole()
-
-
-class CompletionStream:
-    """Turns token ids into text that ends at a stop string, by a mode, and if asked for without trailing whitespace."""
-
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], mode: str, prefix: str, strip: bool) -> None:
-        self._text = TextStream(tokenizer, stop)
-        self._end = completion_filter(mode, prefix)
-        self._strip: TextFilter = Strip() if strip else Whole()
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the text has ended by itself."""
-        return self._text.stopped or self._end.stopped
-
-    def push(self, token_id: int) -> str:
-        """The text that `token_id` makes certain, possibly none."""
-        return self._strip.push(self._end.push(self._text.push(token_id)))
-
-    def finish(self) -> str:
-        """What was held back, at the end of the ids."""
-        text = "" if self._end.stopped else self._end.push(self._text.finish())
-        return self._strip.push(text + self._end.finish()) + self._strip.finish()
-
-
-def text_before_cursor(tokenizer: Tokenizer, prompt_ids: Sequence[int]) -> str:
-    """The code that a completion follows: the prompt, or the prefix in a fill-in-the-middle prompt."""
-    ids = list(prompt_ids)
-    if tokenizer.fim is not None and tokenizer.fim.prefix in ids:
-        marks = {tokenizer.fim.suffix, tokenizer.fim.middle}
-        start = len(ids) - ids[::-1].index(tokenizer.fim.prefix)
-        ids = ids[start : next((i for i in range(start, len(ids)) if ids[i] in marks), None)]
-    return tokenizer.decode(ids)

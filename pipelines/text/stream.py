@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
-from pipelines.prompts.chat import TURN_MARKER, turn_marker
 from weights.tokenizers.tokenizer import Tokenizer
 
 
@@ -13,15 +12,15 @@ class TextStream:
     """Turns token ids into pieces of text that can be shown at once.
 
     A piece is held back while it could be the start of a stop string or of a character whose bytes are split across
-    tokens. Bytes that never become a character are shown as U+FFFD.
+    tokens. Bytes that never become a character are shown as U+FFFD. A control token shows nothing, but a stop string
+    may spell it.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._stop = tuple(stop)
+        self._stop = tuple(dict.fromkeys(stop))
         self._held = ""
-        self._turn_marker = turn_marker(tokenizer)
         self.stop_text: str | None = None
 
     @property
@@ -30,11 +29,10 @@ class TextStream:
         return self.stop_text is not None
 
     def push(self, token_id: int) -> str:
-        """The text that `token_id` completes, possibly none. Sets `stopped` at a stop string or a next turn."""
-        if token_id == self._turn_marker:
-            text = self.finish()
-            self.stop_text = self.stop_text or TURN_MARKER
-            return text
+        """The text that `token_id` completes, possibly none. Sets `stopped` at a stop string."""
+        spelled = self._tokenizer.control_texts.get(token_id)
+        if spelled is not None:
+            return self._pass_control(spelled)
         return self._release(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
 
     def finish(self) -> str:
@@ -45,6 +43,15 @@ class TextStream:
         if not self.stopped:
             text, self._held = text + self._held, ""
         return text
+
+    def _pass_control(self, spelled: str) -> str:
+        text = self._held + spelled
+        found = [(at, stop) for stop in self._stop if 0 <= (at := text.find(stop)) <= len(self._held)]
+        if not found:
+            return ""
+        at, self.stop_text = min(found)
+        ready, self._held = self._held[:at], ""
+        return ready
 
     def _release(self, text: str) -> str:
         self._held += text

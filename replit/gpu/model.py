@@ -45,8 +45,8 @@ class GpuModel:
         self.device = device
         self._model, self._target, self._note = model, target, note
         dtype = DType.bfloat16 if target.activations is Encoding.BFLOAT16 else DType.float32
-        blocks = Buffer.zeros(cache_shape(config, slots, max_length), dtype, device)
-        self.passes = self.passes_over(blocks)
+        self._blocks = Buffer.zeros(cache_shape(config, slots, max_length), dtype, device)
+        self.passes = self.passes_over(self._blocks)
         self._top = TopK(device)
 
     def passes_over(self, blocks: Any) -> GpuPasses:
@@ -54,40 +54,44 @@ class GpuModel:
         pages, kv_heads = pages_for(self.max_length), self.config.n_kv_heads
         return GpuPasses(self._model, blocks, pages, self.max_length, kv_heads, self.device, self._target, self._note)
 
+    def truncate(self, slot: int, length: int) -> None:
+        """Keeps the first `length` positions of a slot."""
+        self.cache.lengths[slot] = length
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Gives `target` the first `length` positions of `source`, and no others; copied inside the GPU."""
+        tables = self.cache.page_table[target].tolist(), self.cache.page_table[source].tolist()
+        for to, origin in list(zip(*tables, strict=True))[: pages_for(length)]:
+            self._blocks[to : to + 1].inplace_copy_from(self._blocks[origin : origin + 1])
+        self.cache.lengths[target] = length
+
+    def extend(self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Floats:
+        """Appends `ids[i]` to `slots[i]`, in one pass; logits `[len(rows), vocab]` after those `rows` of all."""
+        logits: Floats = self._run(slots, ids, rows)[0].to_numpy()
+        return logits
+
+    def extend_top(
+        self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int], k: int
+    ) -> list[TopLogits]:
+        """`extend`, of which only the `k` highest logits of a row leave the GPU; k 1: the ids alone."""
+        return self._top(self._run(slots, ids, rows), k)
+
     def prefill(self, slot: int, ids: Sequence[int]) -> Floats:
         """Starts a sequence in `slot`; the logits `[vocab]` after its last id."""
-        row: Floats = self._prefill(slot, ids)[0].to_numpy()[0]
-        return row
+        self.truncate(slot, 0)
+        for start in range(0, len(ids), PREFILL_TOKENS):
+            part = ids[start : start + PREFILL_TOKENS]
+            logits = self.extend([slot], [part], [len(part) - 1])
+        last: Floats = logits[0]
+        return last
 
     def decode(self, slots: Sequence[int], ids: Sequence[int]) -> Floats:
         """Appends one id to each sequence; the logits `[len(slots), vocab]` after them."""
-        logits: Floats = self._decode(slots, ids)[0].to_numpy()
-        return logits
-
-    def prefill_top(self, slot: int, ids: Sequence[int], k: int) -> TopLogits:
-        """`prefill`, of which only the `k` highest logits leave the GPU; k 1: the id alone."""
-        return self._top(self._prefill(slot, ids), k)[0]
+        return self.extend(slots, [[i] for i in ids], range(len(slots)))
 
     def decode_top(self, slots: Sequence[int], ids: Sequence[int], k: int) -> list[TopLogits]:
         """`decode`, of which only the `k` highest logits of a row leave the GPU; k 1: the ids alone."""
-        return self._top(self._decode(slots, ids), k)
-
-    def score(self, ids: Sequence[int]) -> Floats:
-        """Logits `[len(ids), vocab]` after every id of a sequence, computed in slot 0."""
-        self.cache.lengths[0] = 0
-        parts = [ids[i : i + PREFILL_TOKENS] for i in range(0, len(ids), PREFILL_TOKENS)]
-        return np.concatenate([self._run([0], [part], range(len(part)))[0].to_numpy() for part in parts])
-
-    def _prefill(self, slot: int, ids: Sequence[int]) -> list[Any]:
-        self.cache.lengths[slot] = 0
-        outputs: list[Any] = []
-        for start in range(0, len(ids), PREFILL_TOKENS):
-            part = ids[start : start + PREFILL_TOKENS]
-            outputs = self._run([slot], [part], [len(part) - 1])
-        return outputs
+        return self.extend_top(slots, [[i] for i in ids], range(len(slots)), k)
 
     def _run(self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]) -> list[Any]:
         return run_slots(self.passes, self.cache, slots, ids, rows)
-
-    def _decode(self, slots: Sequence[int], ids: Sequence[int]) -> list[Any]:
-        return self._run(slots, [[i] for i in ids], range(len(slots)))

@@ -99,9 +99,8 @@ class PagedKVCache(CacheSlots):
         """Memory of one position over all layers; an element has 4 bytes on the CPU, 2 on a GPU."""
         return 2 * config.n_layers * config.kv_dim * element_bytes
 
-    def copy_prefix(self, source: int, targets: Sequence[int]) -> None:
-        """Gives `targets` the cached positions of slot `source`, as a prompt shared by several samples."""
-        used = -(-int(self.lengths[source]) // PAGE_SIZE)
-        for target in targets:
-            self.blocks[self.page_table[target, :used]] = self.blocks[self.page_table[source, :used]]
-            self.lengths[target] = self.lengths[source]
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Gives slot `target` the first `length` positions of slot `source`, and no others."""
+        used = pages_for(length)
+        self.blocks[self.page_table[target, :used]] = self.blocks[self.page_table[source, :used]]
+        self.lengths[target] = length

@@ -208,28 +208,31 @@ class ReplitModel:
         """Passes over the pages of another cache (MAX Serve's), for sequences of up to `max_length` positions."""
         return CpuPasses(self._model, blocks, pages_for(self.max_length))
 
+    def truncate(self, slot: int, length: int) -> None:
+        """Keeps the first `length` positions of a slot."""
+        self.cache.lengths[slot] = length
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Gives `target` the first `length` positions of `source`, and no others."""
+        self.cache.copy_prefix(source, target, length)
+
+    def extend(self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Floats:
+        """Appends `ids[i]` to `slots[i]`, in one pass; logits `[len(rows), vocab]` after those `rows` of all."""
+        logits: Floats = run_slots(self._passes, self.cache, slots, ids, rows)[0].to_numpy()
+        return logits
+
     def prefill(self, slot: int, ids: Sequence[int]) -> Floats:
         """Starts a sequence in `slot`; the logits `[vocab]` after its last id."""
-        self.cache.lengths[slot] = 0
+        self.truncate(slot, 0)
         for start in range(0, len(ids), PREFILL_TOKENS):
             part = ids[start : start + PREFILL_TOKENS]
-            logits = self._run([slot], [part], [len(part) - 1])
+            logits = self.extend([slot], [part], [len(part) - 1])
         last: Floats = logits[0]
         return last
 
     def decode(self, slots: Sequence[int], ids: Sequence[int]) -> Floats:
         """Appends one id to each sequence; the logits `[len(slots), vocab]` after them."""
-        return self._run(slots, [[i] for i in ids], range(len(slots)))
-
-    def score(self, ids: Sequence[int]) -> Floats:
-        """Logits `[len(ids), vocab]` after every id of a sequence, computed in slot 0."""
-        self.cache.lengths[0] = 0
-        parts = [ids[i : i + PREFILL_TOKENS] for i in range(0, len(ids), PREFILL_TOKENS)]
-        return np.concatenate([self._run([0], [part], range(len(part))) for part in parts])
-
-    def _run(self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Floats:
-        logits: Floats = run_slots(self._passes, self.cache, slots, ids, rows)[0].to_numpy()
-        return logits
+        return self.extend(slots, [[i] for i in ids], range(len(slots)))
 
 
 def bind_weights(

@@ -55,7 +55,7 @@ class ByteLevelTokenizer(Tokenizer):
         self,
         backend: tokenizers.Tokenizer,
         token_bytes: list[bytes],
-        control: frozenset[int],
+        control: dict[int, str],
         special: SpecialTokens,
     ) -> None:
         super().__init__(token_bytes, control, special)
@@ -114,10 +114,10 @@ def from_gguf(checkpoint: Checkpoint) -> ByteLevelTokenizer:
     """Build the tokenizer that the file's `tokenizer.ggml.*` keys describe."""
     keys = _GgufKeys(checkpoint)
     tokens, types = keys.tokens(), keys.types()
-    control = frozenset(i for i, kind in enumerate(types) if kind in (_CONTROL, _UNKNOWN))
+    control = {i: tokens[i] for i, kind in enumerate(types) if kind in (_CONTROL, _UNKNOWN)}
     backend = _backend(keys, tokens, types)
     table = [keys.token_bytes(token, kind) for token, kind in zip(tokens, types, strict=True)]
-    return ByteLevelTokenizer(backend, table, control, keys.special(tokens, control))
+    return ByteLevelTokenizer(backend, table, control, keys.special(control, len(tokens)))
 
 
 def _backend(keys: _GgufKeys, tokens: list[str], types: list[int]) -> tokenizers.Tokenizer:
@@ -220,14 +220,13 @@ class _GgufKeys:
         except KeyError:
             raise self.error("tokenizer.ggml.tokens", f"holds {token!r}", "tokens in GPT-2's byte alphabet") from None
 
-    def special(self, tokens: list[str], control: frozenset[int]) -> SpecialTokens:
-        count = len(tokens)
+    def special(self, control: dict[int, str], count: int) -> SpecialTokens:
         return SpecialTokens(
             eos=self._id("eos_token_id", count),
             bos=self._id("bos_token_id", count),
             pad=self._id("padding_token_id", count),
             unknown=self._id("unknown_token_id", count),
-            fim=self._fim(tokens, control),
+            fim=self._fim(control, count),
         )
 
     def _id(self, name: str, count: int) -> int | None:
@@ -237,9 +236,9 @@ class _GgufKeys:
             raise self.error(key, f"is {value!r}", f"an id below {count}")
         return value
 
-    def _fim(self, tokens: list[str], control: frozenset[int]) -> FimTokens | None:
-        ids = {part: self._fim_id(part, len(tokens)) for part in _FIM_KEYS}
-        texts = {tokens[index]: index for index in control}
+    def _fim(self, control: dict[int, str], count: int) -> FimTokens | None:
+        ids = {part: self._fim_id(part, count) for part in _FIM_KEYS}
+        texts = {text: index for index, text in control.items()}
         found = fim_tokens(ids, texts)
         first = self.metadata.get(SUFFIX_FIRST_KEY, False)
         if type(first) is not bool:

@@ -7,7 +7,7 @@ tokens by themselves, since no model of the family has any.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +43,11 @@ class SpecialTokens:
 class Tokenizer(ABC):
     """Text to token ids and back. Safe to share between threads."""
 
-    def __init__(self, token_bytes: list[bytes], control: frozenset[int], special: SpecialTokens) -> None:
-        """`token_bytes[id]` is the text of a token, b"" for the `control` ones."""
+    def __init__(self, token_bytes: list[bytes], control: Mapping[int, str], special: SpecialTokens) -> None:
+        """`token_bytes[id]` is the text of a token, b"" for the `control` ones, which are given with their spelling."""
         self._token_bytes = token_bytes
-        self.control_token_ids = control
+        self.control_texts = control
+        self.control_token_ids = frozenset(control)
         self.special = special
 
     @abstractmethod

@@ -37,7 +37,7 @@ def read_tokenizer_json(path: Path, embedding_rows: int | None) -> ByteLevelToke
     _check_ids(path, ids, content.get("added_tokens"))
     table = [b""] * (embedding_rows or size)
     added = backend.get_added_tokens_decoder()
-    control = frozenset(index for index, token in added.items() if token.special)
+    control = {index: token.content for index, token in added.items() if token.special}
     for token, index in ids.items():
         if index not in control:
             table[index] = _token_bytes(path, token, index in added)
@@ -94,7 +94,7 @@ def _token_bytes(path: Path, token: str, is_added: bool) -> bytes:
         raise _refuse(path, f"holds the token {token!r}", "tokens in GPT-2's byte alphabet") from None
 
 
-def _special(path: Path, ids: dict[str, int], control: frozenset[int]) -> SpecialTokens:
+def _special(path: Path, ids: dict[str, int], control: dict[int, str]) -> SpecialTokens:
     roles = _optional(path.parent / "tokenizer_config.json")
     config = _optional(path.parent / "config.json")
     found = {}

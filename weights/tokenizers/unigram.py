@@ -44,7 +44,7 @@ class UnigramTokenizer(Tokenizer):
     def __init__(self, model: SentencePieceModel, rows: int, source: Path) -> None:
         """`rows` of the embedding table, at least as many as there are pieces."""
         kinds = [piece.kind for piece in model.pieces]
-        control = frozenset(i for i, kind in enumerate(kinds) if kind == CONTROL)
+        control = {i: piece.text for i, piece in enumerate(model.pieces) if piece.kind == CONTROL}
         table = [_piece_bytes(piece, model.unknown_text) for piece in model.pieces]
         special = SpecialTokens(
             eos=_known(model.eos_id),

@@ -73,6 +73,11 @@ def worker_failed() -> ApiError:
     )
 
 
+def sequence_failed(error: str) -> ApiError:
+    """One sequence ended with an error; the server and every other sequence go on."""
+    return ApiError(error, status=500, code="sequence_failed")
+
+
 def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first of pydantic's complaints, with the field's name."""
     # Of a union's complaints, the one about the value rather than those about other types.

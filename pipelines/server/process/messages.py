@@ -1,4 +1,4 @@
-"""What the HTTP process and the model worker say to each other, pickled over one pipe.
+"""What the HTTP process and the model worker say to each other beside a `SequenceRequest`, pickled over one pipe.
 
 Plain data only: the HTTP process must not import MAX.
 """
@@ -6,24 +6,8 @@ Plain data only: the HTTP process must not import MAX.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from pipelines.engine.sampling import SamplingParams
-
-EndReason = Literal["stop", "length", "failed"]
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """One sequence to continue. The worker ends it at the end-of-text token or after `max_new_tokens`."""
-
-    id: str
-    prompt_ids: list[int]
-    params: SamplingParams  # `max_new_tokens` from 0 up; `stop` strings are the HTTP process's business
-    seed: tuple[int, int]
-    top_logprobs: int | None = None  # alternatives beside each token; None: no log-probabilities
-    prompt_logprobs: bool = False
-    use_cache: bool = True
+from pipelines.engine.sequence import EndReason, Token, TokenLogprob
 
 
 @dataclass(frozen=True)
@@ -34,25 +18,16 @@ class Cancel:
 
 
 @dataclass(frozen=True)
-class TokenLogprob:
-    """The log-probability of a token and of the most probable ones in its place, highest first."""
-
-    token: int
-    logprob: float
-    top: list[tuple[int, float]]
-
-
-@dataclass(frozen=True)
 class Step:
-    """What one pass of the model added to a generation.
+    """What one pass of the model added to a sequence: no token at its end, several where guesses were right.
 
-    `token` is None where nothing was generated: at the end-of-text token, and for no new tokens at all.
+    `end` "failed" comes with the sequence's `error`, or without one where the whole worker is gone.
     """
 
     id: str
-    token: int | None
+    tokens: tuple[Token, ...]
     end: EndReason | None = None
-    logprob: TokenLogprob | None = None
+    error: str | None = None
     cached_tokens: int = 0  # of the prompt, found in the prefix cache
     started: float = 0.0  # time.monotonic() when the first pass over the prompt began
     prompt_logprobs: list[TokenLogprob | None] | None = None  # with the first step, if asked for
@@ -73,8 +48,6 @@ class Load:
 class Ready:
     """The model is loaded."""
 
-    pages_total: int
-
 
 @dataclass(frozen=True)
 class Failed:
@@ -85,7 +58,7 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Loading:
     """A line about what takes time while loading."""
 
     message: str

@@ -18,13 +18,13 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from pipelines.engine.sequence import SequenceRequest
 from pipelines.server.options import ServeOptions
 from pipelines.server.process.messages import (
     Cancel,
     Failed,
-    GenerationRequest,
     Load,
-    Progress,
+    Loading,
     Ready,
     Step,
     Steps,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from max.serve.scheduler_result import SchedulerResult
 
     from pipelines.pipeline import Pipeline
-    from pipelines.server.process.batch import BatchPipeline, Output
+    from pipelines.server.process.batch import BatchPipeline, StepResult
 
 # Prompt tokens of one pass, beside one token of every sequence that generates already.
 CHUNK_TOKENS = 512
@@ -62,7 +62,7 @@ class _Report:
 
     def note(self, message: str) -> None:
         """Tells a line."""
-        self._connection.send(Progress(message))
+        self._connection.send(Loading(message))
 
 
 class Inbox:
@@ -72,9 +72,9 @@ class Inbox:
     """
 
     def __init__(self, connection: Connection, pipeline: BatchPipeline) -> None:
-        self._messages: queue.SimpleQueue[GenerationRequest | Cancel | None] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[SequenceRequest | Cancel | None] = queue.SimpleQueue()
         self._pipeline = pipeline
-        self._waiting: dict[str, GenerationRequest] = {}
+        self._waiting: dict[str, SequenceRequest] = {}
         self.cancelled: queue.SimpleQueue[list[RequestID]] = queue.SimpleQueue()
         self.closed = False
         threading.Thread(target=self._receive, args=(connection,), daemon=True).start()
@@ -87,9 +87,12 @@ class Inbox:
             self._messages.put(None)
 
     def get_nowait(self) -> TextContext:
-        """The next request, as the scheduler takes it."""
-        for name in self._waiting:
-            return self._pipeline.admit(self._waiting.pop(name))
+        """The next request, as the scheduler takes it; one that shares a prompt waits until that was read."""
+        for name, request in self._waiting.items():
+            first = request.after
+            if first is None or (first not in self._waiting and self._pipeline.has_read(first)):
+                del self._waiting[name]
+                return self._pipeline.admit(request)
         raise queue.Empty
 
     def __len__(self) -> int:
@@ -105,10 +108,10 @@ class Inbox:
         except queue.Empty:
             return
 
-    def _take(self, message: GenerationRequest | Cancel | None) -> None:
+    def _take(self, message: SequenceRequest | Cancel | None) -> None:
         if message is None:
             self.closed = True
-        elif isinstance(message, GenerationRequest):
+        elif isinstance(message, SequenceRequest):
             self._waiting[message.id] = message
         elif self._waiting.pop(message.id, None) is None:
             self.cancelled.put([self._pipeline.id_of(message.id)])
@@ -122,7 +125,7 @@ class Outbox:
         self._pipeline = pipeline
         self._steps: list[Step] = []
 
-    def put_nowait(self, results: dict[RequestID, SchedulerResult[Output]]) -> None:
+    def put_nowait(self, results: dict[RequestID, SchedulerResult[StepResult]]) -> None:
         """Takes what a pass brought; a result without an output is a cancellation, known at the other end."""
         for request_id, result in results.items():
             if result.is_done:
@@ -130,7 +133,7 @@ class Outbox:
             if result.result is not None:
                 self._steps.append(result.result.step)
             elif result.error is not None:
-                self._steps.append(Step(str(request_id), None, "failed"))
+                self._steps.append(Step(str(request_id), (), "failed", "an internal error; see the server's log"))
 
     def send(self, load: Load) -> None:
         """Hands the steps of a pass to the HTTP process."""
@@ -237,12 +240,12 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
         cache,
         options.max_batch_size,
         options.max_length,
-        loaded.tokenizer.eos_token_id,
+        loaded.tokenizer,
         Engine.get().device,
     )
     inbox, outbox = Inbox(connection, pipeline), Outbox(connection, pipeline)
     scheduler = make_scheduler(pipeline, cache, inbox, outbox, options)
-    connection.send(Ready(pages_total=cache.block_count().total))
+    connection.send(Ready())
     react_at_once()  # not earlier: the engine's own threads shall not inherit it
     run(scheduler, cache, inbox, outbox)
 

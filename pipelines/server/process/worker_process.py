@@ -13,13 +13,13 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
+from pipelines.engine.sequence import SequenceRequest
 from pipelines.server.options import ServeOptions
 from pipelines.server.process.messages import (
     Cancel,
     Failed,
-    GenerationRequest,
     Load,
-    Progress,
+    Loading,
     Ready,
     Step,
     Steps,
@@ -31,7 +31,7 @@ _LENGTH = struct.Struct("!i")  # up to 2 GiB; the connection has another form be
 class Generation:
     """One sequence that runs in the worker."""
 
-    def __init__(self, worker: ModelWorker, request: GenerationRequest) -> None:
+    def __init__(self, worker: ModelWorker, request: SequenceRequest) -> None:
         self.request = request
         self.ended = False
         self._worker = worker
@@ -138,7 +138,7 @@ class ModelWorker:
         await asyncio.get_running_loop().create_unix_connection(lambda: self._pipe, sock=self._socket)
         self._pipe.send(options)
 
-    def submit(self, request: GenerationRequest) -> Generation:
+    def submit(self, request: SequenceRequest) -> Generation:
         """Queues a sequence."""
         generation = Generation(self, request)
         self._generations[request.id] = generation
@@ -150,12 +150,12 @@ class ModelWorker:
         if self._generations.pop(request_id, None) is not None:
             self._pipe.send(Cancel(request_id))
 
-    def _handle(self, message: Steps | Ready | Failed | Progress) -> None:
+    def _handle(self, message: Steps | Ready | Failed | Loading) -> None:
         if isinstance(message, Steps):
             self.load = message.load
             for step in message.steps:
                 self._deliver(step)
-        elif isinstance(message, Progress):
+        elif isinstance(message, Loading):
             self._on_progress(message.message)
         elif isinstance(message, Ready):
             self.ready = message
@@ -177,7 +177,7 @@ class ModelWorker:
         if self.failure is None and not self._stopping:
             self.failure = Failed(f"the model worker has died: {self._cause()}")
         for generation in list(self._generations.values()):
-            generation.put(Step(generation.request.id, None, "failed"))
+            generation.put(Step(generation.request.id, (), "failed"))
         self._generations.clear()
         self.changed.set()
         self.ended.set()

@@ -10,14 +10,16 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from pipelines.engine.plan import Plan
 from pipelines.prompts.chat import chat_prompt
+from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import DONE, respond
 from pipelines.server.record import Record
-from pipelines.server.routes.completions import join, usage
+from pipelines.server.routes.completions import usage
 from pipelines.server.routes.openai_requests import ChatRequest
-from pipelines.server.sequence_text import Delta, ScoredToken, token_text
-from pipelines.server.service import Plan, RunningSequence, Service
+from pipelines.server.service import RunningSequence, Service
+from pipelines.text.chain import Delta, ScoredToken, token_text
 from weights.tokenizers.tokenizer import Tokenizer
 
 router = APIRouter()
@@ -47,16 +49,15 @@ class ChatJob:
             body.max_tokens = body.max_completion_tokens
         sampling = service.sampling(body, None)
         turns = chat_prompt(service.tokenizer, [(message.role, message.text) for message in body.messages])
-        ids = turns or service.encode("\n".join(message.text for message in body.messages), "messages")
-        if not ids:
+        text = "\n".join(message.text for message in body.messages)
+        if not turns and not text:
             raise ApiError("the messages are empty; expected at least one token", param="messages")
-        service.check_length(len(ids), sampling["max_new_tokens"], "messages")
-        record.prompt_tokens = len(ids)
+        prompt = Prompt(turns, text) if turns else service.prompt(text, "messages")
+        service.check_length(len(prompt.ids), sampling["max_new_tokens"], "messages")
         seed = service.seed(body.seed)
-        params = service.params(sampling, len(ids))
+        params = service.params(sampling, len(prompt.ids))
         scored = (body.top_logprobs or 0) if body.logprobs else None
-        plans = [Plan(ids, params, (seed, index), scored) for index in range(body.n or 1)]
-        self._sequences = service.start(plans, sampling["stop"], record)
+        self._sequences = service.start([Plan(prompt, params, (seed, i), scored) for i in range(body.n or 1)], record)
 
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The stream's events."""
@@ -85,10 +86,10 @@ class ChatJob:
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
-        whole = [Delta("") for _ in self._sequences]
+        whole = [Delta() for _ in self._sequences]
         async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
             async for sequence, delta in deltas:
-                join(whole[sequence.index], delta)
+                whole[sequence.index].join(delta)
         choices = [
             {
                 "index": index,

@@ -10,15 +10,16 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipelines.prompts.fim import fim_prompt
+from pipelines.engine.plan import Plan
+from pipelines.engine.sequence import TokenLogprob
+from pipelines.prompts.gap import Gap
+from pipelines.prompts.prompt import Prompt as ModelPrompt
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import DONE, respond
-from pipelines.server.process.messages import TokenLogprob
 from pipelines.server.record import Record
 from pipelines.server.routes.openai_requests import CompletionRequest, Prompt
-from pipelines.server.sequence_text import Delta, ScoredToken, token_text
-from pipelines.server.service import OPENAI_MAX_TOKENS, Plan, RunningSequence, Service
-from weights.errors import UserError
+from pipelines.server.service import OPENAI_MAX_TOKENS, RunningSequence, Service
+from pipelines.text.chain import Delta, ScoredToken, token_text
 from weights.tokenizers.tokenizer import Tokenizer
 
 router = APIRouter()
@@ -49,26 +50,17 @@ class CompletionJob:
         self._samples = max(body.best_of or 1, self._n)
         self._sampling = service.sampling(body, OPENAI_MAX_TOKENS)
         self._prompts = [self._encode(prompt) for prompt in as_list(body.prompt)]
-        self._sequences = service.start(self._plans(), self._sampling["stop"], record)
+        self._sequences = service.start(self._plans(), record)
 
-    def _encode(self, prompt: str | list[int]) -> tuple[str, list[int]]:
-        """The text to echo, and the ids that the model reads."""
+    def _encode(self, prompt: str | list[int]) -> tuple[str, ModelPrompt]:
+        """The text to echo, and the prompt that the model reads."""
         service, body = self._service, self._body
-        ids = service.encode(prompt, "prompt")
-        self._record.prompt_tokens += len(ids)
-        text = prompt if isinstance(prompt, str) else ""
+        found = service.prompt(prompt, "prompt")
+        text = prompt if isinstance(prompt, str) else service.tokenizer.decode(found.ids)
         if body.suffix:
-            wanted = self._sampling["max_new_tokens"] or 0
-            room = max(service.max_length - max(wanted, 1), service.max_length // 2)
-            try:
-                filled = fim_prompt(service.tokenizer, ids, body.suffix, room)
-            except UserError as error:
-                raise ApiError(str(error), param="suffix") from None
-            return text, filled.ids
-        service.check_length(len(ids), self._sampling["max_new_tokens"], "prompt")
-        if body.echo and not isinstance(prompt, str):
-            text = service.tokenizer.decode(ids)
-        return text, ids
+            return text, service.gap(Gap(text, body.suffix), self._sampling["max_new_tokens"], "suffix")
+        service.check_length(len(found.ids), self._sampling["max_new_tokens"], "prompt")
+        return text, found
 
     def _plans(self) -> list[Plan]:
         body, seed = self._body, self._service.seed(self._body.seed)
@@ -77,13 +69,13 @@ class CompletionJob:
             scored = 0  # the best of several is chosen by them
         return [
             Plan(
-                ids,
-                self._service.params(self._sampling, len(ids)),
+                prompt,
+                self._service.params(self._sampling, len(prompt.ids)),
                 (seed, sample),
                 scored,
                 prompt_logprobs=bool(body.echo) and body.logprobs is not None,
             )
-            for _, ids in self._prompts
+            for _, prompt in self._prompts
             for sample in range(self._samples)
         ]
 
@@ -110,8 +102,9 @@ class CompletionJob:
         if self._body.logprobs is not None:
             logprobs = Logprobs(self._service.tokenizer)
             start = len(prompt[0]) if self._body.echo else 0
-            if first and self._body.echo and sequence.first is not None:
-                logprobs.add_prompt(prompt[1], sequence.first.prompt_logprobs or [])
+            reader = self._sequences[sequence.index - sequence.index % self._samples].first
+            if first and self._body.echo and reader is not None:
+                logprobs.add_prompt(prompt[1].ids, reader.prompt_logprobs or [])
             logprobs.add(delta.scored, start)
         if not text and delta.finish is None and not (logprobs and logprobs.tokens):
             return None
@@ -124,10 +117,10 @@ class CompletionJob:
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
-        whole = [Delta("") for _ in self._sequences]
+        whole = [Delta() for _ in self._sequences]
         async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
             async for sequence, delta in deltas:
-                join(whole[sequence.index], delta)
+                whole[sequence.index].join(delta)
         choices: list[dict[str, Any]] = []
         for start in range(0, len(whole), self._samples):
             group = range(start, start + self._samples)
@@ -177,14 +170,6 @@ def as_list(prompt: Prompt) -> list[str | list[int]]:
         return [prompt]
     several: list[Any] = prompt
     return [several] if isinstance(several[0], int) else several
-
-
-def join(whole: Delta, delta: Delta) -> None:
-    """Appends `delta` to what came before."""
-    whole.text += delta.text
-    whole.token_ids += delta.token_ids
-    whole.scored += delta.scored
-    whole.finish = delta.finish or whole.finish
 
 
 def mean_logprob(delta: Delta) -> float:

@@ -10,24 +10,30 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from pipelines.engine.sampling import SamplingParams
-from pipelines.prompts.fim import FimPrompt, fim_prompt
+from pipelines.engine.plan import Plan
+from pipelines.engine.sampling import LLAMA_ORDER, SamplingParams
+from pipelines.prompts.gap import Gap
+from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import respond
 from pipelines.server.record import Record
 from pipelines.server.routes.llama_requests import InfillRequest, LlamaCompletionRequest, LlamaFields
 from pipelines.server.routes.openai_requests import DetokenizeRequest, TokenizeRequest
-from pipelines.server.sequence_text import Delta, LineLimits
-from pipelines.server.service import Plan, RunningSequence, Service
+from pipelines.server.service import RunningSequence, Service
+from pipelines.text.chain import Delta
+from pipelines.text.limits import LineLimits
 from weights.errors import UserError
 
 router = APIRouter()
 
 # llama.cpp's defaults, which these routes' clients rely on where they say nothing.
-DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.0}
-# What a filter does when the list of samplers leaves it out.
-_OFF = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
-_SAMPLERS = {"penalties": "repetition_penalty", "repeat_penalty": "repetition_penalty"} | {
+DEFAULTS: dict[str, Any] = {
+    "temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.0,
+    "penalty_last_n": 64, "penalize_prompt": True, "order": LLAMA_ORDER,
+}  # fmt: skip
+# llama.cpp's names of the filters that are computed here; "infill" merges candidates there and may end early, which
+# the model's own end-of-text token does here.
+_FILTERS = {"penalties": "penalties", "repeat_penalty": "penalties", "infill": None} | {
     name: name for name in ("temperature", "top_k", "top_p", "min_p")
 }
 # Between the text of other files, where a model has no token for it.
@@ -41,11 +47,9 @@ async def completion(body: LlamaCompletionRequest, request: Request) -> Response
     service: Service = request.app.state.service
     service.check_ready()
     service.check_model(body.model)
-    ids = service.encode(body.prompt, "prompt")
-    if not ids:
-        raise ApiError("the prompt is empty; expected at least one token", param="prompt")
-    service.check_length(len(ids), body.n_predict, "prompt")
-    return await _answer(service, body, FimPrompt(ids, False), request)
+    prompt = service.prompt(body.prompt, "prompt")
+    service.check_length(len(prompt.ids), body.n_predict, "prompt")
+    return await _answer(service, body, prompt, request)
 
 
 @router.post("/infill")
@@ -54,46 +58,34 @@ async def infill(body: InfillRequest, request: Request) -> Response:
     service: Service = request.app.state.service
     service.check_ready()
     service.check_model(body.model)
-    wanted = body.n_predict if body.n_predict is not None and body.n_predict >= 0 else 128
-    # However long the answer may be, half of the sequence is for the code around it.
-    room = max(service.max_length - max(wanted, 1), service.max_length // 2)
     context = "".join(_SEPARATOR + extra.text for extra in body.input_extra)
-    try:
-        prompt = fim_prompt(
-            service.tokenizer, body.input_prefix, body.input_suffix, room,
-            context=context, middle=body.prompt,
-        )  # fmt: skip
-    except UserError as error:
-        status = 400 if service.tokenizer.fim else 501  # llama.cpp's status for it
-        raise ApiError(str(error), status=status, param="input_suffix") from None
+    gap = Gap(body.input_prefix, body.input_suffix, middle=body.prompt, context=context)
+    prompt = service.gap(gap, service.new_tokens(body.n_predict), "input_suffix")
     return await _answer(service, body, prompt, request)
 
 
-async def _answer(service: Service, body: LlamaFields, prompt: FimPrompt, request: Request) -> Response:
+async def _answer(service: Service, body: LlamaFields, prompt: Prompt, request: Request) -> Response:
     return await respond(LlamaJob(service, body, prompt, request.scope["replit.record"]), body.stream, request)
 
 
 class LlamaJob:
     """One sequence and its answer."""
 
-    def __init__(self, service: Service, body: LlamaFields, prompt: FimPrompt, record: Record) -> None:
+    def __init__(self, service: Service, body: LlamaFields, prompt: Prompt, record: Record) -> None:
         self._service = service
         self._body = body
         self._prompt = prompt
         self._record = record
         self._begun = time.monotonic()
         self._first: float | None = None
-        record.prompt_tokens = len(prompt.ids)
-        stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         limits = None
         if body.n_indent or body.t_max_predict_ms is not None:
             limits = LineLimits(body.n_indent, self._late)
         plan = Plan(
-            prompt.ids, self._params(len(prompt.ids)), (service.seed(body.seed), 0),
+            prompt, self._params(len(prompt.ids)), (service.seed(body.seed), 0),
             limits=limits, use_cache=body.cache_prompt is not False,
         )  # fmt: skip
-        self._sequence: RunningSequence = service.start([plan], stop, record)[0]
-        self._sequence.patience = None if body.t_max_prompt_ms is None else body.t_max_prompt_ms / 1000
+        self._sequence: RunningSequence = service.start([plan], record)[0]
 
     def _late(self) -> bool:
         """Whether the time for generating is over."""
@@ -109,16 +101,18 @@ class LlamaJob:
                 found[name] = getattr(body, name)
         if body.repeat_penalty is not None:
             found["repetition_penalty"] = body.repeat_penalty
-        found |= filters_left_out(body.samplers)
-        if found["top_k"] <= 0:
-            found["top_k"] = self._service.tokenizer.vocab_size
-        count = -1 if body.n_predict is None else body.n_predict
-        found |= {"max_new_tokens": count, "ignore_eos": body.ignore_eos}
+        if body.repeat_last_n is not None:
+            found["penalty_last_n"] = body.repeat_last_n
+        if body.samplers is not None:
+            found["order"] = filter_order(body.samplers)
+        if body.stop is not None:
+            found["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+        found |= {"max_new_tokens": self._service.new_tokens(body.n_predict), "ignore_eos": body.ignore_eos}
         return self._service.params(found, prompt_tokens)
 
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
         """A chunk for each piece of text, and the whole account with the last one."""
-        whole = Delta("")
+        whole = Delta()
         async for delta in self._deltas():
             whole.finish = delta.finish or whole.finish
             if delta.finish is None and (delta.text or self._body.return_tokens):
@@ -136,7 +130,7 @@ class LlamaJob:
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
-        whole = Delta("")
+        whole = Delta()
         async for delta in self._deltas():
             whole.text += delta.text
             whole.token_ids += delta.token_ids
@@ -192,21 +186,13 @@ def _rates(name: str, count: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def filters_left_out(samplers: list[str] | None) -> dict[str, Any]:
-    """Neutral values of the filters that a list of samplers does not name. Raises ApiError for an unknown name."""
-    if samplers is None:
-        return {}
-    named = set()
+def filter_order(samplers: list[str]) -> tuple[str, ...]:
+    """The filters that a list of samplers names, in its order. Raises ApiError for an unknown name."""
     for sampler in samplers:
-        # llama.cpp's "infill" merges candidates and may end early; the model's own end-of-text token does that here.
-        if sampler not in _SAMPLERS and sampler != "infill":
-            known = ", ".join(sorted({*_SAMPLERS, "infill"}))
-            raise ApiError(
-                f"samplers: {sampler!r} is not known here; expected some of {known}",
-                param="samplers",
-            )
-        named.add(_SAMPLERS.get(sampler))
-    return {name: value for name, value in _OFF.items() if name not in named}
+        if sampler not in _FILTERS:
+            known = ", ".join(sorted(_FILTERS))
+            raise ApiError(f"samplers: {sampler!r} is not known here; expected some of {known}", param="samplers")
+    return tuple(dict.fromkeys(name for sampler in samplers if (name := _FILTERS[sampler])))
 
 
 def select(answer: dict[str, Any], fields: list[str] | None) -> dict[str, Any]:
@@ -252,7 +238,7 @@ def _piece(raw: bytes) -> str | list[int]:
 async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     """The text of token ids."""
     service: Service = request.app.state.service
-    ids = service.encode(body.tokens, "tokens")
+    ids = service.prompt(body.tokens, "tokens").ids if body.tokens else []
     return JSONResponse({"content": service.tokenizer.decode(ids)})
 
 

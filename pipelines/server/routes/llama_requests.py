@@ -26,7 +26,9 @@ class LlamaFields(BaseModel):
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     repeat_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
-    repeat_last_n: Literal[-1] | None = Field(None, description="-1: the penalty is for all ids.")
+    repeat_last_n: Annotated[int, Field(ge=-1, le=_MOST, strict=True)] | None = Field(
+        None, description="How many of the last ids the penalty is for; -1: all, 0: off."
+    )
     seed: Seed | None = None
     stop: Stop | None = None
     ignore_eos: bool = Field(False, strict=True)

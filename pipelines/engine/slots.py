@@ -1,0 +1,188 @@
+"""The cache's slots of one model: who has which, what is in them, and one pass at a time.
+
+A slot keeps what was read after its sequence has ended; the next prompt takes the slot, or a copy of it, whose ids
+begin like its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence as Several
+from itertools import accumulate
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.engine.sequence import Sequence
+from replit.gpu.top_logits import TopLogits
+from weights.errors import UserError
+
+Floats = npt.NDArray[np.float32]
+Rows = Floats | Several[TopLogits]
+
+
+class SlotModel(Protocol):
+    """What the loop needs of a model; those on the CPU and on a GPU are such."""
+
+    slots: int
+    max_length: int
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Keeps the first `length` positions of a slot."""
+        ...
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        """Gives `target` the first `length` positions of `source`, and no others."""
+        ...
+
+    def extend(self, slots: Several[int], ids: Several[Several[int]], rows: Several[int]) -> Floats:
+        """Appends `ids[i]` to `slots[i]`, in one pass; logits `[len(rows), vocab]` after those `rows` of all."""
+        ...
+
+
+@runtime_checkable
+class TopSlotModel(SlotModel, Protocol):
+    """A model far from our memory, which sends the highest logits alone."""
+
+    def extend_top(
+        self, slots: Several[int], ids: Several[Several[int]], rows: Several[int], k: int
+    ) -> Several[TopLogits]:
+        """`extend`, with the `k` highest logits of each row."""
+        ...
+
+
+class Slots:
+    """Runs sequences in the slots of one model. Safe for threads, each with sequences of its own."""
+
+    def __init__(self, model: SlotModel, prompt_chunk: int) -> None:
+        """`prompt_chunk`: most ids of a pass over a prompt."""
+        self._model, self._chunk = model, prompt_chunk
+        self._held: list[list[int]] = [[] for _ in range(model.slots)]  # the ids whose keys and values a slot has
+        self._free = list(range(model.slots))  # longest unused first
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
+    def take(self, prompt: Several[int]) -> int | None:
+        """A slot for a prompt, with as much of it cached as any slot has; None if all are taken."""
+        self._check_process()
+        with self._lock:
+            if not self._free:
+                return None
+            common = [common_length(held, prompt) for held in self._held]
+            best = int(np.argmax(common))
+            slot = best if best in self._free else self._free[0]
+            length = min(common[best], len(prompt) - 1)  # the last id runs in any case: its logits are wanted
+            if slot != best and common[slot] < length:
+                self._model.copy_prefix(best, slot, length)
+                self._held[slot] = list(prompt[:length])
+            self._keep(slot, min(common_length(self._held[slot], prompt), length))
+            self._free.remove(slot)
+            return slot
+
+    def release(self, slot: int) -> None:
+        """Gives a slot back; what is in it stays until the slot is taken for something else."""
+        with self._lock:
+            self._free.append(slot)
+
+    def __len__(self) -> int:
+        return self._model.slots
+
+    def cached(self, slot: int) -> int:
+        """Positions of a slot that are filled."""
+        return len(self._held[slot])
+
+    def read(self, sequence: Sequence, slot: int) -> Rows:
+        """Reads what of the prompt is not cached; the logits after its last id, one row."""
+        prompt = sequence.request.prompt_ids
+        scored = sequence.request.prompt_logprobs
+        if scored:
+            self._keep(slot, 0)
+        while True:
+            start = self.cached(slot)
+            part = prompt[start : start + self._chunk]
+            rows = range(len(part)) if scored else [len(part) - 1]
+            logits = self._pass([sequence], [slot], [part], rows)
+            if scored and isinstance(logits, np.ndarray):
+                sequence.score_prompt(logits)
+            if self.cached(slot) == len(prompt):
+                return logits[-1:]
+
+    def step(self, running: Several[tuple[Sequence, int]], guesses: Several[Several[int]]) -> list[Rows]:
+        """One pass over the newest id of each sequence and its guesses; for each the rows after them."""
+        sequences, slots = [sequence for sequence, _ in running], [slot for _, slot in running]
+        ids = [[sequence.ids[-1], *guessed] for sequence, guessed in zip(sequences, guesses, strict=True)]
+        logits = self._pass(sequences, slots, ids, range(sum(map(len, ids))))
+        ends = accumulate(map(len, ids))
+        return [logits[end - len(part) : end] for end, part in zip(ends, ids, strict=True)]
+
+    def settle(self, sequence: Sequence, slot: int) -> None:
+        """Takes out of the cache what was guessed and not accepted."""
+        self._keep(slot, min(self.cached(slot), sequence.length - 1))
+
+    def logits(self, ids: Several[int]) -> Floats:
+        """Logits `[len(ids), vocab]` after every id. Raises UserError if every slot is taken."""
+        slot = self.take(ids)
+        if slot is None:
+            raise busy(self._model.slots)
+        try:
+            self._keep(slot, 0)
+            parts = [ids[i : i + self._chunk] for i in range(0, len(ids), self._chunk)]
+            with self._lock:
+                return np.concatenate([self._extend([slot], [part], range(len(part))) for part in parts])
+        finally:
+            self.release(slot)
+
+    def _pass(
+        self, sequences: Several[Sequence], slots: Several[int], ids: Several[Several[int]], rows: Several[int]
+    ) -> Rows:
+        self._check_process()
+        needed = [sequence.logits_needed for sequence in sequences]
+        with self._lock:
+            if not all(needed) or not isinstance(self._model, TopSlotModel):
+                return self._extend(slots, ids, rows)
+            top = self._model.extend_top(slots, ids, rows, max(needed))
+            self._hold(slots, ids)
+            return top
+
+    def _extend(self, slots: Several[int], ids: Several[Several[int]], rows: Several[int]) -> Floats:
+        logits = self._model.extend(slots, ids, rows)
+        self._hold(slots, ids)
+        return logits
+
+    def _hold(self, slots: Several[int], ids: Several[Several[int]]) -> None:
+        for slot, part in zip(slots, ids, strict=True):
+            self._held[slot] += part
+
+    def _keep(self, slot: int, length: int) -> None:
+        if length < len(self._held[slot]):
+            del self._held[slot][length:]
+            self._model.truncate(slot, length)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UserError(
+                "the model was loaded in another process, whose threads a fork does not copy; "
+                "expected one that loads it itself: call load() after the fork"
+            )
+
+
+def busy(slots: int) -> UserError:
+    """All sequences are in use."""
+    return UserError(
+        f"all {slots} sequences of this model are in use by streams that are still open; expected a free one: "
+        "finish or close a stream, or load the model with a larger max_batch_size"
+    )
+
+
+def common_length(first: Several[int], second: Several[int]) -> int:
+    """How many ids both begin with."""
+    most = min(len(first), len(second))
+    if first[:most] == second[:most]:
+        return most
+    low, high = 0, most  # the first `low` are equal, the first `high` are not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if first[low:middle] == second[low:middle] else (low, middle)
+    return low

@@ -1,0 +1,61 @@
+"""A prompt: what the model reads, and what the completion's text must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.text.lexer import Language
+from weights.errors import UserError
+from weights.tokenizers.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids, never empty.
+
+    `before` is the code that the completion follows, `language` its language where that is known, `truncated` whether
+    something was cut off.
+    """
+
+    ids: list[int]
+    before: str
+    language: Language | None = None
+    truncated: bool = False
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: object) -> Prompt:
+    """The prompt of a text, or of token ids. Raises UserError for anything else, for none, and for unknown ids."""
+    if isinstance(prompt, str):
+        if not prompt:
+            raise UserError("the prompt is empty; expected at least one token: give --prompt")
+        ids = tokenizer.encode(prompt)
+        marks = tokenizer.fim is not None and not tokenizer.control_token_ids.isdisjoint(ids)
+        return Prompt(ids, before_cursor(tokenizer, ids) if marks else prompt)
+    ids = check_ids(tokenizer, prompt)
+    return Prompt(ids, before_cursor(tokenizer, ids))
+
+
+def check_ids(tokenizer: Tokenizer, ids: object) -> list[int]:
+    """Token ids as a list. Raises UserError for anything but whole numbers of the vocabulary, and for none."""
+    if isinstance(ids, (str, bytes, bytearray, dict, set)) or not hasattr(ids, "__iter__"):
+        raise UserError(f"the prompt is of the type {type(ids).__name__}; expected a text or a list of token ids")
+    checked = []
+    for token in ids:
+        if isinstance(token, bool) or not hasattr(token, "__index__"):
+            raise UserError(f"the prompt holds {token!r}; expected token ids, which are whole numbers, or one text")
+        tokenizer.token_bytes(int(token))  # raises for an unknown id
+        checked.append(int(token))
+    if not checked:
+        raise UserError("the prompt is empty; expected at least one token: give --prompt")
+    return checked
+
+
+def before_cursor(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The code that a completion follows: the prompt, or the prefix in a fill-in-the-middle prompt."""
+    ids = list(ids)
+    if tokenizer.fim is not None and tokenizer.fim.prefix in ids:
+        marks = {tokenizer.fim.suffix, tokenizer.fim.middle}
+        start = len(ids) - ids[::-1].index(tokenizer.fim.prefix)
+        ids = ids[start : next((i for i in range(start, len(ids)) if ids[i] in marks), None)]
+    return tokenizer.decode(ids)
