@@ -18,17 +18,13 @@ from pipelines.engine.sampling import SamplingParams
 from pipelines.registry import ModelFiles, open_model
 from pipelines.terminal.progress import Quiet
 from pipelines.text.completion_mode import CompletionStream, text_before_cursor
-from replit.architecture import DecoderConfig
+from replit.cpu.model import CpuModel
+from replit.decoder.architecture import DecoderConfig
 from replit.gpu.device import free_bytes, open_device, plan_memory
 from replit.gpu.model import GpuModel
-from replit.runtime.model import (
-    CompileOptions,
-    Engine,
-    Progress,
-    ReplitModel,
-    bind_weights,
-    compile_model,
-)
+from replit.runtime.bind import bind_weights
+from replit.runtime.compile import CompileOptions, Reporter, compile_model
+from replit.runtime.engine import Engine
 from replit.runtime.target import Target
 from replit.runtime.weight_memory import fits_in_memory, total_bytes, weight_types
 from weights.errors import UserError
@@ -62,7 +58,7 @@ class Completion:
 class Pipeline:
     """A model in memory. Not for use by several threads at once."""
 
-    def __init__(self, files: ModelFiles, model: ReplitModel | GpuModel, weight_bytes: int) -> None:
+    def __init__(self, files: ModelFiles, model: CpuModel | GpuModel, weight_bytes: int) -> None:
         self.name = files.name
         self.tokenizer: Tokenizer = files.tokenizer
         self.config: DecoderConfig = files.config
@@ -189,7 +185,7 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     mmap: bool | None = None,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
 ) -> Pipeline:
     """Loads a model: `nano`, a directory, a GGUF file or a hub repository.
 
@@ -223,7 +219,7 @@ def load(
     if mapped and mmap is None:
         progress.note("memory is short: weights stay mapped from the file, which decodes slower")
     bound = bind_weights(compiled, files.tensors, types, mapped)
-    return Pipeline(files, ReplitModel(files.config, bound, max_batch_size, max_length), total_bytes(types))
+    return Pipeline(files, CpuModel(files.config, bound, max_batch_size, max_length), total_bytes(types))
 
 
 def gpu_encoding(requested: Encoding | None, target: Target) -> Encoding:

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 
 
 class Decoder(Protocol):
-    """What the loop needs of a model; `replit.runtime.model.ReplitModel` is one."""
+    """What the loop needs of a model; `replit.cpu.model.CpuModel` is one."""
 
     slots: int
     max_length: int

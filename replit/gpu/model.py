@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replit.architecture import DecoderConfig
-from replit.gpu.device import PREFILL_TOKENS
+from replit.decoder.architecture import DecoderConfig
 from replit.gpu.passes import GpuPasses
 from replit.gpu.top_logits import TopK, TopLogits
 from replit.runtime.kv_cache import CacheSlots, cache_shape, pages_for
@@ -75,14 +74,16 @@ class GpuModel:
     def score(self, ids: Sequence[int]) -> Floats:
         """Logits `[len(ids), vocab]` after every id of a sequence, computed in slot 0."""
         self.cache.lengths[0] = 0
-        parts = [ids[i : i + PREFILL_TOKENS] for i in range(0, len(ids), PREFILL_TOKENS)]
+        chunk = self._target.prompt_chunk
+        parts = [ids[i : i + chunk] for i in range(0, len(ids), chunk)]
         return np.concatenate([self._run([0], [part], range(len(part)))[0].to_numpy() for part in parts])
 
     def _prefill(self, slot: int, ids: Sequence[int]) -> list[Any]:
         self.cache.lengths[slot] = 0
         outputs: list[Any] = []
-        for start in range(0, len(ids), PREFILL_TOKENS):
-            part = ids[start : start + PREFILL_TOKENS]
+        chunk = self._target.prompt_chunk
+        for start in range(0, len(ids), chunk):
+            part = ids[start : start + chunk]
             outputs = self._run([slot], [part], [len(part) - 1])
         return outputs
 

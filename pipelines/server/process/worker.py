@@ -165,8 +165,8 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager
     from max.pipelines.kv_cache import PagedKVCacheManager
 
     from replit.gpu.device import RESERVE_BYTES, free_bytes
+    from replit.runtime.engine import Engine
     from replit.runtime.kv_cache import PAGE_SIZE, pages_for
-    from replit.runtime.model import Engine
 
     config, device = pipeline.config, Engine.get().device
     params = MHAKVCacheParams(
@@ -228,7 +228,7 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
     """Loads the model, says so, and serves until the pipe is closed."""
     loaded = load_model(options, _Report(connection))
     from pipelines.server.process.batch import BatchPipeline
-    from replit.runtime.model import Engine
+    from replit.runtime.engine import Engine
 
     cache = make_cache(loaded, options)
     (blocks,) = cache.get_device_buffer(0).all_buffers
