@@ -117,7 +117,7 @@ class Torch:
         c = self.config
         shape = (c.n_layers, 2, sequences, c.n_kv_heads, length, c.head_dim)
         self.cache = torch.zeros(shape, dtype=self.dtype)
-        from replit.alibi import alibi_slopes
+        from replit.decoder.alibi import alibi_slopes
 
         self.slopes = torch.from_numpy(alibi_slopes(c.n_heads, c.alibi_bias_max))[:, None, None]
 

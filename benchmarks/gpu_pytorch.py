@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from replit.alibi import alibi_slopes
+from replit.decoder.alibi import alibi_slopes
 
 
 class PlainDecoder:

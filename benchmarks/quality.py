@@ -27,8 +27,8 @@ import numpy.typing as npt
 
 from benchmarks.quality_plot import plot
 from pipelines import pipeline
-from pipelines.registry import locate
-from replit import gguf_export
+from pipelines.registry import architecture_of, locate
+from replit.decoder import gguf_export
 from weights.convert import TARGETS
 from weights.errors import UserError
 from weights.files.checkpoint import open_checkpoint
@@ -146,7 +146,7 @@ def measure(model: str, sample: list[Window], folder: Path) -> list[dict[str, An
     source = open_checkpoint(locate(model, None, None))
     files = {encoding: folder / f"{encoding}.gguf" for encoding in TARGETS}
     for encoding, path in files.items():
-        gguf_export.write(gguf_export.plan(source, model, encoding), path)
+        gguf_export.write(gguf_export.plan(source, model, encoding, architecture_of(source)), path)
     exact = files[Encoding.FLOAT32]
     base, llama_base = score(ours(exact), sample), score(llama_cpp(exact), sample)
     rows = []

@@ -17,7 +17,7 @@ from weights.errors import UserError
 from weights.tensor import Encoding, Tensor
 
 if TYPE_CHECKING:
-    from replit.architecture import DecoderConfig
+    from replit.decoder.architecture import DecoderConfig
     from replit.runtime.weight_memory import WeightTypes
     from weights.files.checkpoint import Checkpoint
     from weights.tokenizers.tokenizer import Tokenizer

@@ -27,18 +27,13 @@ from pipelines.registry import ModelFiles, open_model
 from pipelines.terminal.progress import Quiet
 from pipelines.text.chain import build_chain
 from pipelines.text.lexer import language_of
-from replit.architecture import DecoderConfig
+from replit.cpu.model import CpuModel
+from replit.decoder.architecture import DecoderConfig
 from replit.gpu.device import free_bytes, open_device, plan_memory
 from replit.gpu.model import GpuModel
-from replit.runtime.model import (
-    PREFILL_TOKENS,
-    CompileOptions,
-    Engine,
-    Progress,
-    ReplitModel,
-    bind_weights,
-    compile_model,
-)
+from replit.runtime.bind import bind_weights
+from replit.runtime.compile import CompileOptions, Reporter, compile_model
+from replit.runtime.engine import Engine
 from replit.runtime.target import Target
 from replit.runtime.weight_memory import fits_in_memory, total_bytes, weight_types
 from weights.errors import UserError
@@ -81,13 +76,13 @@ class Completion:
 class Pipeline:
     """A model in memory. Streams and threads may share it while it has a sequence free for each (`max_batch_size`)."""
 
-    def __init__(self, files: ModelFiles, model: ReplitModel | GpuModel, weight_bytes: int) -> None:
+    def __init__(self, files: ModelFiles, model: CpuModel | GpuModel, weight_bytes: int) -> None:
         self.name = files.name
         self.tokenizer: Tokenizer = files.tokenizer
         self.config: DecoderConfig = files.config
         self.model = model
         self.weight_bytes = weight_bytes
-        self.slots = Slots(model, PREFILL_TOKENS)
+        self.slots = Slots(model, model.prompt_chunk)
 
     def __enter__(self) -> Pipeline:
         return self
@@ -257,7 +252,7 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     mmap: bool | None = None,
-    progress: Progress | None = None,
+    progress: Reporter | None = None,
 ) -> Pipeline:
     """Loads a model: `nano`, a directory, a GGUF file or a hub repository.
 
@@ -291,7 +286,7 @@ def load(
     if mapped and mmap is None:
         progress.note("memory is short: weights stay mapped from the file, which decodes slower")
     bound = bind_weights(compiled, files.tensors, types, mapped)
-    return Pipeline(files, ReplitModel(files.config, bound, max_batch_size, max_length), total_bytes(types))
+    return Pipeline(files, CpuModel(files.config, bound, max_batch_size, max_length), total_bytes(types))
 
 
 def gpu_encoding(requested: Encoding | None, target: Target) -> Encoding:

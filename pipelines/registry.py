@@ -8,7 +8,8 @@ from pathlib import Path
 
 import weights
 from refact.architecture import REFACT
-from replit.architecture import REPLIT, Architecture, DecoderConfig
+from replit.architecture import REPLIT
+from replit.decoder.architecture import Architecture, DecoderConfig
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tensor import Encoding, Tensor
 from weights.tokenizers.tokenizer import Tokenizer, load_tokenizer

@@ -1,4 +1,4 @@
-"""Refact as an architecture of the family, see replit/architecture.py."""
+"""Refact as an architecture of the family, see replit/decoder/architecture.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refact.config import (
     from_checkpoint,
 )
 from refact.weight_names import map_weights
-from replit.architecture import Architecture
+from replit.decoder.architecture import Architecture
 from replit.runtime.target import CPU, Target
 
 if TYPE_CHECKING:

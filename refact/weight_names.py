@@ -1,4 +1,4 @@
-"""Which tensor of a Refact file is which weight. Canonical names are GGUF's, as in replit/weight_names.py.
+"""Which tensor of a Refact file is which weight. Canonical names are GGUF's, see replit/decoder/weight_names.py.
 
 The hub's files fuse keys with values, and the gate with the other half of its layer; an early revision stored them
 apart, as GGUF does. Fused tensors are cut into views by rows, so nothing is copied.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from refact.config import RefactConfig
-from replit.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM, match_weights
+from replit.decoder.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM, match_weights
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor

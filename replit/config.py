@@ -11,7 +11,7 @@ from math import sqrt
 
 import numpy as np
 
-from replit.config_keys import Keys
+from replit.decoder.config_keys import Keys
 from replit.mosaic_config import modernized
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint

@@ -1,130 +1,36 @@
-"""The decoder as one ragged graph over MAX's paged key-value cache: prefill, decode, batches and scoring alike.
+"""Replit Code's block in the decoder graph of replit/decoder/graph.py: MPT's.
 
-T tokens, B sequences, R rows that get logits, H heads, K key/value heads, D head size, E model size.
+T tokens, E model size.
 """
 
 from __future__ import annotations
 
 from itertools import groupby
 
-from max.dtype import DType
-from max.graph import DeviceRef, Graph, TensorType, TensorValue, Type, Weight, ops
+from max.graph import Graph, TensorValue, ops
 
-from replit.alibi import alibi_slopes
-from replit.architecture import DecoderConfig
 from replit.config import ReplitConfig
 from replit.cpu import layers as cpu_layers
-from replit.cpu.layers import Stored
+from replit.decoder import graph
 from replit.gpu import layers as gpu_layers
-from replit.runtime.kv_cache import CacheInputs, cache_input_types
 from replit.runtime.target import CPU, Target
 from replit.runtime.weight_memory import WeightTypes
-from weights.tensor import Encoding
-
-KERNELS = CPU.kernels
 
 _BLOCK = ("attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
-_DTYPES = {
-    Encoding.FLOAT32: DType.float32,
-    Encoding.FLOAT16: DType.float16,
-    Encoding.BFLOAT16: DType.bfloat16,
-}
 
 
-def build_graph(
-    config: DecoderConfig,
-    weights: WeightTypes,
-    target: Target = CPU,
-    decoder: type[Decoder] | None = None,
-) -> Graph:
-    """The graph of a model whose weights have the given encodings; `decoder` computes its blocks.
-
-    Inputs: tokens int64 `[T]`, row offsets uint32 `[B + 1]`, rows with logits int64 `[R]`, then MAX's paged-cache
-    inputs (`cache_input_types`). Output: float32 logits `[R, vocab]`; with MAX's kernels also the most probable
-    ids, int64 `[R]`, which are all that a greedy step has to bring back from a GPU.
-    """
-    device = DeviceRef.GPU() if target.on_gpu else DeviceRef.CPU()
-    inputs: list[Type] = [
-        TensorType(DType.int64, ["tokens"], device),
-        TensorType(DType.uint32, ["offsets"], device),
-        TensorType(DType.int64, ["rows"], device),
-        *cache_input_types(config, device, _DTYPES[target.activations]),
-    ]
-    with Graph("replit", input_types=inputs, custom_extensions=[target.kernels]) as graph:
-        tokens, row_offsets, rows, *cache_inputs = graph.inputs
-        cache = CacheInputs.of(cache_inputs)
-        forward = (decoder or ReplitDecoder)(config, weights, row_offsets.tensor, cache, target)
-        logits = forward(tokens.tensor, rows.tensor)
-        if target.own_kernels:
-            graph.output(logits)
-        else:
-            graph.output(logits, ops.argmax(logits).reshape((-1,)))
-    return graph
+def build_graph(config: ReplitConfig, weights: WeightTypes, target: Target = CPU) -> Graph:
+    """See replit.decoder.graph.build_graph; the inputs and the output are the same."""
+    return graph.build_graph(config, weights, target, ReplitGraph)
 
 
-class Decoder:
-    """What every architecture shares, and what its layers share, while the graph is built."""
-
-    def __init__(
-        self,
-        config: DecoderConfig,
-        weights: WeightTypes,
-        row_offsets: TensorValue,
-        cache: CacheInputs,
-        target: Target = CPU,
-    ) -> None:
-        self.config = config
-        self.own_kernels = target.own_kernels
-        self.layers = cpu_layers if target.own_kernels else gpu_layers
-        self.weights = {name: graph_weight(name, *kind, target) for name, kind in weights.items()}
-        self.row_offsets = row_offsets
-        self.cache = cache
-        slopes = alibi_slopes(config.n_heads, config.alibi_bias_max)
-        self.slopes = ops.constant(slopes, DType.float32, row_offsets.device)
-
-    def __call__(self, tokens: TensorValue, rows: TensorValue) -> TensorValue:
-        config, weights, layers = self.config, self.weights, self.layers
-        table = weights["token_embd.weight"]
-        x = layers.lookup(tokens, table, config.d_model)  # [T, E]
-        x = self.blocks(x)
-        x = layers.lookup(rows, Stored(x), config.d_model)  # [R, E]
-        output = weights.get("output.weight", table)
-        logits = layers.logits(x, weights["output_norm.weight"], output, config.layer_norm_eps)
-        return logits if config.logit_scale is None else logits * config.logit_scale
-
-    def blocks(self, x: TensorValue) -> TensorValue:
-        """All layers, `[T, E]` to `[T, E]`."""
-        for layer in range(self.config.n_layers):
-            x = self.block(x, layer)
-        return x
-
-    def block(self, x: TensorValue, layer: int) -> TensorValue:
-        """One layer, `[T, E]` to `[T, E]`."""
-        raise NotImplementedError
-
-    def weight(self, layer: int, name: str) -> Stored:
-        """A weight of one layer."""
-        return self.weights[f"blk.{layer}.{name}.weight"]
-
-    def attention(self, qkv: TensorValue, layer: int) -> TensorValue:
-        """Attention of `[T, (H + 2K) * D]` over this layer's cache, `[T, H * D]`."""
-        attended: TensorValue = self.layers.attention(
-            self.config, qkv, self.row_offsets, self.cache, self.slopes, self.index(layer)
-        )
-        return attended
-
-    def index(self, layer: int) -> TensorValue:
-        """The number of a layer as a kernel takes it."""
-        return ops.constant(layer, DType.uint32, DeviceRef.CPU())
-
-
-class ReplitDecoder(Decoder):
+class ReplitGraph(graph.DecoderGraph):
     """MPT's block: a fused projection, and GELU between two products. On the CPU all of a block is one op."""
 
     config: ReplitConfig
 
     def blocks(self, x: TensorValue) -> TensorValue:
-        """See `Decoder.blocks`."""
+        """See `DecoderGraph.blocks`."""
         if not self.own_kernels:
             return super().blocks(x)
         layers = [[self.weight(layer, name) for name in _BLOCK] for layer in range(self.config.n_layers)]
@@ -143,7 +49,7 @@ class ReplitDecoder(Decoder):
         return x
 
     def block(self, x: TensorValue, layer: int) -> TensorValue:
-        """See `Decoder.block`."""
+        """See `DecoderGraph.block`."""
         eps, clip = self.config.layer_norm_eps, self.config.clip_qkv
         layers = gpu_layers  # on the CPU see `blocks`
         attn_norm, attn_qkv, attn_output, ffn_norm, ffn_up, ffn_down = (self.weight(layer, name) for name in _BLOCK)
@@ -153,12 +59,3 @@ class ReplitDecoder(Decoder):
         x = layers.linear_add(x, self.attention(qkv, layer), attn_output)
         hidden = layers.norm_linear_gelu(x, ffn_norm, ffn_up, eps)
         return layers.linear_add(x, hidden, ffn_down)
-
-
-def graph_weight(name: str, encoding: Encoding, shape: tuple[int, ...], target: Target = CPU) -> Stored:
-    """A weight of the graph, bound to memory when the compiled model is initialized."""
-    dtype = DType.uint8 if target.own_kernels else _DTYPES[encoding]
-    device = DeviceRef.GPU() if target.on_gpu else DeviceRef.CPU()
-    weight = Weight(name, dtype, target.stored_shape(encoding, shape), device, align=1 if target.own_kernels else None)
-    # a GPU's are there when they are bound
-    return Stored(Graph.current.add_weight(weight, force_initial_weight_on_host=not target.on_gpu), encoding)

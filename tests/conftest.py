@@ -10,7 +10,7 @@ import pytest
 
 from models import RandomModel, random_model
 from pipelines.pipeline import Pipeline, load
-from replit.runtime.model import ReplitModel
+from replit.cpu.model import CpuModel
 
 if TYPE_CHECKING:
     from running_server import RunningServer
@@ -29,7 +29,7 @@ def grouped() -> RandomModel:
 
 
 @pytest.fixture(scope="session")
-def grouped_model(grouped: RandomModel) -> ReplitModel:
+def grouped_model(grouped: RandomModel) -> CpuModel:
     """`grouped` in float32, four sequences at once."""
     return grouped.compiled(slots=4)
 

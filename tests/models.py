@@ -9,8 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.terminal.progress import Quiet
+from replit.architecture import REPLIT
 from replit.config import ReplitConfig
-from replit.runtime.model import CompileOptions, ReplitModel, bind_weights, compile_model
+from replit.cpu.model import CpuModel
+from replit.runtime.bind import bind_weights
+from replit.runtime.compile import CompileOptions, compile_model
 from replit.runtime.weight_memory import weight_types
 from replit.weight_names import expected_shapes
 from weights.tensor import Encoding, Tensor
@@ -33,18 +36,16 @@ class RandomModel:
         """The weights as bfloat16 holds them, in float32."""
         return {name: tensor.to_float32() for name, tensor in self.tensors(Encoding.BFLOAT16).items()}
 
-    def compiled(self, encoding: Encoding = Encoding.FLOAT32, slots: int = 1, max_length: int = 1024) -> ReplitModel:
+    def compiled(self, encoding: Encoding = Encoding.FLOAT32, slots: int = 1, max_length: int = 1024) -> CpuModel:
         """The model, compiled and bound as the product does it."""
         return compiled_from(self.config, self.tensors(encoding), slots, max_length)
 
 
-def compiled_from(
-    config: ReplitConfig, tensors: dict[str, Tensor], slots: int = 1, max_length: int = 1024
-) -> ReplitModel:
+def compiled_from(config: ReplitConfig, tensors: dict[str, Tensor], slots: int = 1, max_length: int = 1024) -> CpuModel:
     """A model of these tensors as they are stored."""
     types = weight_types(tensors, None)
-    compiled = compile_model(config, types, CompileOptions(), Quiet())
-    return ReplitModel(config, bind_weights(compiled, tensors, types, mapped=False), slots, max_length)
+    compiled = compile_model(config, types, CompileOptions(), Quiet(), REPLIT)
+    return CpuModel(config, bind_weights(compiled, tensors, types, mapped=False), slots, max_length)
 
 
 def random_model(

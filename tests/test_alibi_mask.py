@@ -12,8 +12,8 @@ from max.engine import InferenceSession
 from max.graph import Graph, TensorType, ops
 from test_attention_kernel import BATCHES, LAYER, Case, Heads, config_of
 
-from replit.alibi import alibi_slopes
 from replit.cpu.layers import CPU as HOST
+from replit.decoder.alibi import alibi_slopes
 from replit.gpu import layers as layers_gpu
 from replit.runtime.kv_cache import CacheInputs, cache_input_types
 from replit.runtime.target import CPU_LIKE_GPU

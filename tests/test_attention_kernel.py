@@ -12,12 +12,12 @@ from max.dtype import DType
 from max.engine import InferenceSession
 from max.graph import Graph, TensorType, ops
 
-from replit.alibi import alibi_slopes
 from replit.config import ReplitConfig
 from replit.cpu.layers import CPU as HOST
 from replit.cpu.layers import attention
-from replit.graph import KERNELS
+from replit.decoder.alibi import alibi_slopes
 from replit.runtime.kv_cache import CacheInputs, cache_input_types
+from replit.runtime.target import CPU as CPU_TARGET
 
 PAGE, LAYERS, LAYER = 128, 2, 1
 Floats = npt.NDArray[np.float32]
@@ -63,7 +63,7 @@ def kernel() -> Any:
             TensorType(DType.uint32, [f"o{i}"], HOST),
             *cache_input_types(config_of(heads), HOST),
         ]
-    with Graph("attention", input_types=types, custom_extensions=[KERNELS]) as graph:
+    with Graph("attention", input_types=types, custom_extensions=[CPU_TARGET.kernels]) as graph:
         size = len(types) // len(LAYOUTS)
         outputs = []
         for i, heads in enumerate(LAYOUTS):

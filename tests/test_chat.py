@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from test_text_stream import Bytes
 
+from pipelines.engine.sampling import SamplingParams
+from pipelines.engine.sequence import Sequence, SequenceRequest
 from pipelines.prompts.chat import chat_prompt, turn_marker
-from pipelines.text.stream import TextStream
 
 MARKER = 1
 
@@ -15,6 +17,7 @@ class Turns(Bytes):
 
     def __init__(self) -> None:
         super().__init__()
+        self.control_texts = {MARKER: "<empty_output>"}
         self.control_token_ids = frozenset({MARKER})
 
     def encode(self, text: str, *, parse_special: bool = True) -> list[int]:
@@ -37,8 +40,7 @@ def test_base_models_have_no_turns() -> None:
 
 
 def test_a_text_ends_at_the_next_turn() -> None:
-    stream = TextStream(Turns(), ["STOP"])
-    shown = "".join(stream.push(byte) for byte in b"Hello ST")
-    assert (shown, stream.stopped) == ("Hello ", False)
-    assert (stream.push(MARKER), stream.stopped, stream.finish()) == ("ST", True, "")
-    assert stream.stop_text == "<empty_output>"
+    request = SequenceRequest("x", [65], SamplingParams(), (0,))
+    sequence = Sequence(request, Turns(), 100)
+    assert sequence.accept(np.eye(256, dtype=np.float32)[[MARKER]]) == []
+    assert sequence.end == "stop"

@@ -13,9 +13,10 @@ import pytest
 
 from models import RandomModel, random_model
 from pipelines.terminal.progress import Quiet
+from replit.architecture import REPLIT
 from replit.runtime import compiled_file
+from replit.runtime.compile import CompileOptions, compile_model
 from replit.runtime.compiled_file import CompileKey, check_key, read_compiled, write_compiled
-from replit.runtime.model import CompileOptions, compile_model
 from replit.runtime.target import CPU
 from replit.runtime.weight_memory import weight_types
 from weights.errors import UserError
@@ -125,18 +126,18 @@ def test_a_saved_model_is_loaded_without_compiling(
     monkeypatch.setenv("REPLIT_CACHE_DIR", str(tmp_path / "cache"))
     types = weight_types(model.tensors(Encoding.FLOAT32), None)
     path = tmp_path / "model.replit"
-    compile_model(model.config, types, CompileOptions(save_to=path), Quiet())
+    compile_model(model.config, types, CompileOptions(save_to=path), Quiet(), REPLIT)
     (kept,) = (tmp_path / "cache").iterdir()
 
     def forbidden(*_: object) -> None:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr("replit.runtime.model._compile", forbidden)
-    compile_model(model.config, types, CompileOptions(load_from=path), Quiet())
-    compile_model(model.config, types, CompileOptions(), Quiet())  # from the cache
+    monkeypatch.setattr("replit.runtime.compile._compile", forbidden)
+    compile_model(model.config, types, CompileOptions(load_from=path), Quiet(), REPLIT)
+    compile_model(model.config, types, CompileOptions(), Quiet(), REPLIT)  # from the cache
     kept.write_bytes(kept.read_bytes()[:-1])
     with pytest.raises(AssertionError, match="compiled again"):  # a damaged one is not trusted
-        compile_model(model.config, types, CompileOptions(), Quiet())
+        compile_model(model.config, types, CompileOptions(), Quiet(), REPLIT)
 
 
 def test_the_digest_follows_the_kernels(key: CompileKey) -> None:

@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_text_stream import Bytes
 
+from pipelines.engine.plan import Plan
 from pipelines.engine.sampling import SamplingParams
+from pipelines.engine.sequence import Token
+from pipelines.prompts.prompt import Prompt, before_cursor
+from pipelines.text.chain import build_chain
 from pipelines.text.completion_mode import (
-    CompletionStream,
     Strip,
     completion_filter,
-    text_before_cursor,
 )
 from pipelines.text.lexer import BRACES, PYTHON, RUST, guess_language, language_of
 from weights.errors import UserError
@@ -193,6 +195,18 @@ def test_unknown_modes_are_refused() -> None:
         SamplingParams(completion="word")
 
 
+def chained(text: str, mode: str, strip: bool) -> tuple[str, bool]:
+    """What the chain shows of a text after a function's head, and whether the text has ended itself."""
+    params = SamplingParams(stop=("STOP",), completion=mode, strip=strip)
+    chain = build_chain(Bytes(), Plan(Prompt([1], "def f():\n"), params, (0,)))
+    shown = ""
+    for byte in text.encode():
+        shown += chain.push([Token(byte)]).text
+        if chain.stopped:
+            return shown, True
+    return shown + chain.push([], "length").text, chain.stopped
+
+
 @pytest.mark.parametrize(
     ("mode", "strip", "shown", "stopped"),
     [
@@ -203,24 +217,17 @@ def test_unknown_modes_are_refused() -> None:
     ],
 )
 def test_the_stream_of_a_completion(mode: str, strip: bool, shown: str, stopped: bool) -> None:
-    stream = CompletionStream(Bytes(), ["STOP"], mode, "def f():\n", strip)
-    text = ""
-    for byte in "    a é\n\nb \n".encode():
-        if not stream.stopped:
-            text += stream.push(byte)
-    assert (text + stream.finish(), stream.stopped) == (shown, stopped)
+    assert chained("    a é\n\nb \n", mode, strip) == (shown, stopped)
 
 
 def test_a_stop_string_goes_first() -> None:
-    stream = CompletionStream(Bytes(), ["STOP"], "block", "def f():\n", True)
-    text = "".join(stream.push(byte) for byte in b"    a\n    STOP\nb" if not stream.stopped)
-    assert (text + stream.finish(), stream.stopped) == ("    a", True)
+    assert chained("    a\n    STOP\nb", "block", True) == ("    a", True)
 
 
 def test_the_text_before_the_cursor_of_a_fill_in_the_middle_prompt() -> None:
     tokenizer = Bytes()
-    assert text_before_cursor(tokenizer, b"a b") == "a b"
+    assert before_cursor(tokenizer, b"a b") == "a b"
     tokenizer.special = SpecialTokens(fim=FimTokens(1, 2, 3))
-    assert text_before_cursor(tokenizer, b"a b") == "a b"
-    assert text_before_cursor(tokenizer, b"\x01pre\x02suf\x03") == "pre"
-    assert text_before_cursor(tokenizer, b"\x02suf\x01pre\x03") == "pre"
+    assert before_cursor(tokenizer, b"a b") == "a b"
+    assert before_cursor(tokenizer, b"\x01pre\x02suf\x03") == "pre"
+    assert before_cursor(tokenizer, b"\x02suf\x01pre\x03") == "pre"

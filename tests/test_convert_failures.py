@@ -20,7 +20,7 @@ from tiny_model import weights as tiny_weights
 from tiny_model import write_model, write_safetensors
 
 from pipelines.commands.convert import convert
-from replit.encodings import choose_encodings
+from replit.decoder.encodings import choose_encodings
 from weights.convert import encode_tensor, write_gguf
 from weights.errors import UserError
 from weights.files.checkpoint import open_checkpoint

@@ -12,7 +12,7 @@ from test_text_stream import Bytes
 from pipelines.known_models import find
 from pipelines.pipeline import Pipeline
 from pipelines.prompts.fim import fim_prompt
-from pipelines.prompts.gap import Gap, fill, fill_ids, gap_at
+from pipelines.prompts.gap import Gap, gap_at
 from pipelines.text.lexer import PYTHON
 from weights.errors import UserError
 from weights.tokenizers.tokenizer import FimTokens, SpecialTokens
@@ -28,6 +28,10 @@ def test_a_gap_is_found_by_line_and_column() -> None:
     assert gap_at("", 1, 1, "x", None) == Gap("", "")
     assert gap_at("aé漢", 1, 3, "x", None) == Gap("aé", "漢")
     assert gap_at("a\r\nb", 1, 2, "x", None) == Gap("a", "\r\nb")
+    # Lines as editors count them: a form feed, a lone CR and the like are characters of their line.
+    odd = "a\x0cb\x0bc\u2028d\x85e\rf\ng"
+    assert gap_at(odd, 2, 1, "x", None) == Gap(odd[:-1], "g")
+    assert gap_at(odd, 1, 12, "x", None) == Gap(odd[:11], "\ng")
 
 
 @pytest.mark.parametrize(
@@ -56,25 +60,25 @@ def test_both_orders_of_a_prompt() -> None:
 
 def test_the_prompt_leaves_room_for_the_answer(nano: Pipeline) -> None:
     gap = Gap("x = 1\n" * 2000, "y = 2\n" * 2000)
-    assert len(fill_ids(nano, gap, 100)) <= nano.max_length - 100
-    assert len(fill_ids(nano, gap, -1)) <= nano.max_length * 3 // 4
-    with pytest.raises(UserError, match="--max-length 1024 leaves 1 tokens for the code around the gap"):
-        fill_ids(nano, gap, 1023)
+    assert len(nano.gap(gap, 100).ids) <= nano.max_length - 100
+    assert len(nano.gap(gap, -1).ids) <= nano.max_length * 3 // 4
+    assert nano.max_length // 4 < len(nano.gap(gap, 1023).ids) <= nano.max_length // 2
+    with pytest.raises(UserError, match="the text at the gap has"):
+        nano.gap(Gap("", "", middle="x = 1\n" * 2000), 100)
 
 
 def test_the_block_ends_by_the_language_of_the_file(nano: Pipeline) -> None:
     gap = gap_at(CODE, 5, 12, "x.py", PYTHON)
-    whole = "".join(piece.text for piece in fill(nano, gap, "full", max_new_tokens=40))
-    line = list(fill(nano, gap, "line", max_new_tokens=40))
-    assert "".join(piece.text for piece in line) == whole.partition("\n")[0]
-    assert line[-1].finish_reason == "stop"
+    whole = nano.fill(gap.prefix, gap.suffix, max_new_tokens=40).text
+    line = nano.fill(gap.prefix, gap.suffix, language="x.py", completion="line", max_new_tokens=40)
+    assert (line.text, line.finish_reason) == (whole.partition("\n")[0], "stop")
 
 
 def test_fill_completes_at_a_position(nano: Pipeline, tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text(CODE)
     gap = gap_at(CODE, 5, 12, "module.py", PYTHON)
-    expected = "".join(piece.text for piece in fill(nano, gap, "block", max_new_tokens=20))
+    expected = nano.fill(gap.prefix, gap.suffix, language="module.py", completion="block", max_new_tokens=20).text
     arguments = ["fill", str(path), "--line", "5", "--column", "12", "--max-new-tokens", "20", "--quiet"]
     alone, whole = run(*arguments), run(*arguments, "--whole-file")
     assert (alone.stdout.decode(), alone.stderr) == (expected + "\n", b"")
@@ -84,7 +88,7 @@ def test_fill_completes_at_a_position(nano: Pipeline, tmp_path: Path) -> None:
 
 
 def test_a_suffix_on_the_command_line(nano: Pipeline, tmp_path: Path) -> None:
-    ids = fill_ids(nano, Gap("def add(a, b):\n    return ", "\nprint(add(1, 2))"), 8)
+    ids = nano.gap(Gap("def add(a, b):\n    return ", "\nprint(add(1, 2))"), 8).ids
     expected = nano.generate(ids, max_new_tokens=8).text
     (tmp_path / "suffix").write_text("\nprint(add(1, 2))")
     options = ["--prompt", "def add(a, b):\n    return ", "--max-new-tokens", "8", "--quiet"]

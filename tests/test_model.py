@@ -9,7 +9,7 @@ import pytest
 
 import reference
 from models import RandomModel, as_tensor, compiled_from, random_ids, random_model
-from replit.runtime.model import ReplitModel
+from replit.cpu.model import CpuModel
 from weights.tensor import Encoding
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -21,7 +21,7 @@ DECODE_BOUND = 1e-5
 
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 127, 128, 129, 300, 700])
 def test_grouped_query_logits_equal_the_numpy_decoder(
-    grouped: RandomModel, grouped_model: ReplitModel, length: int
+    grouped: RandomModel, grouped_model: CpuModel, length: int
 ) -> None:
     ids = random_ids(grouped, length)
     expected = reference.logits(grouped.config, grouped.weights, ids)
@@ -29,7 +29,7 @@ def test_grouped_query_logits_equal_the_numpy_decoder(
 
 
 def test_decode_with_the_cache_equals_prefill_of_the_longer_prompt(
-    grouped: RandomModel, grouped_model: ReplitModel
+    grouped: RandomModel, grouped_model: CpuModel
 ) -> None:
     ids = random_ids(grouped, 300)
     whole = grouped_model.score(ids)
@@ -38,14 +38,14 @@ def test_decode_with_the_cache_equals_prefill_of_the_longer_prompt(
     np.testing.assert_allclose(np.stack(steps), whole[99:], atol=DECODE_BOUND, rtol=0)
 
 
-def test_prompts_longer_than_one_call_continue_in_the_cache(grouped: RandomModel, grouped_model: ReplitModel) -> None:
+def test_prompts_longer_than_one_call_continue_in_the_cache(grouped: RandomModel, grouped_model: CpuModel) -> None:
     ids = random_ids(grouped, 1000)
     last = grouped_model.prefill(2, ids)
     expected = reference.logits(grouped.config, grouped.weights, ids)[-1]
     np.testing.assert_allclose(last, expected, atol=FLOAT32_BOUND, rtol=0)
 
 
-def test_decode_does_not_depend_on_the_batch_bit_for_bit(grouped: RandomModel, grouped_model: ReplitModel) -> None:
+def test_decode_does_not_depend_on_the_batch_bit_for_bit(grouped: RandomModel, grouped_model: CpuModel) -> None:
     prompts = [random_ids(grouped, n, seed=1) for n in (3, 600, 130, 64)]
     alone = []
     for prompt in prompts:
@@ -57,7 +57,7 @@ def test_decode_does_not_depend_on_the_batch_bit_for_bit(grouped: RandomModel, g
     np.testing.assert_array_equal(together, np.stack(alone))
 
 
-def test_slots_keep_their_sequences_apart(grouped: RandomModel, grouped_model: ReplitModel) -> None:
+def test_slots_keep_their_sequences_apart(grouped: RandomModel, grouped_model: CpuModel) -> None:
     first, second = random_ids(grouped, 200, seed=2), random_ids(grouped, 150, seed=3)
     grouped_model.prefill(3, first)
     grouped_model.prefill(0, second)
@@ -106,7 +106,7 @@ def test_clipping_and_logit_scale_are_computed() -> None:
     np.testing.assert_allclose(changed.compiled().score(ids), expected, atol=FLOAT32_BOUND, rtol=0)
 
 
-def greedy(model: ReplitModel, ids: list[int], count: int) -> list[int]:
+def greedy(model: CpuModel, ids: list[int], count: int) -> list[int]:
     """The most probable continuation."""
     tokens = [int(model.prefill(0, ids).argmax())]
     while len(tokens) < count:

@@ -13,7 +13,8 @@ pytest.importorskip("llama_cpp", reason="compares with llama.cpp")
 
 from benchmarks.quality import llama_cpp, llama_quantize, ours, score, texts, windows
 from pipelines.registry import locate
-from replit import gguf_export
+from replit.architecture import REPLIT
+from replit.decoder import gguf_export
 from weights.files.checkpoint import open_checkpoint
 from weights.tensor import Encoding
 from weights.tokenizers.tokenizer import load_tokenizer
@@ -31,7 +32,7 @@ def test_a_quantized_nano_loses_no_more_than_llama_cpps(encoding: Encoding, tmp_
     sample = windows(texts([Path(argparse.__file__), Path(subprocess.__file__)]), tokenizer, 1_500)
     files = {e: tmp_path / f"{e}.gguf" for e in (Encoding.FLOAT32, encoding)}
     for target, path in files.items():
-        gguf_export.write(gguf_export.plan(source, "nano", target), path)
+        gguf_export.write(gguf_export.plan(source, "nano", target, REPLIT), path)
     theirs = llama_quantize(files[Encoding.FLOAT32], tmp_path / "theirs.gguf", PEERS[encoding])
     exact = score(llama_cpp(files[Encoding.FLOAT32]), sample).bits_per_byte
     own = score(ours(files[encoding]), sample)

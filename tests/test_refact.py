@@ -24,8 +24,10 @@ from pipelines.terminal.progress import Quiet
 from refact.architecture import REFACT
 from refact.config import RefactConfig, from_checkpoint
 from refact.weight_names import expected_shapes, map_weights
-from replit import gguf_export
-from replit.runtime.model import CompileOptions, ReplitModel, bind_weights, compile_model
+from replit.cpu.model import CpuModel
+from replit.decoder import gguf_export
+from replit.runtime.bind import bind_weights
+from replit.runtime.compile import CompileOptions, compile_model
 from replit.runtime.weight_memory import weight_types
 from weights.errors import UserError
 from weights.files.checkpoint import open_checkpoint
@@ -49,11 +51,11 @@ def random_refact(n_heads: int = 32, head_dim: int = 64, vocab: int = 640, seed:
     return RandomModel(config, weights)  # type: ignore[arg-type]  # shares the shape, not the class
 
 
-def compiled(model: RandomModel, encoding: Encoding = Encoding.FLOAT32, slots: int = 1) -> ReplitModel:
+def compiled(model: RandomModel, encoding: Encoding = Encoding.FLOAT32, slots: int = 1) -> CpuModel:
     tensors = {name: as_tensor(name, array, encoding) for name, array in model.weights.items()}
     types = weight_types(tensors, None)
     body = compile_model(model.config, types, CompileOptions(), Quiet(), REFACT)
-    return ReplitModel(model.config, bind_weights(body, tensors, types, mapped=False), slots, 1024)
+    return CpuModel(model.config, bind_weights(body, tensors, types, mapped=False), slots, 1024)
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +64,18 @@ def random() -> RandomModel:
 
 
 @pytest.fixture(scope="module")
-def graph(random: RandomModel) -> ReplitModel:
+def graph(random: RandomModel) -> CpuModel:
     return compiled(random, slots=3)
 
 
 @pytest.mark.parametrize("length", [1, 2, 65, 128, 129, 300])
-def test_logits_equal_the_numpy_decoder(random: RandomModel, graph: ReplitModel, length: int) -> None:
+def test_logits_equal_the_numpy_decoder(random: RandomModel, graph: CpuModel, length: int) -> None:
     ids = random_ids(random, length)
     expected = reference_refact.logits(random.config, random.weights, ids)  # type: ignore[arg-type]
     np.testing.assert_allclose(graph.score(ids), expected, atol=1e-4, rtol=0)
 
 
-def test_greedy_tokens_equal_the_numpy_decoder(random: RandomModel, graph: ReplitModel) -> None:
+def test_greedy_tokens_equal_the_numpy_decoder(random: RandomModel, graph: CpuModel) -> None:
     """200 tokens; that NumPy computes them whole also shows that the cached decode equals no cache."""
     prompt = random_ids(random, 20)
     tokens = greedy(graph, prompt, 200)
@@ -81,7 +83,7 @@ def test_greedy_tokens_equal_the_numpy_decoder(random: RandomModel, graph: Repli
     assert whole[len(prompt) - 1 : -1].argmax(-1).tolist() == tokens
 
 
-def test_cached_and_batched_decode_equal_one_pass(random: RandomModel, graph: ReplitModel) -> None:
+def test_cached_and_batched_decode_equal_one_pass(random: RandomModel, graph: CpuModel) -> None:
     ids = random_ids(random, 60)
     whole = graph.score(ids)
     for slot in range(3):

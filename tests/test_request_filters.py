@@ -7,9 +7,9 @@ from test_text_stream import Bytes
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 
-from pipelines.server.process.messages import Step
+from pipelines.engine.sequence import Token
 from pipelines.server.routes.openai_requests import CompletionRequest
-from pipelines.server.sequence_text import SequenceText
+from pipelines.text.chain import SequenceText
 from pipelines.text.completion_mode import Strip, completion_filter
 
 
@@ -17,7 +17,7 @@ def deltas(text: SequenceText, raw: bytes) -> tuple[str, str | None]:
     """All that is shown, and how it finished."""
     shown, finish = "", None
     for i, byte in enumerate(raw):
-        delta = text.push(Step("x", byte, "length" if i == len(raw) - 1 else None))
+        delta = text.push([Token(byte)], "length" if i == len(raw) - 1 else None)
         shown, finish = shown + delta.text, delta.finish
         if finish:
             break
@@ -26,15 +26,15 @@ def deltas(text: SequenceText, raw: bytes) -> tuple[str, str | None]:
 
 def test_a_block_ends_a_sequence() -> None:
     filters = [completion_filter("block", "def f():\n"), Strip()]
-    text = SequenceText(Bytes(), ["STOP"], scored=False, filters=filters)
+    text = SequenceText(Bytes(), ["STOP"], filters)
     assert deltas(text, b"    return 1  \n\nx = 2\n") == ("    return 1", "stop")
     assert text.stopped
 
 
 def test_a_line_and_what_is_held_back_at_the_end() -> None:
-    text = SequenceText(Bytes(), [], scored=False, filters=[completion_filter("line", "")])
+    text = SequenceText(Bytes(), [], [completion_filter("line", "")])
     assert deltas(text, b"ab\r") == ("ab\r", "length")
-    text = SequenceText(Bytes(), ["STOP"], scored=False, filters=[Strip()])
+    text = SequenceText(Bytes(), ["STOP"], [Strip()])
     assert deltas(text, b"a STOP") == ("a", "stop")
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from test_text_stream import Bytes
 
-pytest.importorskip("starlette", reason="needs the extra serve")
-
+from pipelines.engine.sequence import Token, TokenLogprob
 from pipelines.pipeline import Pipeline
-from pipelines.server.http.api_error import ApiError
-from pipelines.server.process.messages import Step, TokenLogprob
-from pipelines.server.sequence_text import LineLimits, SequenceText, token_text
+from pipelines.text.chain import SequenceText, token_text
+from pipelines.text.limits import LineLimits
 
 
 def feed(limits: LineLimits, pieces: list[str]) -> str:
@@ -37,11 +36,11 @@ def test_time_ends_the_text_at_a_line_end(size: int) -> None:
 
 
 def test_tokens_of_a_stop_string_are_not_told(nano: Pipeline) -> None:
-    text = SequenceText(nano.tokenizer, ["STOP"], scored=True)
+    text = SequenceText(nano.tokenizer, ["STOP"])
     tokens = []
     shown = ""
     for token in nano.tokenizer.encode("a = 1\nSTOP and more"):
-        delta = text.push(Step("x", token, None, TokenLogprob(token, -1.0, [])))
+        delta = text.push([Token(token, TokenLogprob(token, -1.0, []))])
         shown += delta.text
         tokens += [scored.logprob.token for scored in delta.scored]
         if delta.finish:
@@ -51,9 +50,24 @@ def test_tokens_of_a_stop_string_are_not_told(nano: Pipeline) -> None:
     assert "".join(token_text(nano.tokenizer, token) for token in tokens) == "a = 1\n"
 
 
-def test_a_failed_worker_is_an_error(nano: Pipeline) -> None:
-    with pytest.raises(ApiError, match="the model worker has failed"):
-        SequenceText(nano.tokenizer, [], scored=False).push(Step("x", None, "failed"))
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_lines_end_where_editors_end_them(size: int) -> None:
+    """Not at form feeds and other separators, after which nothing may be lost."""
+    text = "a\x0c = 1\n    b\x0b\u2028\x85c\rd\n    e\r\n    f"
+    pieces = [text[i : i + size] for i in range(0, len(text), size)]
+    assert feed(LineLimits(4, lambda: False), pieces) == text
+    assert feed(LineLimits(4, lambda: False), [*pieces, "\ng"]) == text + "\n"
+
+
+def test_several_tokens_at_once_give_the_same_text() -> None:
+    ids = list(b"    return 1\n\nx = 2\n")
+    for cut in range(len(ids)):
+        text = SequenceText(Bytes(), ["x ="])
+        shown = text.push([Token(i) for i in ids[:cut]]).text
+        if not text.stopped:
+            shown += text.push([Token(i) for i in ids[cut:]], "length").text
+        assert (shown, text.stop_text) == ("    return 1\n\n", "x =")
+        assert text.tokens == len("    return 1\n\nx =")  # what came after the stop string does not count
 
 
 def test_a_part_of_a_character_is_named_by_its_bytes(nano: Pipeline) -> None:

@@ -14,7 +14,7 @@ class Bytes(Tokenizer):
     """One token a byte, so that characters are split wherever they can be."""
 
     def __init__(self) -> None:
-        super().__init__([bytes([i]) for i in range(256)], frozenset(), SpecialTokens())
+        super().__init__([bytes([i]) for i in range(256)], {}, SpecialTokens())
 
     def encode(self, text: str, *, parse_special: bool = True) -> list[int]:
         return list(text.encode())
@@ -77,3 +77,30 @@ def test_no_prefix_of_the_shown_text_ever_contains_a_stop_string() -> None:
 )
 def test_overlap(text: str, stop: str, size: int) -> None:
     assert overlap(text, stop) == size
+
+
+def with_control() -> Bytes:
+    tokenizer = Bytes()
+    tokenizer.control_texts = {0: "<|end|>"}
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("raw", "stop", "shown"),
+    [
+        (b"ab\0cd", ("<|end|>",), "ab"),
+        (b"ab\0cd", ("b<|end|>",), "a"),
+        (b"ab\0cd", ("b<|end|>c",), "abcd"),  # what follows a control token is another text
+        (b"ab\0cd", (), "abcd"),
+        (b"ab<|end|>cd", ("<|end|>",), "ab"),
+    ],
+)
+def test_a_stop_string_may_spell_a_control_token(raw: bytes, stop: tuple[str, ...], shown: str) -> None:
+    stream = TextStream(with_control(), stop)
+    text = ""
+    for byte in raw:
+        text += stream.push(byte)
+        if stream.stopped:
+            break
+    assert text + stream.finish() == shown
+    assert stream.stopped == (shown != "abcd")

@@ -9,8 +9,11 @@ import pytest
 
 from models import random_ids, random_model
 from pipelines.terminal.progress import Quiet
+from replit.architecture import REPLIT
 from replit.config import from_checkpoint
-from replit.runtime.model import CompileOptions, ReplitModel, bind_weights, compile_model
+from replit.cpu.model import CpuModel
+from replit.runtime.bind import bind_weights
+from replit.runtime.compile import CompileOptions, compile_model
 from replit.runtime.weight_memory import weight_types
 from replit.weight_names import map_weights
 from weights.files.checkpoint import open_checkpoint
@@ -30,8 +33,8 @@ def test_a_directory_saved_by_transformers_gives_its_logits(tmp_path: Path, dtyp
     config = from_checkpoint(checkpoint)
     tensors = map_weights(checkpoint, config)
     types = weight_types(tensors, None)
-    compiled = compile_model(config, types, CompileOptions(), Quiet())
-    ours = ReplitModel(config, bind_weights(compiled, tensors, types, mapped=True), 1, 512)
+    compiled = compile_model(config, types, CompileOptions(), Quiet(), REPLIT)
+    ours = CpuModel(config, bind_weights(compiled, tensors, types, mapped=True), 1, 512)
     ids = random_ids(random, 300)
     with torch.no_grad():
         expected = theirs.float()(torch.tensor([ids])).logits[0].numpy()

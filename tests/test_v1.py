@@ -15,9 +15,10 @@ from test_unigram import train
 import reference
 from models import RandomModel, random_ids, random_model
 from pipelines.registry import open_model
-from replit import gguf_export
+from replit.architecture import REPLIT
 from replit.config import from_checkpoint
-from replit.runtime.model import ReplitModel
+from replit.cpu.model import CpuModel
+from replit.decoder import gguf_export
 from replit.weight_names import map_weights
 from weights.errors import UserError
 from weights.files.checkpoint import open_checkpoint
@@ -82,17 +83,17 @@ def v1() -> RandomModel:
 
 
 @pytest.fixture(scope="module")
-def v1_model(v1: RandomModel) -> ReplitModel:
+def v1_model(v1: RandomModel) -> CpuModel:
     return v1.compiled(max_length=512)
 
 
-def test_32_heads_of_80_equal_the_numpy_decoder(v1: RandomModel, v1_model: ReplitModel) -> None:
+def test_32_heads_of_80_equal_the_numpy_decoder(v1: RandomModel, v1_model: CpuModel) -> None:
     ids = random_ids(v1, 130)
     expected = reference.logits(v1.config, v1.weights, ids)
     np.testing.assert_allclose(v1_model.score(ids), expected, atol=1e-4, rtol=0)
 
 
-def test_32_heads_of_80_equal_transformers(v1: RandomModel, v1_model: ReplitModel) -> None:
+def test_32_heads_of_80_equal_transformers(v1: RandomModel, v1_model: CpuModel) -> None:
     """Logits, and 200 greedy tokens; one pass over what the cached decode gave shows both."""
     torch = pytest.importorskip("torch", reason="compares with torch, which is not installed")
     pytest.importorskip("transformers", reason="compares with transformers, which is not installed")
@@ -120,7 +121,7 @@ def test_files_of_before_may_2023(small: RandomModel, old_directory: Path) -> No
 
 def test_conversion_to_gguf_keeps_the_tokenizer(old_directory: Path, tmp_path: Path) -> None:
     path = tmp_path / "v1.gguf"
-    gguf_export.write(gguf_export.plan(open_checkpoint(old_directory), "v1", Encoding.Q8_0), path)
+    gguf_export.write(gguf_export.plan(open_checkpoint(old_directory), "v1", Encoding.Q8_0, REPLIT), path)
     before, after = open_model(str(old_directory), None, None), open_model(str(path), None, None)
     text = "def f(x):\n\t\treturn   x  # ½ é 漢\n\n\n"
     assert after.tokenizer.encode(text) == before.tokenizer.encode(text)

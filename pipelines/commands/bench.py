@@ -47,7 +47,7 @@ def bench(**options: Any) -> None:
     from pipelines import speed as measure
     from pipelines.pipeline import load
     from replit.runtime.bandwidth import read_bandwidth
-    from replit.runtime.model import Engine
+    from replit.runtime.engine import Engine
 
     started = time.perf_counter()
     longest = max(*options["prompt_tokens"], 1, *(max(d, 1) + n for d in options["depth"] for n in options["generate"]))

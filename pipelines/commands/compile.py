@@ -31,8 +31,8 @@ def compile_model(model: str, path: str, target: str, quiet: bool, **options: An
     from pipelines.pipeline import gpu_encoding, parse_encoding
     from pipelines.registry import open_model
     from pipelines.terminal.progress import Quiet, Terminal
-    from replit.runtime.model import CompileOptions
-    from replit.runtime.model import compile_model as compiled
+    from replit.runtime.compile import CompileOptions
+    from replit.runtime.compile import compile_model as compiled
     from replit.runtime.target import parse_target
     from replit.runtime.weight_memory import weight_types
 
@@ -47,7 +47,7 @@ def compile_model(model: str, path: str, target: str, quiet: bool, **options: An
 
 def start_engine(target: Target) -> None:
     """Starts this process's engine for `target`, whose GPU is made up; it can only compile then."""
-    from replit.runtime.model import Engine
+    from replit.runtime.engine import Engine
 
     if not target.on_gpu:
         Engine.get()

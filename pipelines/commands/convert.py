@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from replit.gguf_export import Conversion
+    from replit.decoder.gguf_export import Conversion
     from weights.files.checkpoint import Checkpoint
 
 _ENCODINGS = ("float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k")
@@ -46,7 +46,7 @@ def convert(source: str, destination: Path, encoding: str, force: bool) -> None:
     carries the tokenizer and the configuration; llama.cpp reads it too.
     """
     from pipelines.registry import architecture_of
-    from replit import gguf_export
+    from replit.decoder import gguf_export
     from weights.tensor import Encoding
 
     checkpoint, name = open_source(source)

@@ -197,7 +197,8 @@ def _head(params: SamplingParams) -> int:
 
 def _filtered(ids: Ids, logits: Floats, params: SamplingParams) -> tuple[Ids, Floats]:
     """Which of `ids`, most probable first, pass the filters, and their probabilities."""
-    scores = logits - logits[0]  # before any division: what is far below becomes -inf and not NaN
+    with np.errstate(over="ignore"):
+        scores = logits - logits[0]  # before any division: what is far below becomes -inf and not NaN
     scores = scores[: int(np.searchsorted(-scores, np.inf))]  # what is banned stands last
     for name in params.order:
         if name != "penalties":

@@ -72,7 +72,9 @@ class Slots:
                 return None
             common = [common_length(held, prompt) for held in self._held]
             best = int(np.argmax(common))
-            slot = best if best in self._free else self._free[0]
+            # A text that mostly goes on elsewhere stays for whoever comes back to it.
+            goes_on = best in self._free and 2 * common[best] > len(self._held[best])
+            slot = best if goes_on else self._free[0]
             length = min(common[best], len(prompt) - 1)  # the last id runs in any case: its logits are wanted
             if slot != best and common[slot] < length:
                 self._model.copy_prefix(best, slot, length)

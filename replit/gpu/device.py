@@ -8,14 +8,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from replit.architecture import DecoderConfig
+from replit.decoder.architecture import DecoderConfig
 from replit.runtime.kv_cache import PAGE_SIZE, PagedKVCache, pages_for
-from replit.runtime.target import CPU, CPU_LIKE_GPU, Target, parse_target
+from replit.runtime.target import CPU, CPU_LIKE_GPU, GPU_PROMPT_CHUNK, Target, parse_target
 from replit.runtime.weight_memory import WeightTypes, total_bytes
 from weights.errors import UserError
 
-# Prompt tokens of one call; the activations of a call are planned for as many.
-PREFILL_TOKENS = 2048
 # Kernels' own workspace and captured graphs. A guess: it was never measured on a GPU.
 RESERVE_BYTES = 1 << 30
 
@@ -132,11 +130,11 @@ class MemoryPlan:
 def plan_memory(config: DecoderConfig, types: WeightTypes, sequences: int, max_length: int) -> MemoryPlan:
     """The memory of a model with a bfloat16 cache for `sequences` of `max_length` tokens.
 
-    Workspace: of a call with PREFILL_TOKENS the widest activations twice (in and out of a product) and float32
+    Workspace: of a call with GPU_PROMPT_CHUNK the widest activations twice (in and out of a product) and float32
     logits of every row, which scoring asks for; and RESERVE_BYTES.
     """
     positions = sequences * pages_for(max_length) * PAGE_SIZE
-    rows = min(PREFILL_TOKENS, max(max_length, sequences))
+    rows = min(GPU_PROMPT_CHUNK, max(max_length, sequences))
     widest = max(shape[0] for name, (_, shape) in types.items() if name.startswith("blk."))
     activations = rows * (2 * (widest + config.d_model) * 2 + config.vocab_size * 4)
     return MemoryPlan(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from max.dtype import DType
 from max.graph import DeviceRef, TensorType, TensorValue, Value, ops
 
-from replit.architecture import DecoderConfig
 from replit.cpu.layers import Stored
+from replit.decoder.architecture import DecoderConfig
 from replit.runtime.kv_cache import CacheInputs
 
 HOST = DeviceRef.CPU()

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replit.architecture import DecoderConfig
-from replit.gpu.device import PREFILL_TOKENS
+from replit.decoder.architecture import DecoderConfig
 from replit.gpu.passes import GpuPasses
 from replit.gpu.top_logits import TopK, TopLogits
 from replit.runtime.kv_cache import CacheSlots, cache_shape, pages_for
@@ -54,6 +53,11 @@ class GpuModel:
         pages, kv_heads = pages_for(self.max_length), self.config.n_kv_heads
         return GpuPasses(self._model, blocks, pages, self.max_length, kv_heads, self.device, self._target, self._note)
 
+    @property
+    def prompt_chunk(self) -> int:
+        """Most ids of a pass over a prompt."""
+        return self._target.prompt_chunk
+
     def truncate(self, slot: int, length: int) -> None:
         """Keeps the first `length` positions of a slot."""
         self.cache.lengths[slot] = length
@@ -79,8 +83,8 @@ class GpuModel:
     def prefill(self, slot: int, ids: Sequence[int]) -> Floats:
         """Starts a sequence in `slot`; the logits `[vocab]` after its last id."""
         self.truncate(slot, 0)
-        for start in range(0, len(ids), PREFILL_TOKENS):
-            part = ids[start : start + PREFILL_TOKENS]
+        for start in range(0, len(ids), self.prompt_chunk):
+            part = ids[start : start + self.prompt_chunk]
             logits = self.extend([slot], [part], [len(part) - 1])
         last: Floats = logits[0]
         return last

@@ -42,7 +42,7 @@ class TopK:
         from max.dtype import DType
         from max.graph import DeviceRef, Graph, TensorType, ops
 
-        from replit.runtime.model import Engine
+        from replit.runtime.engine import Engine
 
         device = DeviceRef.from_device(self._device)
         with Graph("top_logits", input_types=[TensorType(DType.float32, ["rows", vocab], device)]) as graph:

@@ -15,12 +15,12 @@ def read_bandwidth(repeats: int = 5) -> float:
     from max.dtype import DType
     from max.graph import DeviceRef, Graph, TensorType, ops
 
-    from replit.graph import KERNELS
-    from replit.runtime.model import Engine, Executable
+    from replit.runtime.engine import Engine, Executable
+    from replit.runtime.target import CPU
 
     host = DeviceRef.CPU()
     data = TensorType(DType.uint8, ["bytes"], host)
-    with Graph("read_bandwidth", input_types=[data], custom_extensions=[KERNELS]) as graph:
+    with Graph("read_bandwidth", input_types=[data], custom_extensions=[CPU.kernels]) as graph:
         total = ops.custom("replit.read_bytes", host, [graph.inputs[0]], [TensorType(DType.uint64, [1], host)])
         graph.output(*total)
     engine = Engine.get()

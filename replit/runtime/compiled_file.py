@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from replit.architecture import DecoderConfig
+from replit.decoder.architecture import DecoderConfig
 from replit.runtime.target import CPU, Target
 from weights.errors import UserError
 from weights.tensor import Encoding

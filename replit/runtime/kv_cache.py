@@ -16,7 +16,7 @@ import numpy.typing as npt
 from max.dtype import DType
 from max.graph import BufferType, BufferValue, DeviceRef, TensorType, TensorValue, Type, Value
 
-from replit.architecture import DecoderConfig
+from replit.decoder.architecture import DecoderConfig
 
 # Positions of a page. A multiple of the attention kernel's KEY_BLOCK, and what MAX Serve uses.
 PAGE_SIZE = 128

@@ -1,7 +1,7 @@
 """Passes of a bound graph over a cache's pages: their inputs as arrays that the engine reads in place.
 
-On the CPU here, on a GPU in replit/gpu/passes.py. Whose cache it is does not matter: our own loop's
-(replit/runtime/model.py, replit/gpu/model.py) or MAX Serve's (pipelines/server/process/batch.py).
+On the CPU see replit/cpu/passes.py, on a GPU replit/gpu/passes.py. Whose cache it is does not matter: our own loop's
+(replit/cpu/model.py, replit/gpu/model.py) or MAX Serve's (pipelines/server/process/batch.py).
 """
 
 from __future__ import annotations
@@ -73,38 +73,6 @@ class Passes(Protocol):
     def decode(self, sequences: int, length: int) -> Pass:
         """A pass with one new token for each sequence; the longest gets to `length` positions with it."""
         ...
-
-
-class CpuPass:
-    """A pass on the CPU."""
-
-    def __init__(self, model: Any, inputs: Inputs) -> None:
-        self.inputs = inputs
-        self._model = model
-
-    def run(self) -> list[Any]:
-        """See `Pass.run`."""
-        outputs: list[Any] = self._model.execute(*self.inputs.buffers)
-        return outputs
-
-
-class CpuPasses:
-    """The passes of a graph on the CPU over `blocks`, a cache with `pages` pages for each sequence."""
-
-    def __init__(self, model: Any, blocks: Any, pages: int) -> None:
-        self._model, self._blocks, self._pages = model, blocks, pages
-        self._decoding: dict[int, CpuPass] = {}  # by the number of sequences
-
-    def prompt(self, tokens: int, sequences: int, rows: int) -> CpuPass:
-        """See `Passes.prompt`."""
-        return CpuPass(self._model, Inputs(self._blocks, tokens, sequences, rows, self._pages))
-
-    def decode(self, sequences: int, length: int) -> CpuPass:
-        """See `Passes.decode`."""
-        if sequences not in self._decoding:
-            inputs = Inputs.of_decode_step(self._blocks, sequences, self._pages)
-            self._decoding[sequences] = CpuPass(self._model, inputs)
-        return self._decoding[sequences]
 
 
 def begin_pass(passes: Passes, counts: Sequence[int], lengths: Sequence[int], rows: Sequence[int]) -> Pass:

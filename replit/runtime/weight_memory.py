@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from replit.encodings import choose_encodings
+from replit.decoder.encodings import choose_encodings
 from weights.errors import UserError
 from weights.files.mapped_file import release_pages
 from weights.tensor import Encoding, Tensor, stored_bytes

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
     from pipelines.server.process.batch import BatchPipeline, StepResult
 
-# Prompt tokens of one pass, beside one token of every sequence that generates already.
-CHUNK_TOKENS = 512
 # Beside the pages that a full batch needs, this much memory keeps the prefixes of earlier requests.
 PREFIX_CACHE_BYTES = 256 << 20
 
@@ -168,8 +166,8 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager
     from max.pipelines.kv_cache import PagedKVCacheManager
 
     from replit.gpu.device import RESERVE_BYTES, free_bytes
+    from replit.runtime.engine import Engine
     from replit.runtime.kv_cache import PAGE_SIZE, pages_for
-    from replit.runtime.model import Engine
 
     config, device = pipeline.config, Engine.get().device
     params = MHAKVCacheParams(
@@ -196,14 +194,15 @@ def make_scheduler(
     inbox: Inbox,
     outbox: Outbox,
     options: ServeOptions,
+    prompt_chunk: int,
 ) -> TokenGenerationScheduler:
-    """MAX Serve's scheduler: chunked prefill in the same passes as generation."""
+    """MAX Serve's scheduler: prompts in chunks of `prompt_chunk` tokens, in the same passes as generation."""
     from max.serve.scheduler import TokenGenerationSchedulerConfig
     from max.serve.scheduler.text_generation_scheduler import TokenGenerationScheduler
 
     config = TokenGenerationSchedulerConfig(
         max_batch_size=options.max_batch_size,
-        target_tokens_per_batch_ce=max(CHUNK_TOKENS, options.max_batch_size),
+        target_tokens_per_batch_ce=max(prompt_chunk, options.max_batch_size),
         max_seq_len=options.max_length,
         enable_chunked_prefill=True,
         enable_in_flight_batching=True,
@@ -231,7 +230,7 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
     """Loads the model, says so, and serves until the pipe is closed."""
     loaded = load_model(options, _Report(connection))
     from pipelines.server.process.batch import BatchPipeline
-    from replit.runtime.model import Engine
+    from replit.runtime.engine import Engine
 
     cache = make_cache(loaded, options)
     (blocks,) = cache.get_device_buffer(0).all_buffers
@@ -244,7 +243,7 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
         Engine.get().device,
     )
     inbox, outbox = Inbox(connection, pipeline), Outbox(connection, pipeline)
-    scheduler = make_scheduler(pipeline, cache, inbox, outbox, options)
+    scheduler = make_scheduler(pipeline, cache, inbox, outbox, options, loaded.model.prompt_chunk)
     connection.send(Ready())
     react_at_once()  # not earlier: the engine's own threads shall not inherit it
     run(scheduler, cache, inbox, outbox)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from replit.weight_names import EMBEDDING, OUTPUT
+from replit.decoder.weight_names import EMBEDDING, OUTPUT
 from weights.convert import TARGETS
 from weights.errors import UserError
 from weights.tensor import Encoding, Tensor

@@ -8,8 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replit.architecture import REPLIT, Architecture, DecoderConfig
-from replit.encodings import choose_encodings
+from replit.decoder.architecture import Architecture, DecoderConfig
+from replit.decoder.encodings import choose_encodings
 from weights.convert import ggml_name, write_gguf
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
@@ -56,7 +56,7 @@ class Conversion:
         return file_name(self.name, self.parameters, self.encoding)
 
 
-def plan(checkpoint: Checkpoint, name: str, encoding: Encoding, architecture: Architecture = REPLIT) -> Conversion:
+def plan(checkpoint: Checkpoint, name: str, encoding: Encoding, architecture: Architecture) -> Conversion:
     """Check everything that can be checked before tensor data is read.
 
     `name` is what the source is called, for a source that does not say so itself. Raises

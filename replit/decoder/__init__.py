@@ -1,0 +1,1 @@
+"""What every architecture of the family shares: what one is, its graph but for the blocks, names, keys, encodings."""

@@ -1,0 +1,76 @@
+"""Matches the tensors of a file with the weights that an architecture expects.
+
+Canonical names are GGUF's. Every tensor of a file is renamed, dropped with a reason, or an error, before anything
+compiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from weights.errors import UserError
+from weights.files.checkpoint import Checkpoint
+from weights.tensor import Tensor
+
+EMBEDDING = "token_embd.weight"
+OUTPUT = "output.weight"
+OUTPUT_NORM = "output_norm.weight"
+
+
+def match_weights(
+    checkpoint: Checkpoint,
+    shapes: Mapping[str, tuple[int, ...]],
+    names: Mapping[str, str],
+    dropped: Mapping[str, str],
+) -> dict[str, Tensor]:
+    """Canonical name to tensor, in the order of `shapes`; `names` maps the file's to canonical ones.
+
+    `dropped` are tensors that are left aside, with the reason. Raises UserError for a tensor that is missing,
+    surplus, or of a wrong shape or type.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in checkpoint.tensors.items():
+        canonical = names.get(name)
+        if canonical is not None and canonical in shapes:
+            _check(checkpoint, tensor, shapes[canonical])
+            if canonical in found:
+                raise UserError(
+                    f"{checkpoint.path}: {found[canonical].name!r} and {name!r} are both "
+                    f"{canonical}; expected it once: save the model again"
+                )
+            found[canonical] = tensor
+        elif name not in dropped:
+            raise _surplus(checkpoint, name)
+    missing = [name for name in shapes if name not in found]
+    if missing:
+        raise UserError(
+            f"{checkpoint.path}: {len(missing)} of {len(shapes)} tensors are missing, first "
+            f"{_stored_name(missing[0], names)!r}; expected all: download or convert the file again"
+        )
+    return {name: found[name] for name in shapes}
+
+
+def _stored_name(canonical: str, names: Mapping[str, str]) -> str:
+    """The name under which the file should have held a weight: the last alias is the usual one."""
+    return [stored for stored, name in names.items() if name == canonical][-1]
+
+
+def _check(checkpoint: Checkpoint, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise UserError(
+            f"{checkpoint.path}: tensor {tensor.name!r} has the shape {list(tensor.shape)}; "
+            f"expected {list(shape)} by the file's configuration: download or convert it again"
+        )
+    if len(shape) == 1 and tensor.encoding.is_quantized:
+        raise UserError(
+            f"{checkpoint.path}: tensor {tensor.name!r} is stored as {tensor.encoding}; expected "
+            "float32, float16 or bfloat16 for a norm: convert the model again"
+        )
+
+
+def _surplus(checkpoint: Checkpoint, name: str) -> UserError:
+    why = "biases are not implemented" if name.endswith(".bias") else "the architecture has none"
+    return UserError(
+        f"{checkpoint.path}: unexpected tensor {name!r} ({why}); expected only the weights of a "
+        "Replit Code model: use a file of that architecture"
+    )

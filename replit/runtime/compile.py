@@ -1,0 +1,111 @@
+"""A compiled model, from the file or the cache that holds it, or compiled.
+
+The graph comes from the architecture, which imports what builds it only then: a model that was compiled before starts
+without building a graph.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+from replit.decoder.architecture import Architecture, DecoderConfig
+from replit.runtime.compiled_file import CompileKey, cache_path, check_key, read_compiled, write_compiled
+from replit.runtime.engine import Engine
+from replit.runtime.target import CPU, Target
+from replit.runtime.weight_memory import WeightTypes
+from weights.errors import UserError
+
+
+class Reporter(Protocol):
+    """Tells the user what takes time."""
+
+    def step(self, message: str, expectation: str = "") -> AbstractContextManager[None]:
+        """Shows `message` while the body runs, with what it is expected to take."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Says something in passing."""
+        ...
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Where a compiled model is looked for and kept. None and False: the user's cache."""
+
+    load_from: Path | None = None
+    save_to: Path | None = None
+
+
+def compile_model(
+    config: DecoderConfig,
+    types: WeightTypes,
+    options: CompileOptions,
+    progress: Reporter,
+    architecture: Architecture,
+    target: Target = CPU,
+) -> Any:
+    """The compiled body (`max.engine.CompiledModel`), read from a file or compiled and kept in one.
+
+    Raises UserError for a given file that does not fit, and for a place that cannot be written.
+    """
+    from max.engine import read
+
+    key = CompileKey.of(config, types, target)
+    if options.load_from is not None:
+        file = read_compiled(options.load_from)
+        check_key(file, key)
+        compiled = read(BytesIO(file.body))
+        if options.save_to is not None:
+            _save(compiled, key, options.save_to)
+        return compiled
+    kept = cache_path(key)
+    compiled = _read_cached(kept, key)
+    if compiled is None:
+        compiled = _compile(config, types, progress, architecture, target)
+        try:
+            _save(compiled, key, kept)
+        except UserError as error:
+            progress.note(f"not kept for the next start: {error}")
+    if options.save_to is not None:
+        _save(compiled, key, options.save_to)
+    return compiled
+
+
+def _read_cached(path: Path, key: CompileKey) -> Any:
+    """The compiled model in the cache, None if it is not there or no longer good."""
+    from max.engine import read
+
+    if not path.exists():
+        return None
+    try:
+        file = read_compiled(path)
+        check_key(file, key)
+    except UserError:
+        return None  # it is written again
+    return read(BytesIO(file.body))
+
+
+def _compile(
+    config: DecoderConfig,
+    types: WeightTypes,
+    progress: Reporter,
+    architecture: Architecture,
+    target: Target,
+) -> Any:
+    with progress.step("Building the graph", "about 5 s"):
+        graph = architecture.build_graph(config, types, target)
+    expected = "minutes" if target.on_gpu else "about 30 s on two cores"
+    with progress.step("Compiling the model, once for this machine", expected):
+        return Engine.get().compile(graph)
+
+
+def _save(compiled: Any, key: CompileKey, path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        body = Path(folder) / "model.mef"
+        compiled.export_mef(body)
+        write_compiled(path, key, body)
