@@ -104,6 +104,7 @@ class Torch:
         import torch
 
         from pipelines.registry import open_model
+        from weights.quantization import to_float32
         from weights.tensor import Encoding
 
         self.torch = torch
@@ -112,7 +113,7 @@ class Torch:
         half = files.tensors["token_embd.weight"].encoding is Encoding.BFLOAT16
         self.dtype = torch.bfloat16 if half else torch.float32
         self.weights = {
-            name: torch.from_numpy(tensor.to_float32()).to(self.dtype) for name, tensor in files.tensors.items()
+            name: torch.from_numpy(to_float32(tensor)).to(self.dtype) for name, tensor in files.tensors.items()
         }
         c = self.config
         shape = (c.n_layers, 2, sequences, c.n_kv_heads, length, c.head_dim)

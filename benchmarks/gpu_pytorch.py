@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from replit.decoder.alibi import alibi_slopes
+from weights.quantization import to_float32
 
 
 class PlainDecoder:
@@ -27,7 +28,7 @@ class PlainDecoder:
         self._graph: Any = None
 
     def _load(self, tensor: Any) -> torch.Tensor:
-        data = torch.from_numpy(tensor.to_float32().copy()).to(self.device)
+        data = torch.from_numpy(to_float32(tensor).copy()).to(self.device)
         return data.to(self.dtype) if data.dim() > 1 else data
 
     @torch.inference_mode()

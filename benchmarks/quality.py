@@ -33,7 +33,8 @@ from weights.convert import TARGETS
 from weights.errors import UserError
 from weights.files.checkpoint import open_checkpoint
 from weights.tensor import Encoding
-from weights.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from weights.tokenizers.load import load_tokenizer
+from weights.tokenizers.tokenizer import Tokenizer
 
 Floats = npt.NDArray[np.float32]
 Logits = Callable[[list[int]], Floats]

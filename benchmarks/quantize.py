@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from weights.convert import TARGETS, ggml_name
 from weights.files.checkpoint import open_checkpoint
-from weights.quantization import dequantize, quantize
+from weights.quantization import dequantize, quantize, to_float32
 from weights.tensor import Encoding
 
 Array = npt.NDArray[np.float32]
@@ -35,7 +35,7 @@ def values(model: Path | None, megabytes: int) -> Array:
         random = np.random.default_rng(0).standard_t(4, (count // COLUMNS, COLUMNS))
         return np.asarray(random * 0.02, np.float32)
     tensors = open_checkpoint(model).tensors.values()
-    flat = np.concatenate([t.to_float32().reshape(-1) for t in tensors if len(t.shape) == 2])
+    flat = np.concatenate([to_float32(t).reshape(-1) for t in tensors if len(t.shape) == 2])
     return flat[: min(count, flat.size // COLUMNS * COLUMNS)].reshape(-1, COLUMNS)
 
 

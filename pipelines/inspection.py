@@ -32,7 +32,7 @@ ENGINE_BYTES = 200 << 20
 def inspect_model(checkpoint: Checkpoint, encoding: Encoding | None, max_length: int, batch: int) -> dict[str, Any]:
     """Describe a model; `encoding`, `max_length` and `batch` are those of a run on the CPU."""
     from pipelines.registry import architecture_of
-    from weights.tokenizers.tokenizer import load_tokenizer
+    from weights.tokenizers.load import load_tokenizer
 
     problems: list[str] = []
     architecture = architecture_of(checkpoint)

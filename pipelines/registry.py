@@ -12,7 +12,8 @@ from replit.architecture import REPLIT
 from replit.decoder.architecture import Architecture, DecoderConfig
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tensor import Encoding, Tensor
-from weights.tokenizers.tokenizer import Tokenizer, load_tokenizer
+from weights.tokenizers.load import load_tokenizer
+from weights.tokenizers.tokenizer import Tokenizer
 
 ARCHITECTURES = (REPLIT, REFACT)
 EMBEDDED = {"nano": "nano.gguf"}

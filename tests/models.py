@@ -16,6 +16,7 @@ from replit.runtime.bind import bind_weights
 from replit.runtime.compile import CompileOptions, compile_model
 from replit.runtime.weight_memory import weight_types
 from replit.weight_names import expected_shapes
+from weights.quantization import to_float32
 from weights.tensor import Encoding, Tensor
 
 Array = npt.NDArray[np.float32]
@@ -34,7 +35,7 @@ class RandomModel:
 
     def rounded(self) -> dict[str, Array]:
         """The weights as bfloat16 holds them, in float32."""
-        return {name: tensor.to_float32() for name, tensor in self.tensors(Encoding.BFLOAT16).items()}
+        return {name: to_float32(tensor) for name, tensor in self.tensors(Encoding.BFLOAT16).items()}
 
     def compiled(self, encoding: Encoding = Encoding.FLOAT32, slots: int = 1, max_length: int = 1024) -> CpuModel:
         """The model, compiled and bound as the product does it."""

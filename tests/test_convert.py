@@ -19,9 +19,9 @@ from replit.weight_names import map_weights
 from weights.convert import TARGETS
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.model_name import ModelName, file_name, parse_name
-from weights.quantization import quantize
+from weights.quantization import quantize, to_float32
 from weights.tensor import Encoding
-from weights.tokenizers.tokenizer import load_tokenizer
+from weights.tokenizers.load import load_tokenizer
 
 TEXT = "def area(r1):\n    return 3.14 * r1 ** 2  # über\n"
 
@@ -42,7 +42,7 @@ def converted(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[En
 
 def numpy_weights(checkpoint: Checkpoint) -> dict[str, npt.NDArray[np.float32]]:
     tensors = map_weights(checkpoint, from_checkpoint(checkpoint))
-    return {name: tensor.to_float32() for name, tensor in tensors.items()}
+    return {name: to_float32(tensor) for name, tensor in tensors.items()}
 
 
 @pytest.mark.parametrize("encoding", TARGETS)
@@ -199,4 +199,4 @@ def test_we_load_what_llama_quantize_wrote(
         assert np.abs(array - exact[name]).max() <= 0.14 * np.abs(exact[name]).max(), name
     run(path, tmp_path / "float.gguf", "--quantization-encoding", "float32")
     for name, array in numpy_weights(open_checkpoint(tmp_path / "float.gguf")).items():
-        np.testing.assert_array_equal(array, written.tensors[name].to_float32())
+        np.testing.assert_array_equal(array, to_float32(written.tensors[name]))

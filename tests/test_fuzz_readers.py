@@ -29,8 +29,9 @@ from replit.config import ReplitConfig, from_checkpoint
 from replit.weight_names import expected_shapes, map_weights
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
+from weights.quantization import to_float32
 from weights.tensor import stored_bytes
-from weights.tokenizers.tokenizer import load_tokenizer
+from weights.tokenizers.load import load_tokenizer
 
 CASES = [pytest.param(300, id="300"), pytest.param(5000, id="5000", marks=pytest.mark.slow)]
 SECONDS = 5.0  # a file of 100 kB takes milliseconds; a shared machine may pause us
@@ -304,4 +305,4 @@ def test_whatever_gguf_py_writes_is_read_alike(
     for key, (_, value) in pairs.items():
         assert checkpoint.metadata[f"key.{key}"] == value
     for name, array in arrays.items():
-        np.testing.assert_array_equal(checkpoint.tensors[name].to_float32(), array)
+        np.testing.assert_array_equal(to_float32(checkpoint.tensors[name]), array)

@@ -14,6 +14,7 @@ from model_files import ModelFile, vocabulary, write_gguf
 from weights.errors import UserError
 from weights.files.checkpoint import open_checkpoint
 from weights.files.gguf_file import read_gguf
+from weights.quantization import to_float32
 from weights.tensor import Encoding
 
 
@@ -70,7 +71,7 @@ def test_reads_what_gguf_py_writes(path: Path, bfloat16: bool) -> None:
         assert mine.shape == tuple(reversed(tensor.shape.tolist()))
         assert mine.data.tobytes() == tensor.data.tobytes()
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(mine.shape)
-        np.testing.assert_array_equal(mine.to_float32(), values)
+        np.testing.assert_array_equal(to_float32(mine), values)
     stored = {key: field.contents() for key, field in theirs.fields.items() if key[:5] != "GGUF."}
     assert ours.metadata == stored
 
@@ -100,14 +101,14 @@ def test_reads_every_kind_of_value(path: Path) -> None:
 
 def test_version_two_is_read_alike(path: Path) -> None:
     path.write_bytes(gguf_bytes(version=2, data=np.arange(8, dtype="<f4").tobytes()))
-    np.testing.assert_array_equal(read_gguf(path).tensors["a"].to_float32(), np.arange(8))
+    np.testing.assert_array_equal(to_float32(read_gguf(path).tensors["a"]), np.arange(8))
 
 
 def test_alignment_key_moves_the_data(path: Path) -> None:
     pairs = [pair("general.alignment", 4, struct.pack("<I", 256))]
     header = gguf_bytes(pairs=pairs, data=b"")
     path.write_bytes(header + bytes(256 - len(header)) + np.arange(8, dtype="<f4").tobytes())
-    np.testing.assert_array_equal(read_gguf(path).tensors["a"].to_float32(), np.arange(8))
+    np.testing.assert_array_equal(to_float32(read_gguf(path).tensors["a"]), np.arange(8))
 
 
 def test_data_is_a_view_of_the_mapped_file(path: Path) -> None:

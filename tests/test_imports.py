@@ -1,4 +1,4 @@
-"""Imports point down: pipelines to refact to replit to weights; and importing is cheap where it must be."""
+"""Imports point down, pipelines to refact to replit to weights, in no circle; and are cheap where they must be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,60 @@ def test_an_upward_import_is_found() -> None:
     assert upward("import training.train", "pipelines") == {"training"}
 
 
+def modules() -> dict[str, Path]:
+    """All modules of the tree by the name under which they are imported; a package has its own name."""
+    files = {file: file.relative_to(ROOT) for folder in OURS for file in sorted((ROOT / folder).rglob("*.py"))}
+    names = {".".join(inside.with_suffix("").parts): file for file, inside in files.items()}
+    return {name.removesuffix(".__init__").removeprefix("tests."): file for name, file in names.items()}
+
+
+def imported_modules(source: str, known: Collection[str]) -> set[str]:
+    """The modules among `known` that a file imports, wherever in it: in functions and for types too."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            # a name that is no module comes from the package itself
+            found |= below & set(known) | ({node.module} if below - set(known) else set())
+    return found & set(known)
+
+
+def circle(graph: Mapping[str, Collection[str]]) -> list[str]:
+    """The modules of one circle, [] if there is none."""
+    left = {module: set(targets) for module, targets in graph.items()}
+    while ready := [module for module, targets in left.items() if not targets]:
+        for module in ready:
+            del left[module]
+        for targets in left.values():
+            targets -= set(ready)
+    if not left:
+        return []
+    path = [min(left)]  # each of what is left imports another one of it
+    while (following := min(left[path[-1]])) not in path:
+        path.append(following)
+    return path[path.index(following) :]
+
+
+def test_imports_make_no_circle() -> None:
+    """Not even lazy ones, nor those for types alone."""
+    files = modules()
+    graph = {name: imported_modules(file.read_text(), files) for name, file in files.items()}
+    assert sum(map(len, graph.values())) > 2 * len(graph)  # it did read them
+    assert not circle(graph)
+
+
+def test_a_circle_is_found() -> None:
+    known = {"p", "p.a", "p.b", "p.c"}
+    lazy = imported_modules("def f():\n    from p.b import x\n", known)
+    typed = imported_modules("if TYPE_CHECKING:\n    from p import a, c\n", known)
+    assert (lazy, typed) == ({"p.b"}, {"p.a", "p.c"})
+    assert circle({"p": set(), "p.a": lazy, "p.b": typed, "p.c": {"p"}}) == ["p.a", "p.b"]
+    assert circle({"p": set(), "p.a": {"p.b"}, "p.b": {"p.c"}, "p.c": {"p"}}) == []
+    assert circle({"p": imported_modules("import p", known)}) == ["p"]
+
+
 def test_only_the_command_line_knows_the_server() -> None:
     """And of it no more than the options and the start: neither imports the extra's packages."""
     outside = [file for file in FILES if "pipelines/server" not in file.as_posix()]
@@ -68,7 +123,9 @@ def test_only_the_command_line_knows_the_server() -> None:
         "weights",
         "replit",
         "weights.files.checkpoint",
+        "weights.quantization",
         "weights.tokenizers.tokenizer",
+        "weights.tokenizers.load",
         "weights.hub",
         "replit.config",
     ],

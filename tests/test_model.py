@@ -10,6 +10,7 @@ import pytest
 import reference
 from models import RandomModel, as_tensor, compiled_from, random_ids, random_model
 from replit.cpu.model import CpuModel
+from weights.quantization import to_float32
 from weights.tensor import Encoding
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -123,7 +124,7 @@ def test_layers_of_different_encodings() -> None:
     }
     model = compiled_from(random.config, tensors)
     ids = random_ids(random, 150)
-    weights = {name: tensor.to_float32() for name, tensor in tensors.items()}
+    weights = {name: to_float32(tensor) for name, tensor in tensors.items()}
     expected = reference.logits(random.config, weights, ids)
     np.testing.assert_allclose(model.score(ids), expected, atol=2 * BFLOAT16_BOUND, rtol=0)
     model.prefill(0, ids[:140])

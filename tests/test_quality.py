@@ -17,7 +17,7 @@ from replit.architecture import REPLIT
 from replit.decoder import gguf_export
 from weights.files.checkpoint import open_checkpoint
 from weights.tensor import Encoding
-from weights.tokenizers.tokenizer import load_tokenizer
+from weights.tokenizers.load import load_tokenizer
 
 #: llama-quantize's type, and how much more than it our file may lose: the noise of 1 000 tokens.
 PEERS = {Encoding.Q8_0: "Q8_0", Encoding.Q4_0: "Q4_0", Encoding.Q4_K: "Q4_K_M", Encoding.Q6_K: "Q6_K"}

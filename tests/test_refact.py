@@ -31,6 +31,7 @@ from replit.runtime.compile import CompileOptions, compile_model
 from replit.runtime.weight_memory import weight_types
 from weights.errors import UserError
 from weights.files.checkpoint import open_checkpoint
+from weights.quantization import to_float32
 from weights.tensor import Encoding
 
 Array = npt.NDArray[np.float32]
@@ -96,7 +97,7 @@ def test_cached_and_batched_decode_equal_one_pass(random: RandomModel, graph: Cp
 
 def test_bfloat16_weights_stay_within_their_bound() -> None:
     model = random_refact(4, 32)
-    rounded = {n: as_tensor(n, w, Encoding.BFLOAT16).to_float32() for n, w in model.weights.items()}
+    rounded = {n: to_float32(as_tensor(n, w, Encoding.BFLOAT16)) for n, w in model.weights.items()}
     ids = random_ids(model, 100)
     expected = reference_refact.logits(model.config, rounded, ids)  # type: ignore[arg-type]
     np.testing.assert_allclose(compiled(model, Encoding.BFLOAT16).score(ids), expected, atol=3e-2, rtol=0)
@@ -158,7 +159,7 @@ def test_both_layouts_of_the_hub_give_the_same_weights(small: RandomModel, fused
     config = from_checkpoint(checkpoint)
     assert config == small.config
     for name, tensor in map_weights(checkpoint, config).items():
-        np.testing.assert_array_equal(tensor.to_float32(), small.weights[name], name)
+        np.testing.assert_array_equal(to_float32(tensor), small.weights[name], name)
 
 
 def test_a_hub_directory_runs_in_the_same_pipeline(small: RandomModel, tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_conversion_to_gguf_and_back(small: RandomModel, encoding: Encoding, tmp
     error = {Encoding.FLOAT32: 0, Encoding.BFLOAT16: 0.004, Encoding.Q8_0: 0.02, Encoding.Q4_K: 0.2}[encoding]
     for name, tensor in files.tensors.items():
         scale = np.abs(weights[name]).max()
-        assert np.abs(tensor.to_float32() - weights[name]).max() <= error * scale, name
+        assert np.abs(to_float32(tensor) - weights[name]).max() <= error * scale, name
 
 
 def test_the_output_matrix_is_tied_where_the_file_has_none_or_a_copy(small: RandomModel, tmp_path: Path) -> None:

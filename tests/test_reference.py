@@ -14,13 +14,14 @@ import reference
 from replit.config import from_checkpoint
 from replit.weight_names import map_weights
 from weights.files.checkpoint import open_checkpoint
+from weights.quantization import to_float32
 
 
 def loaded(path: Path) -> tuple[Any, dict[str, Any]]:
     checkpoint = open_checkpoint(path)
     config = from_checkpoint(checkpoint)
     tensors = map_weights(checkpoint, config)
-    return config, {name: tensor.to_float32() for name, tensor in tensors.items()}
+    return config, {name: to_float32(tensor) for name, tensor in tensors.items()}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save, save_file
 from weights.errors import UserError
 from weights.files.checkpoint import open_checkpoint
 from weights.files.safetensors_file import read_safetensors
+from weights.quantization import to_float32
 from weights.tensor import Encoding
 
 
@@ -55,7 +56,7 @@ def test_reads_what_the_library_writes(path: Path) -> None:
     assert set(tensors) == set(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(tensors[name].as_array(), array)
-        np.testing.assert_array_equal(tensors[name].to_float32(), array.astype(np.float32))
+        np.testing.assert_array_equal(to_float32(tensors[name]), array.astype(np.float32))
         assert tensors[name].shape == array.shape
 
 
@@ -67,14 +68,14 @@ def test_bfloat16(path: Path) -> None:
     assert tensor.encoding is Encoding.BFLOAT16
     np.testing.assert_array_equal(tensor.as_array(), bits.reshape(2, 2))
     expected = (bits.astype(np.uint32) << 16).view(np.float32).reshape(2, 2)
-    np.testing.assert_array_equal(tensor.to_float32(), expected)
+    np.testing.assert_array_equal(to_float32(tensor), expected)
 
 
 def test_data_at_an_odd_address(path: Path) -> None:
     header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
     header += b" " * (len(header) % 2 == 0)  # the data starts at an odd byte
     path.write_bytes(safetensors_bytes(header, np.array([1, 2], "<f4").tobytes()))
-    np.testing.assert_array_equal(read_safetensors(path)["a"].to_float32(), [1, 2])
+    np.testing.assert_array_equal(to_float32(read_safetensors(path)["a"]), [1, 2])
 
 
 def test_truncated_at_any_byte(path: Path) -> None:
@@ -175,7 +176,7 @@ def test_shards_by_index_and_by_directory(tmp_path: Path) -> None:
         assert checkpoint.metadata["d_model"] == 24
         assert set(checkpoint.tensors) == set(expected)
         for name, array in expected.items():
-            np.testing.assert_array_equal(checkpoint.tensors[name].to_float32(), array)
+            np.testing.assert_array_equal(to_float32(checkpoint.tensors[name]), array)
 
 
 def rewrite_index(index: Path, change: Any) -> None:
@@ -222,4 +223,4 @@ def test_the_library_and_we_agree_on_a_model(tmp_path: Path) -> None:
     write_hub_directory(tmp_path, ModelFile())
     library = load_file(tmp_path / "model.safetensors")
     for name, tensor in open_checkpoint(tmp_path).tensors.items():
-        np.testing.assert_array_equal(tensor.to_float32(), library[name])
+        np.testing.assert_array_equal(to_float32(tensor), library[name])

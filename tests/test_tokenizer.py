@@ -32,7 +32,8 @@ from tokenizers import Tokenizer as Backend
 from weights.errors import UserError
 from weights.files.checkpoint import open_checkpoint
 from weights.tokenizers.byte_level import byte_alphabet, from_gguf, spelled_bytes
-from weights.tokenizers.tokenizer import FimTokens, Tokenizer, load_tokenizer
+from weights.tokenizers.load import load_tokenizer
+from weights.tokenizers.tokenizer import FimTokens, Tokenizer
 
 # GPT-2's pattern, spelled out: what a word is before anything is merged.
 GPT2 = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""

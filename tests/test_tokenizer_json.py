@@ -19,7 +19,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
-from weights.tokenizers.tokenizer import load_tokenizer
+from weights.tokenizers.load import load_tokenizer
 
 
 @pytest.fixture(scope="module")

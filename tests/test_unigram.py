@@ -16,8 +16,8 @@ from weights.convert import Encoding
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tokenizers.gguf_tokenizer import tokenizer_keys
+from weights.tokenizers.load import load_tokenizer
 from weights.tokenizers.sentencepiece_proto import parse, serialize
-from weights.tokenizers.tokenizer import load_tokenizer
 from weights.tokenizers.unigram import UnigramTokenizer, read_spiece
 
 RUNS = ["\u2581" * n for n in range(32, 1, -1)] + ["\t" * n for n in range(8, 0, -1)]

@@ -99,21 +99,9 @@ class Tensor:
         Raises ValueError for a quantized tensor, which has no elements to view.
         """
         if self.encoding.is_quantized:
-            raise ValueError(f"{self.name} is {self.encoding}: use to_float32()")
+            raise ValueError(f"{self.name} is {self.encoding}: use weights.quantization.to_float32")
         array: npt.NDArray[np.generic] = self.data.view(_VIEWS[self.encoding])
         return array.reshape(self.shape)
-
-    def to_float32(self) -> npt.NDArray[np.float32]:
-        """A float32 copy of the elements, quantized blocks expanded."""
-        if self.encoding.is_quantized:
-            # Imported here: whoever reads float files needs no codecs.
-            from weights.quantization import dequantize
-
-            return dequantize(self.data, self.encoding, self.shape)
-        stored = self.as_array()
-        if self.encoding is Encoding.BFLOAT16:
-            return (stored.astype(np.uint32) << 16).view(np.float32)
-        return stored.astype(np.float32)
 
 
 def stored_bytes(shape: tuple[int, ...], encoding: Encoding) -> int:

@@ -16,9 +16,9 @@ import numpy as np
 from weights.errors import UserError
 from weights.quantization import encode, k_quants
 from weights.quantization.decode import DECODERS, LAYOUT, Array, Bytes
-from weights.tensor import Encoding
+from weights.tensor import Encoding, Tensor
 
-__all__ = ["ENCODABLE", "dequantize", "quantize"]
+__all__ = ["ENCODABLE", "dequantize", "quantize", "to_float32"]
 
 #: Values handled at once. Smaller chunks fit a cache better but lose more to numpy's cost per call
 #: and, with threads, to the interpreter lock (q4_k on two cores: 87 MB/s at 32 Ki, 367 at 256 Ki).
@@ -71,6 +71,11 @@ def dequantize(data: Bytes, encoding: Encoding, shape: Sequence[int]) -> Array:
 
     _in_chunks(expand, count)
     return out.reshape(shape)
+
+
+def to_float32(tensor: Tensor) -> Array:
+    """A float32 copy of a tensor's elements, quantized blocks expanded."""
+    return dequantize(tensor.data, tensor.encoding, tensor.shape)
 
 
 def _expand(data: Bytes, encoding: Encoding) -> Array:

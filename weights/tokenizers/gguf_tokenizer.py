@@ -13,7 +13,8 @@ from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.files.mapped_file import read_json
 from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY
-from weights.tokenizers.tokenizer import SpecialTokens, Tokenizer, load_tokenizer
+from weights.tokenizers.load import load_tokenizer
+from weights.tokenizers.tokenizer import SpecialTokens, Tokenizer
 from weights.tokenizers.unigram import UnigramTokenizer, gguf_keys
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
-"""What every tokenizer offers, and the choice of the one that belongs to a checkpoint.
+"""What every tokenizer offers; the kinds are byte_level.py and unigram.py beside this, load.py chooses among them.
 
-The kinds themselves are elsewhere (byte_level.py and unigram.py beside this). Deliberately absent: templates that add
-tokens by themselves, since no model of the family has any.
+Deliberately absent: templates that add tokens by themselves, since no model of the family has any.
 """
 
 from __future__ import annotations
@@ -9,13 +8,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from weights.errors import UserError
-from weights.files.checkpoint import Checkpoint
-
-# Where a hub repository keeps its tokenizer: of tokenizers, of SentencePiece.
-FILE_NAMES = ("tokenizer.json", "spiece.model", "tokenizer.model")
 
 
 @dataclass(frozen=True)
@@ -88,57 +82,3 @@ class Tokenizer(ABC):
     def decode(self, token_ids: Iterable[int]) -> str:
         """The text of `token_ids`; bytes that are not UTF-8 become U+FFFD."""
         return b"".join(map(self.token_bytes, token_ids)).decode("utf-8", errors="replace")
-
-
-def load_tokenizer(checkpoint: Checkpoint, path: Path | None = None) -> Tokenizer:
-    """The tokenizer in `path`, else in the GGUF file, else in tokenizer.json or spiece.model beside the weights.
-
-    Raises UserError where there is none, or one that is unknown, damaged or of another vocabulary.
-    """
-    if path is None and "tokenizer.ggml.model" in checkpoint.metadata:
-        return _from_gguf(checkpoint)
-    if path is None:
-        path = checkpoint.directory
-    if path.is_dir():
-        present = (path / name for name in FILE_NAMES if (path / name).exists())
-        path = next(present, path / FILE_NAMES[0])
-    if not path.exists():
-        raise UserError(
-            f"there is no {path}, and {checkpoint.path.name} carries no tokenizer; expected "
-            "either: download tokenizer.json into that directory"
-        )
-    return _from_file(checkpoint, path)
-
-
-def _from_gguf(checkpoint: Checkpoint) -> Tokenizer:
-    from weights.tokenizers import byte_level, unigram
-
-    kind = checkpoint.metadata["tokenizer.ggml.model"]
-    if kind == "gpt2":
-        return byte_level.from_gguf(checkpoint)
-    if kind in ("llama", "t5"):
-        return unigram.from_gguf(checkpoint)
-    raise UserError(
-        f"{checkpoint.path}: the tokenizer is of the kind {kind!r}; expected 'gpt2' (byte-level "
-        "BPE), 'llama' or 't5' (SentencePiece's Unigram): use a model of the family"
-    )
-
-
-def _from_file(checkpoint: Checkpoint, path: Path) -> Tokenizer:
-    rows = embedding_rows(checkpoint)
-    if path.suffix == ".model":
-        from weights.tokenizers.unigram import read_spiece
-
-        return read_spiece(path, rows)
-    from weights.tokenizers.tokenizer_json import read_tokenizer_json
-
-    return read_tokenizer_json(path, rows)
-
-
-def embedding_rows(checkpoint: Checkpoint) -> int | None:
-    """Rows of the embedding table, as config.json states or as GGUF's own name shows it."""
-    table = checkpoint.tensors.get("token_embd.weight")
-    stated = checkpoint.metadata.get("vocab_size")
-    if table is not None:
-        return table.shape[0]
-    return stated if type(stated) is int and stated > 0 else None
