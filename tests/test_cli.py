@@ -70,7 +70,7 @@ def test_samples_repeat_with_a_seed() -> None:
     ("arguments", "status", "message"),
     [
         (["--prompt", ""], 1, "the prompt is empty; expected text to complete"),
-        (["--prompt", "x", "--top-k", "0"], 1, "--top-k is 0; expected a whole number from 1 up"),
+        (["--prompt", "x", "--top-k", "-2"], 1, "--top-k is -2; expected a whole number from -1 up"),
         (["--prompt", "x", "--temperature", "nan"], 1, "--temperature is nan; expected a number"),
         (["--prompt", "x", "--temperature", "-1"], 1, "--temperature is -1.0; expected a number"),
         (["--prompt", "x", "--max-length", "9999"], 1, "--max-length is 9999; expected at most 2048"),

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pytest
 
 from pipelines.engine.sampling import SamplingParams
+from pipelines.engine.sequence import SequenceRequest
 from pipelines.pipeline import Pipeline, load
 from pipelines.server.options import ServeOptions
-from pipelines.server.process.messages import GenerationRequest
 from replit.gpu import passes as gpu_passes
 from replit.gpu.model import GpuModel
 from weights.errors import UserError
@@ -138,7 +138,7 @@ def test_the_servers_batches_are_the_command_lines(
     monkeypatch.setattr(gpu_passes, "KEPT_STEPS", 2)
     prompts = [SOURCE[start : start + length] for start, length in ((0, 2500), (700, 30), (900, 420), (40, 1))]
     requests = [
-        GenerationRequest(str(n), other.tokenizer.encode(prompt), greedy(20 + 10 * n), (0, n), scored)
+        SequenceRequest(str(n), other.tokenizer.encode(prompt), greedy(20 + 10 * n), (0, n), scored)
         for n, prompt in enumerate(prompts)
     ]
     tokens = serve(other, requests)
@@ -151,7 +151,7 @@ def greedy(count: int) -> SamplingParams:
     return SamplingParams(max_new_tokens=count, top_k=1, ignore_eos=True)
 
 
-def serve(pipeline: Pipeline, requests: list[GenerationRequest]) -> dict[str, list[int]]:
+def serve(pipeline: Pipeline, requests: list[SequenceRequest]) -> dict[str, list[int]]:
     """The tokens that the server's worker makes of the requests, by their ids."""
     from pipelines.server.process import worker
     from pipelines.server.process.batch import BatchPipeline
@@ -160,7 +160,7 @@ def serve(pipeline: Pipeline, requests: list[GenerationRequest]) -> dict[str, li
     cache = worker.make_cache(pipeline, options)
     (blocks,) = cache.get_device_buffer(0).all_buffers
     passes = model(pipeline).passes_over(blocks)
-    batch = BatchPipeline(passes, cache, SLOTS, LENGTH, None, model(pipeline).device)
+    batch = BatchPipeline(passes, cache, SLOTS, LENGTH, pipeline.tokenizer, model(pipeline).device)
     here, there = Pipe()
     inbox, outbox = worker.Inbox(there, batch), worker.Outbox(there, batch)
     tokens: dict[str, list[int]] = {request.id: [] for request in requests}
@@ -172,13 +172,13 @@ def serve(pipeline: Pipeline, requests: list[GenerationRequest]) -> dict[str, li
             waiting = len(requests)
             while waiting:
                 for step in here.recv().steps:
-                    tokens[step.id].append(step.token)
+                    tokens[step.id].extend(token.id for token in step.tokens)
                     waiting -= step.end is not None
 
     thread = threading.Thread(target=client)
     thread.start()
     with suppress(BrokenPipeError):  # the client has all that it asked for
-        worker.run(worker.make_scheduler(batch, cache, inbox, outbox, options), cache, inbox, outbox)
+        worker.run(worker.make_scheduler(batch, cache, inbox, outbox, options, 512), cache, inbox, outbox)
     thread.join()
     assert len(passes.steps) == gpu_passes.KEPT_STEPS
     if passes.capture:

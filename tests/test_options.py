@@ -13,7 +13,7 @@ from test_evaluation import HUMAN_EVAL, write_lines
 
 from pipelines.commands.cli import replit
 from pipelines.pipeline import Pipeline
-from pipelines.prompts.gap import fill, gap_at
+from pipelines.prompts.gap import gap_at
 from pipelines.registry import locate
 from pipelines.text.lexer import PYTHON
 
@@ -62,7 +62,7 @@ def test_every_way_of_loading_gives_the_same_text(nano: Pipeline, compiled: str)
 
 
 def test_debug_shows_where_an_error_comes_from() -> None:
-    plain, debug = run("--prompt", "x", "--top-k", "0"), run("--prompt", "x", "--top-k", "0", "--debug")
+    plain, debug = run("--prompt", "x", "--top-k", "-2"), run("--prompt", "x", "--top-k", "-2", "--debug")
     assert b"Traceback" not in plain.stderr
     assert b"Traceback" in debug.stderr
     assert plain.returncode == debug.returncode == 1
@@ -88,7 +88,7 @@ def test_fill_takes_the_options_of_models_and_sampling(nano: Pipeline, tmp_path:
     keywords: dict[str, Any] = {"top_k": 50, "temperature": 1.3, "top_p": 0.9, "min_p": 0.01, "seed": 3}
     keywords |= {"repetition_penalty": 1.1, "stop": ("#",), "strip": True, "max_new_tokens": 16}
     gap = gap_at(CODE, 5, 12, "x.py", PYTHON)
-    expected = "".join(piece.text for piece in fill(nano, gap, "line", **keywords))
+    expected = nano.fill(gap.prefix, gap.suffix, language="x.py", completion="line", **keywords).text
     options = "--top-k 50 --temperature 1.3 --top-p 0.9 --min-p 0.01 --seed 3 --repetition-penalty 1.1".split()
     options += "--stop # --strip --max-new-tokens 16 --completion line --quiet --max-length 1024".split()
     for loading in (LOADING, ["--mmap", "--model", NANO, "--serialized-model-path", compiled]):
