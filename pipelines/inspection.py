@@ -17,7 +17,7 @@ from weights.errors import UserError
 from weights.tensor import Encoding, Tensor
 
 if TYPE_CHECKING:
-    from replit.decoder.architecture import DecoderConfig
+    from replit.decoder.architecture import Architecture, DecoderConfig
     from replit.runtime.weight_memory import WeightTypes
     from weights.files.checkpoint import Checkpoint
     from weights.tokenizers.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ def inspect_model(checkpoint: Checkpoint, encoding: Encoding | None, max_length:
     tokenizer = _attempt(lambda: load_tokenizer(checkpoint), problems)
     run = None
     if config and tensors:
-        run = _attempt(lambda: _run(config, tensors, encoding, max_length, batch), problems)
+        run = _attempt(lambda: _run(architecture, config, tensors, encoding, max_length, batch), problems)
     return {
         "file": {
             "path": str(checkpoint.path),
@@ -102,6 +102,7 @@ def _tokenizer(tokenizer: Tokenizer, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _run(
+    architecture: Architecture,
     config: DecoderConfig,
     tensors: Mapping[str, Tensor],
     encoding: Encoding | None,
@@ -109,7 +110,7 @@ def _run(
     batch: int,
 ) -> dict[str, Any]:
     """What would compute with what, and the memory it needs."""
-    from replit.runtime.compiled_file import CompileKey, cache_path
+    from replit.runtime.compile_key import CompileKey, cache_path
     from replit.runtime.kv_cache import PAGE_SIZE, PagedKVCache
     from replit.runtime.weight_memory import total_bytes, weight_types
 
@@ -128,7 +129,7 @@ def _run(
         "batch": batch,
         "encodings": _counts(types),
         "memory": memory | {"total": sum(memory.values()), "available": _available()},
-        "compiled": cache_path(CompileKey.of(config, types)).exists(),
+        "compiled": cache_path(CompileKey.of(architecture, config, types)).exists(),
     }
 
 
@@ -150,6 +151,8 @@ def _available() -> int:
 
 _OTHERS = {
     "max_version": "another version of MAX",
+    "package": "another version of this package",
+    "graph": "another graph",
     "kernels": "other kernels",
     "processor": "another processor",
 }
@@ -157,17 +160,14 @@ _OTHERS = {
 
 def inspect_compiled(path: Path) -> dict[str, Any]:
     """Describe a serialized model: what it was compiled from, and whether it can run here."""
-    import importlib.metadata
-
-    from replit.runtime.compiled_file import kernels_digest, processor, read_header
+    from pipelines.registry import architecture_named
+    from replit.runtime.compile_key import environment
+    from replit.runtime.compiled_file import read_header
     from replit.runtime.target import parse_target
 
     header = read_header(path)
     key = header["key"]
-    kernels = kernels_digest(parse_target(key["device"]).kernels)
-    here = {"max_version": importlib.metadata.version("max"), "kernels": kernels}
-    if key["device"] == "cpu":
-        here["processor"] = processor()
+    here = environment(architecture_named(key["architecture"]), parse_target(key["device"]))
     types = key["weights"].values()
     encodings = {kind: sum(kind == k for k, _ in types) for kind in sorted({k for k, _ in types})}
     return {
@@ -177,8 +177,8 @@ def inspect_compiled(path: Path) -> dict[str, Any]:
         "compiled_for": {name: key[name] for name in ("device", "max_version", "processor")},
         "tensors": [{"name": name, "shape": shape, "encoding": kind} for name, (kind, shape) in key["weights"].items()],
         "problems": [
-            f"compiled for {_OTHERS[name]}: make it again with --save-to-serialized-model-path"
-            for name, value in here.items()
-            if key[name] != value
+            f"compiled for {what}: make it again with --save-to-serialized-model-path"
+            for name, what in _OTHERS.items()
+            if key[name] != here[name]
         ],
     }

@@ -10,6 +10,7 @@ import weights
 from refact.architecture import REFACT
 from replit.architecture import REPLIT
 from replit.decoder.architecture import Architecture, DecoderConfig
+from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tensor import Encoding, Tensor
 from weights.tokenizers.load import load_tokenizer
@@ -56,3 +57,12 @@ def open_model(model: str, weight_path: str | None, encoding: Encoding | None) -
 def architecture_of(checkpoint: Checkpoint) -> Architecture:
     """The architecture that a file names. One that none claims is refused by the reader of the first."""
     return next((known for known in ARCHITECTURES if known.claims(checkpoint)), ARCHITECTURES[0])
+
+
+def architecture_named(name: str) -> Architecture:
+    """The architecture that GGUF files and compiled ones call so. Raises UserError for an unknown name."""
+    for known in ARCHITECTURES:
+        if known.gguf_name == name:
+            return known
+    names = ", ".join(known.gguf_name for known in ARCHITECTURES)
+    raise UserError(f"the architecture is {name!r}; expected one of {names}: use a model of the family")

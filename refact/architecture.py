@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isclose
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from refact.config import (
@@ -51,5 +52,6 @@ REFACT = Architecture(
     read_config=from_checkpoint,
     map_weights=map_weights,
     build_graph=build_graph,
+    graph_source=Path(__file__).with_name("graph.py"),
     add_gguf_config=add_gguf_config,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isclose, sqrt
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replit import mosaic_config
@@ -51,5 +52,6 @@ REPLIT = Architecture(
     read_config=from_checkpoint,
     map_weights=map_weights,
     build_graph=build_graph,
+    graph_source=Path(__file__).with_name("graph.py"),
     add_gguf_config=add_gguf_config,
 )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
-from dataclasses import replace
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from test_imports import ROOT, imported_modules, modules
 
 from models import RandomModel, random_model
 from pipelines.terminal.progress import Quiet
 from replit.architecture import REPLIT
 from replit.runtime import compiled_file
 from replit.runtime.compile import CompileOptions, compile_model
-from replit.runtime.compiled_file import CompileKey, check_key, read_compiled, write_compiled
-from replit.runtime.target import CPU
+from replit.runtime.compile_key import CompileKey, cpu_features
+from replit.runtime.compiled_file import check_key, read_compiled, write_compiled
 from replit.runtime.weight_memory import weight_types
 from weights.errors import UserError
 from weights.tensor import Encoding
@@ -30,7 +33,7 @@ def model() -> RandomModel:
 
 @pytest.fixture
 def key(model: RandomModel) -> CompileKey:
-    return CompileKey.of(model.config, weight_types(model.tensors(Encoding.FLOAT32), None))
+    return CompileKey.of(REPLIT, model.config, weight_types(model.tensors(Encoding.FLOAT32), None))
 
 
 @pytest.fixture
@@ -55,7 +58,10 @@ def test_what_was_written_is_read(file: Path, key: CompileKey) -> None:
         ({"max_version": "1.0"}, "was compiled for MAX 26.7.0; expected 1.0"),
         ({"device": "cuda:sm_90"}, "was compiled for the device cpu; expected cuda:sm_90"),
         ({"processor": "x86_64 sse9"}, "was compiled for the processor with or without"),
+        ({"package": "0.0.1"}, "; expected 0.0.1"),
+        ({"graph": "0" * 64}, "was compiled for the graph"),
         ({"kernels": "0" * 64}, "was compiled for the kernels"),
+        ({"architecture": "refact"}, "was compiled for the architecture mpt; expected refact"),
     ],
 )
 def test_a_difference_is_named(file: Path, key: CompileKey, change: dict[str, str], message: str) -> None:
@@ -67,10 +73,10 @@ def test_a_difference_is_named(file: Path, key: CompileKey, change: dict[str, st
 
 def test_another_model_is_named_by_what_differs(file: Path, model: RandomModel) -> None:
     other = random_model(4)
-    wanted = CompileKey.of(other.config, weight_types(other.tensors(Encoding.FLOAT32), None))
+    wanted = CompileKey.of(REPLIT, other.config, weight_types(other.tensors(Encoding.FLOAT32), None))
     with pytest.raises(UserError, match="a model with d_model 96; expected 64"):
         check_key(read_compiled(file), wanted)
-    half = CompileKey.of(model.config, weight_types(model.tensors(Encoding.BFLOAT16), None))
+    half = CompileKey.of(REPLIT, model.config, weight_types(model.tensors(Encoding.BFLOAT16), None))
     with pytest.raises(UserError, match=r"weights with token_embd\.weight float32 .*; expected bfloat16"):
         check_key(read_compiled(file), half)
 
@@ -140,10 +146,102 @@ def test_a_saved_model_is_loaded_without_compiling(
         compile_model(model.config, types, CompileOptions(), Quiet(), REPLIT)
 
 
-def test_the_digest_follows_the_kernels(key: CompileKey) -> None:
-    sources = sorted(CPU.kernels.glob("*.mojo"))
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    assert key.kernels == digest.hexdigest()
+# What a graph is built from, by the targets on whose graphs it bears.
+SHARED = [
+    "replit/decoder/graph.py",
+    "replit/decoder/alibi.py",
+    "replit/cpu/layers.py",
+    "replit/runtime/kv_cache.py",
+    "replit/runtime/target.py",
+    "weights/tensor.py",
+]
+SOURCES = {
+    **{name: {"mpt cpu", "mpt cuda:sm_90", "refact cpu", "refact cuda:sm_90"} for name in SHARED},
+    "replit/gpu/layers.py": {"mpt cuda:sm_90", "refact cuda:sm_90"},
+    "replit/graph.py": {"mpt cpu", "mpt cuda:sm_90"},
+    "refact/graph.py": {"refact cpu", "refact cuda:sm_90"},
+    "replit/cpu/kernels/attention.mojo": {"mpt cpu", "refact cpu"},
+    "replit/cpu/kernels/linear.mojo": {"mpt cpu", "refact cpu"},
+    "replit/gpu/kernels/alibi_mask.mojo": {"mpt cuda:sm_90", "refact cuda:sm_90"},
+    "replit/runtime/passes.py": set(),  # runs a graph, whatever it is
+}
+_KEYS = """
+import functools, gc, json, sys
+from pathlib import Path
+from refact.architecture import REFACT
+from replit.architecture import REPLIT
+from replit.runtime.compile_key import CompileKey, cpu_features
+from replit.runtime.target import parse_target
+from replit.config import ReplitConfig
+
+config = ReplitConfig(**json.loads(sys.argv[1]))
+
+def keys():
+    for cached in gc.get_objects():
+        if isinstance(cached, functools._lru_cache_wrapper) and cached.__module__ == CompileKey.__module__:
+            cached.cache_clear()
+    pairs = [(a, parse_target(t)) for a in (REPLIT, REFACT) for t in ("cpu", "cuda:sm_90")]
+    return {f"{a.gguf_name} {t.name}": CompileKey.of(a, config, {}, t).digest for a, t in pairs}
+
+before, changed = keys(), {}
+for name in sys.argv[2:]:
+    content = Path(name).read_bytes()
+    Path(name).write_bytes(content + b"\\n")
+    changed[name] = sorted(key for key, digest in keys().items() if digest != before[key])
+    Path(name).write_bytes(content)
+print(json.dumps(changed))
+"""
+
+
+def test_a_change_of_any_source_of_a_graph_changes_its_key(model: RandomModel, tmp_path: Path) -> None:
+    """Otherwise a graph from the cache would run with the arithmetic that it had before."""
+    for package in ("replit", "refact", "weights"):
+        kept = shutil.ignore_patterns("__pycache__", "embedded")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=kept)
+    command = [sys.executable, "-c", _KEYS, json.dumps(asdict(model.config)), *SOURCES]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {name: set(keys) for name, keys in json.loads(done.stdout).items()} == SOURCES
+
+
+# Modules that a graph's sources import, and why their change cannot change what a given key compiles to.
+WITHOUT_EFFECT = {
+    "replit.config": "its values are in the key",
+    "refact.config": "its values are in the key",
+    "replit.decoder.architecture": "declares what the others have",
+    "replit.runtime.weight_memory": "encodings and shapes are in the key",
+    "weights.errors": "messages",
+}
+
+
+@pytest.mark.parametrize("architecture", ["replit", "refact"])
+def test_no_source_of_a_graph_is_missing_from_the_key(architecture: str) -> None:
+    known = modules()
+    found: set[str] = set()
+    ahead = {f"{architecture}.graph"}
+    while ahead:
+        found |= ahead
+        ahead = {new for name in ahead for new in imported_modules(known[name].read_text(), known)}
+        ahead -= found | set(WITHOUT_EFFECT)
+    sources = {name.removesuffix(".py").replace("/", ".") for name in SOURCES if name.endswith(".py")}
+    other = {"replit": "refact.graph", "refact": "replit.graph"}[architecture]
+    assert found == sources - {other, "replit.runtime.passes"}
+
+
+@pytest.mark.parametrize(
+    "feature",
+    ["sse4_2", "ssse3", "avx2", "avx512f", "avx512_vnni", "avx_vnni", "fma", "f16c", "bmi2", "amx_tile", "amx_int8"],
+)
+def test_each_instruction_set_that_compiled_code_may_use_is_in_the_key(feature: str) -> None:
+    without = "processor\t: 0\nflags\t\t: fpu sse2 ibrs\nbugs\t\t: spectre_v1\n"
+    with_it = without.replace("ibrs", f"{feature} ibrs")
+    assert cpu_features(without) == "sse2"
+    assert set(cpu_features(with_it).split()) == {"sse2", feature}
+
+
+def test_a_key_in_a_header_is_the_key(key: CompileKey) -> None:
     assert json.loads(json.dumps(key.to_json())) == key.to_json()
+    names = {"architecture", "config", "weights", "device", "processor", "max_version", "package", "graph", "kernels"}
+    assert set(key.to_json()) == names
+    for name in names:
+        assert replace(key, **{name: "another"}).digest != key.digest

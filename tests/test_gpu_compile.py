@@ -15,7 +15,8 @@ import pytest
 
 from pipelines.registry import open_model
 from replit.gpu.device import RESERVE_BYTES, _nth, find_gpu, open_device, plan_memory
-from replit.runtime.compiled_file import CompileKey, check_key, read_compiled
+from replit.runtime.compile_key import CompileKey
+from replit.runtime.compiled_file import check_key, read_compiled
 from replit.runtime.target import CPU, parse_target
 from replit.runtime.weight_memory import weight_types
 from weights.errors import UserError
@@ -48,9 +49,10 @@ def test_nano_compiles_for_a_gpu(architecture: str, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (0, ""), result.stderr
     files = open_model("nano", None, None)
     file = read_compiled(path)
-    check_key(file, CompileKey.of(files.config, weight_types(files.tensors, Encoding.BFLOAT16), target))
+    types = weight_types(files.tensors, Encoding.BFLOAT16)
+    check_key(file, CompileKey.of(files.architecture, files.config, types, target))
     assert architecture.encode() in file.body
-    on_cpu = CompileKey.of(files.config, weight_types(files.tensors, Encoding.BFLOAT16), CPU)
+    on_cpu = CompileKey.of(files.architecture, files.config, types, CPU)
     with pytest.raises(UserError, match=f"compiled for the device {target.name}; expected cpu"):
         check_key(file, on_cpu)
 

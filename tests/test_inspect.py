@@ -14,8 +14,10 @@ from tiny_model import write_model, write_safetensors
 
 from pipelines.commands.inspect import inspect
 from pipelines.inspection import ENGINE_BYTES
+from replit.architecture import REPLIT
 from replit.config import from_checkpoint
-from replit.runtime.compiled_file import CompileKey, write_compiled
+from replit.runtime.compile_key import CompileKey
+from replit.runtime.compiled_file import write_compiled
 from replit.runtime.weight_memory import weight_types
 from replit.weight_names import map_weights
 from weights.errors import UserError
@@ -120,7 +122,7 @@ def test_no_such_file_is_one_line() -> None:
 def key(directory: Path) -> CompileKey:
     checkpoint = open_checkpoint(directory)
     config = from_checkpoint(checkpoint)
-    return CompileKey.of(config, weight_types(map_weights(checkpoint, config), None))
+    return CompileKey.of(REPLIT, config, weight_types(map_weights(checkpoint, config), None))
 
 
 def test_a_serialized_model_says_what_it_is_for(key: CompileKey, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from replit.runtime.target import Target
@@ -104,6 +105,7 @@ class Architecture:
     read_config: Callable[[Checkpoint], DecoderConfig]
     map_weights: Callable[[Checkpoint, Any], Mapping[str, Tensor]]
     build_graph: Callable[[Any, WeightTypes, Target], Graph]
+    graph_source: Path  # the file that builds it: what was compiled from another one is not used
     add_gguf_config: Callable[[GGUFWriter, Any], None]
 
     def claims(self, checkpoint: Checkpoint) -> bool:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from replit.decoder.architecture import Architecture, DecoderConfig
-from replit.runtime.compiled_file import CompileKey, cache_path, check_key, read_compiled, write_compiled
+from replit.runtime.compile_key import CompileKey, cache_path
+from replit.runtime.compiled_file import check_key, read_compiled, write_compiled
 from replit.runtime.engine import Engine
 from replit.runtime.target import CPU, Target
 from replit.runtime.weight_memory import WeightTypes
@@ -55,7 +56,7 @@ def compile_model(
     """
     from max.engine import read
 
-    key = CompileKey.of(config, types, target)
+    key = CompileKey.of(architecture, config, types, target)
     if options.load_from is not None:
         file = read_compiled(options.load_from)
         check_key(file, key)

@@ -1,4 +1,4 @@
-"""The serialized model: our header and MAX's compiled body in one file, and the cache of such files.
+"""The serialized model: our header and MAX's compiled body in one file.
 
 The engine trusts whatever it reads, so everything that could make it compute something else is checked here first:
 the file's own digests, and everything that the body was compiled from (`CompileKey`).
@@ -7,69 +7,23 @@ the file's own digests, and everything that the body was compiled from (`Compile
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import struct
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from replit.decoder.architecture import DecoderConfig
-from replit.runtime.target import CPU, Target
+from replit.runtime.compile_key import CompileKey
 from weights.errors import UserError
-from weights.tensor import Encoding
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MAGIC = b"RPLTMAX\x00"
 # magic, format version, bytes of the header, sha256 of the header
 _PREFIX = struct.Struct("<8sII32s")
 _MAX_HEADER_BYTES = 16 << 20
-# The instruction sets that code generation depends on.
-_CPU_FEATURES = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "amx", "asimd", "sve", "neon", "dotprod", "i8mm")
-
-
-@dataclass(frozen=True)
-class CompileKey:
-    """Everything that a compiled model depends on; two equal keys give interchangeable files."""
-
-    config: Mapping[str, Any]
-    weights: Mapping[str, tuple[str, tuple[int, ...]]]  # encoding and shape, by canonical name
-    device: str  # "cpu", or "cuda:sm_90"
-    processor: str  # of the machine that it runs on; "" for a GPU
-    max_version: str
-    kernels: str  # digest of the Mojo sources
-
-    @classmethod
-    def of(
-        cls,
-        config: DecoderConfig,
-        weights: Mapping[str, tuple[Encoding, tuple[int, ...]]],
-        target: Target = CPU,
-    ) -> CompileKey:
-        """The key of a model for `target`, a CPU being this machine's, with our kernels and the installed MAX."""
-        return cls(
-            config=asdict(config),
-            weights={name: (str(encoding), shape) for name, (encoding, shape) in weights.items()},
-            device=target.name,
-            processor="" if target.on_gpu else processor(),
-            max_version=importlib.metadata.version("max"),
-            kernels=kernels_digest(target.kernels),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The key as it stands in the header."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
-
-    @property
-    def digest(self) -> str:
-        """Names the file in the cache."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -79,36 +33,6 @@ class CompiledFile:
     path: Path
     header: Mapping[str, Any]
     body: bytes
-
-
-@cache
-def kernels_digest(folder: Path = CPU.kernels) -> str:
-    """sha256 over the names and contents of our Mojo sources."""
-    digest = hashlib.sha256()
-    for source in sorted(folder.glob("*.mojo")):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-@cache
-def processor() -> str:
-    """The machine's architecture and the instruction sets that compiled code may use."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return f"{platform.machine()} {platform.processor()}".strip()
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
-    features = sorted(f for f in flags.split(":", 1)[1].split() if f.startswith(_CPU_FEATURES))
-    return " ".join([platform.machine(), *features])
-
-
-def cache_path(key: CompileKey) -> Path:
-    """Where the compiled model of `key` is kept, in the user's cache directory."""
-    base = os.environ.get("REPLIT_CACHE_DIR")
-    if not base:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        base = str(Path(home) / "replit-code-max")
-    return Path(base) / f"{key.digest[:32]}.replit"
 
 
 def read_compiled(path: Path) -> CompiledFile:
@@ -162,8 +86,11 @@ _WHAT = {
     "device": "the device",
     "max_version": "MAX",
     "processor": "the processor",
+    "architecture": "the architecture",
     "config": "a model with",
     "weights": "weights with",
+    "package": "version",
+    "graph": "the graph",
     "kernels": "the kernels",
 }
 
