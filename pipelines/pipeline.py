@@ -126,14 +126,11 @@ class Pipeline:
         Keywords: see `SamplingParams`, and `logprobs`, the number of alternatives beside each token. Raises UserError
         for an unusable prompt or keyword. Closing the iterator ends the completion and frees its place.
         """
-        return self.stream_batch([_one(prompt)], **sampling)
+        return self.stream_prompts([self.prompt(_one(prompt))], **sampling)
 
     def generate(self, prompt: PromptLike, **sampling: Any) -> Completion:
         """Completes one prompt. See `stream`. Raises UserError where the completion fails."""
-        (completion,) = self.generate_batch([_one(prompt)], **sampling)
-        if completion.error is not None:
-            raise UserError(completion.error)
-        return completion
+        return self._complete(self.prompt(_one(prompt)), sampling)
 
     def fill(self, prefix: str, suffix: str, *, language: str | None = None, **sampling: Any) -> Completion:
         """Completes the gap between two texts, for models with fill-in-the-middle.
@@ -141,8 +138,10 @@ class Pipeline:
         `language` is a file's name or ending such as "x.py", which tells `completion="block"` where a block ends.
         """
         gap = Gap(prefix, suffix, language_of(language) if language else None)
-        plans = self._plans([self.gap(gap, sampling.get("max_new_tokens", -1))], **sampling)
-        (completion,) = self._completions(plans)
+        return self._complete(self.gap(gap, sampling.get("max_new_tokens", -1)), sampling)
+
+    def _complete(self, prompt: Prompt, sampling: dict[str, Any]) -> Completion:
+        (completion,) = self._completions(self._plans([prompt], **sampling))
         if completion.error is not None:
             raise UserError(completion.error)
         return completion

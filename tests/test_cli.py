@@ -83,6 +83,10 @@ def test_samples_repeat_with_a_seed() -> None:
         (["--prompt", "x", "--no-such-option"], 2, "No such option"),
         (["--prompt", "x", "--quantization-encoding", "q3"], 2, "'q3' is not one of"),
         (["--prompt", "x", "--stop", ""], 1, "--stop is an empty string"),
+        (["--serve", "--temperature", "nan"], 1, "--temperature is nan; expected a number"),
+        (["--serve", "--top-p", "7"], 1, "--top-p is 7.0; expected a number"),
+        (["--serve", "--stop", ""], 1, "--stop is an empty string"),
+        (["--serve", "--top-k", "-2"], 1, "--top-k is -2; expected a whole number"),
     ],
 )
 def test_errors_are_one_line(nano: Pipeline, arguments: list[str], status: int, message: str) -> None:

@@ -70,6 +70,7 @@ PYTHON_CASES = {
     "a bracket in a string or comment": ("def f():\n", "    a = '('  # [\n    b", "\nc"),
     "an apostrophe in a comment": ("def f():\n    # don't\n", "    return 1", "\nx = 1"),
     "a colon in a dictionary": ("x = {'a': 1,\n", "     'b': 2}", "\ny = 1"),
+    "a tab goes to the next multiple of eight": ("if a:\n    if b:\n        x\n\t", "c\n\td", "\n    e"),
     "top level: one statement": ("import os\n", "x = 1", "\ny = 2"),
     "top level: a function": ("import os\n\n", "def f():\n    return 1\n\n    x", "\n\ndef g():"),
     "top level: decorators and comments lead": ("", "# a\n@b\ndef f():\n    return 1", "\n# c\n"),

@@ -97,14 +97,23 @@ def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptio
         raise click.UsageError(f"{names} has no meaning with --serve; leave it out", ctx)
     batch = options["max_cache_batch_size"] if "max_cache_batch_size" in given else DEFAULT_BATCH
     _check(batch, options["max_length"], ctx)
+    sampling = {name: options[name] for name in _SAMPLING if name in given}
+    _check_sampling(sampling)
     return ServeOptions(
         **{name: options[name] for name in _SHARED},
         max_batch_size=batch,
         device=device_name(options["use_gpu"]),
         cors_origins=tuple(options["cors_origin"]),
         max_body_bytes=options["max_body_size"],
-        sampling={name: options[name] for name in _SAMPLING if name in given},
+        sampling=sampling,
     )
+
+
+def _check_sampling(sampling: dict[str, Any]) -> None:
+    """Raises UserError for what every request would be refused for."""
+    from pipelines.engine.sampling import SamplingParams
+
+    SamplingParams(**sampling)
 
 
 def _check(batch: int, length: int, ctx: click.Context) -> None:
