@@ -6,6 +6,7 @@ Tokens come from engine/loop.py, text from text/chain.py above it; the command l
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.drafting import open_drafter
+from pipelines.engine.drafter import Drafter
 from pipelines.engine.loop import run
 from pipelines.engine.plan import Plan
 from pipelines.engine.sampling import SamplingParams
@@ -76,13 +79,18 @@ class Completion:
 class Pipeline:
     """A model in memory. Streams and threads may share it while it has a sequence free for each (`max_batch_size`)."""
 
-    def __init__(self, files: ModelFiles, model: CpuModel | GpuModel, weight_bytes: int) -> None:
+    def __init__(
+        self, files: ModelFiles, model: CpuModel | GpuModel, weight_bytes: int, drafter: Drafter | None = None
+    ) -> None:
+        """`drafter` guesses what is checked, None for nothing."""
         self.name = files.name
         self.tokenizer: Tokenizer = files.tokenizer
         self.config: DecoderConfig = files.config
         self.model = model
         self.weight_bytes = weight_bytes
         self.slots = Slots(model, model.prompt_chunk)
+        self.drafter = drafter
+        self._numbers = itertools.count()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -195,12 +203,12 @@ class Pipeline:
 
     def stream_plans(self, plans: Sequence[Plan]) -> Iterator[TextPiece]:
         """Completes prompts that have sampling options and seeds of their own, numbered by their place."""
-        requests = [plan.request(str(index)) for index, plan in enumerate(plans)]
+        requests = [plan.request(str(next(self._numbers))) for plan in plans]
         sequences = [RunningSequence(request, self.tokenizer, self.max_length) for request in requests]
         chains = [build_chain(self.tokenizer, plan) for plan in plans]
         index_of = {id(sequence): index for index, sequence in enumerate(sequences)}
         held: list[list[int]] = [[] for _ in plans]  # ids whose text is not certain yet
-        with closing(run(self.slots, sequences)) as steps:
+        with closing(run(self.slots, sequences, self.drafter)) as steps:
             for sequence, tokens in steps:
                 index = index_of[id(sequence)]
                 chain = chains[index]
@@ -251,13 +259,15 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     mmap: bool | None = None,
+    draft: str = "auto",
     progress: Reporter | None = None,
 ) -> Pipeline:
     """Loads a model: `nano`, a directory, a GGUF file or a hub repository.
 
     `device` is cpu, gpu, or gpu:1 for the second one; a GPU computes in bfloat16. `mmap` None maps the weights only
-    where memory is short. A GPU must have room for `reserved_sequences` more, in a cache of the caller's own. Raises
-    UserError for everything that a user can mend.
+    where memory is short. A GPU must have room for `reserved_sequences` more, in a cache of the caller's own. `draft`
+    says who guesses tokens that are then checked several at a time: auto, none, ngram, or a small model's name
+    (pipelines/drafting.py); the text is the same with any. Raises UserError for everything that a user can mend.
     """
     progress = progress or Quiet()
     encoding = parse_encoding(quantization_encoding)
@@ -277,15 +287,21 @@ def load(
     Engine.get(threads, gpu if target.on_gpu else None)
     options = CompileOptions(*(Path(p) if p else None for p in (serialized_model_path, save_to_serialized_model_path)))
     compiled = compile_model(files.config, types, options, progress, files.architecture, target)
+
+    def drafter(on_gpu: bool) -> Drafter | None:
+        return open_drafter(draft, files, total_bytes(types), max_batch_size, on_gpu, progress)
+
     if not target.own_kernels:
         bound = bind_weights(compiled, files.tensors, types, mapped=True, device=gpu, target=target)
         on_gpu = GpuModel(files.config, bound, max_batch_size, max_length, gpu, target, progress.note)
-        return Pipeline(files, on_gpu, total_bytes(types))
+        return Pipeline(files, on_gpu, total_bytes(types), drafter(True))
     mapped = not fits_in_memory(total_bytes(types)) if mmap is None else mmap
     if mapped and mmap is None:
         progress.note("memory is short: weights stay mapped from the file, which decodes slower")
     bound = bind_weights(compiled, files.tensors, types, mapped)
-    return Pipeline(files, CpuModel(files.config, bound, max_batch_size, max_length), total_bytes(types))
+    return Pipeline(
+        files, CpuModel(files.config, bound, max_batch_size, max_length), total_bytes(types), drafter(False)
+    )
 
 
 def gpu_encoding(requested: Encoding | None, target: Target) -> Encoding:

@@ -142,6 +142,12 @@ def test_open_streams_do_not_mix_and_a_missing_slot_is_said() -> None:
 
 
 class Guessing:
+    def passed(self, rows: int, seconds: float) -> None:
+        pass
+
+    def ended(self, sequence: Sequence) -> None:
+        pass
+
     """Guesses right up to a number, then wrong."""
 
     def __init__(self, right: int) -> None:

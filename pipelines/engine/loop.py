@@ -5,29 +5,38 @@ Text is made above it (pipelines/text/chain.py). The server's sequences are the 
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from collections.abc import Sequence as Several
 from typing import Protocol
 
 from pipelines.engine.sequence import Sequence, Token
-from pipelines.engine.slots import Slots, busy
+from pipelines.engine.slots import Slots, busy, common_length
 
 
-class Drafter(Protocol):
-    """Guesses what a sequence goes on with."""
+class Drafts(Protocol):
+    """Guesses what sequences go on with; pipelines/engine/drafter.py has the one."""
 
     def guess(self, sequences: Several[Sequence]) -> Several[Several[int]]:
         """For each sequence the ids that probably follow, possibly none."""
         ...
 
-    def accepted(self, sequence: Sequence, guessed: int, accepted: int) -> None:
-        """Told how many of its guesses were right."""
+    def passed(self, rows: int, seconds: float) -> None:
+        """Told what a pass of so many rows took."""
+        ...
+
+    def accepted(self, sequence: Sequence, guessed: int, right: int) -> None:
+        """Told how many of a sequence's guesses were right."""
+        ...
+
+    def ended(self, sequence: Sequence) -> None:
+        """Told that a sequence has ended."""
         ...
 
 
 def run(
-    slots: Slots, sequences: Several[Sequence], drafter: Drafter | None = None
+    slots: Slots, sequences: Several[Sequence], drafts: Drafts | None = None
 ) -> Generator[tuple[Sequence, list[Token]], None, None]:
     """Yields each sequence with its new tokens as they come, and a last time when it has ended.
 
@@ -49,34 +58,49 @@ def run(
                     yield sequence, sequence.accept(slots.read(sequence, slot))
                 else:
                     yield sequence, []
-                running = _release_ended(slots, running)
+                running = _release_ended(slots, running, drafts)
             if running:
-                yield from _step(slots, running, drafter)
-                running = _release_ended(slots, running)
+                yield from _step(slots, running, drafts)
+                running = _release_ended(slots, running, drafts)
             elif waiting:
                 raise busy(len(slots))
     finally:
-        for _, slot in running:
+        for sequence, slot in running:
             slots.release(slot)
+            if drafts is not None:
+                drafts.ended(sequence)
 
 
 def _step(
-    slots: Slots, running: list[tuple[Sequence, int]], drafter: Drafter | None
+    slots: Slots, running: list[tuple[Sequence, int]], drafts: Drafts | None
 ) -> Iterator[tuple[Sequence, list[Token]]]:
-    guesses: Several[Several[int]] = [()] * len(running)
-    if drafter is not None:
-        guesses = drafter.guess([sequence for sequence, _ in running])
-    for (sequence, slot), guessed, rows in zip(running, guesses, slots.step(running, guesses), strict=True):
+    sequences = [sequence for sequence, _ in running]
+    guesses: Several[Several[int]] = [()] * len(running) if drafts is None else drafts.guess(sequences)
+    started = time.perf_counter()
+    every = slots.step(running, guesses)
+    if drafts is not None:
+        drafts.passed(len(running) + sum(map(len, guesses)), time.perf_counter() - started)
+    for (sequence, slot), guessed, rows in zip(running, guesses, every, strict=True):
+        before = len(sequence.ids)
         tokens = sequence.accept(rows, guessed)
         if guessed:
             slots.settle(sequence, slot)
-            if drafter is not None:
-                drafter.accepted(sequence, len(guessed), max(len(tokens) - 1, 0))
+            if drafts is not None:
+                drafts.accepted(sequence, len(guessed), right_guesses(sequence.ids[before:], guessed))
         yield sequence, tokens
 
 
-def _release_ended(slots: Slots, running: list[tuple[Sequence, int]]) -> list[tuple[Sequence, int]]:
+def right_guesses(ids: Several[int], guesses: Several[int]) -> int:
+    """How many guesses were drawn."""
+    return common_length(list(ids), list(guesses))
+
+
+def _release_ended(
+    slots: Slots, running: list[tuple[Sequence, int]], drafts: Drafts | None
+) -> list[tuple[Sequence, int]]:
     for sequence, slot in running:
         if sequence.end:
             slots.release(slot)
+            if drafts is not None:
+                drafts.ended(sequence)
     return [(sequence, slot) for sequence, slot in running if not sequence.end]

@@ -25,6 +25,7 @@ class Plan:
     prompt_logprobs: bool = False
     use_cache: bool = True
     limits: TextFilter | None = None
+    speculative: bool = True
 
     def request(self, name: str, after: str | None = None) -> SequenceRequest:
         """What the engine is asked; `after` names a sequence that reads the same prompt before."""
@@ -32,4 +33,6 @@ class Plan:
         # What was read before has no logits left: with a salt of its own every position runs.
         salt = (after or name) if self.prompt_logprobs or not self.use_cache else None
         scored = self.prompt_logprobs and after is None
-        return SequenceRequest(name, self.prompt.ids, params, self.seed, self.top_logprobs, scored, salt, after)
+        return SequenceRequest(
+            name, self.prompt.ids, params, self.seed, self.top_logprobs, scored, salt, after, self.speculative
+        )  # fmt: skip

@@ -38,7 +38,7 @@ class SequenceRequest:
     `seed` makes its own random generator, so that its text does not depend on what else runs. `top_logprobs` is the
     number of alternatives beside each token, None for no log-probabilities at all. `after` names a sequence with the
     same prompt that reads it before, so that it is read once. What was read is shared between sequences of one
-    `cache_salt`; those without one share with each other.
+    `cache_salt`; those without one share with each other. Without `speculative` nothing is guessed for it.
     """
 
     id: str
@@ -49,6 +49,7 @@ class SequenceRequest:
     prompt_logprobs: bool = False
     cache_salt: str | None = None
     after: str | None = None
+    speculative: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Sequence:
         self.prompt_logprobs: list[TokenLogprob | None] = [
             None
         ]  # of the prompt's ids so far; nothing precedes the first
+        self.drafted = 0  # guesses that were checked, and those that were right
+        self.drafted_right = 0
         self._control = vocabulary.control_token_ids
         self._generator = np.random.default_rng(request.seed)
         room = max_length - len(request.prompt_ids)

@@ -20,6 +20,8 @@ from replit.gpu.top_logits import TopLogits
 from weights.errors import UserError
 
 Floats = npt.NDArray[np.float32]
+# One pass at a time, of whatever model: the engine and its threads are one.
+engine_lock = threading.RLock()
 Rows = Floats | Several[TopLogits]
 
 
@@ -61,13 +63,12 @@ class Slots:
         self._model, self._chunk = model, prompt_chunk
         self._held: list[list[int]] = [[] for _ in range(model.slots)]  # the ids whose keys and values a slot has
         self._free = list(range(model.slots))  # longest unused first
-        self._lock = threading.RLock()
         self._process = os.getpid()
 
     def take(self, prompt: Several[int]) -> int | None:
         """A slot for a prompt, with as much of it cached as any slot has; None if all are taken."""
         self._check_process()
-        with self._lock:
+        with engine_lock:
             if not self._free:
                 return None
             common = [common_length(held, prompt) for held in self._held]
@@ -85,7 +86,7 @@ class Slots:
 
     def release(self, slot: int) -> None:
         """Gives a slot back; what is in it stays until the slot is taken for something else."""
-        with self._lock:
+        with engine_lock:
             self._free.append(slot)
 
     def __len__(self) -> int:
@@ -131,7 +132,7 @@ class Slots:
         try:
             self._keep(slot, 0)
             parts = [ids[i : i + self._chunk] for i in range(0, len(ids), self._chunk)]
-            with self._lock:
+            with engine_lock:
                 return np.concatenate([self._extend([slot], [part], range(len(part))) for part in parts])
         finally:
             self.release(slot)
@@ -141,7 +142,7 @@ class Slots:
     ) -> Rows:
         self._check_process()
         needed = [sequence.logits_needed for sequence in sequences]
-        with self._lock:
+        with engine_lock:
             if not all(needed) or not isinstance(self._model, TopSlotModel):
                 return self._extend(slots, ids, rows)
             top = self._model.extend_top(slots, ids, rows, max(needed))

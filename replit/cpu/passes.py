@@ -6,6 +6,9 @@ from typing import Any
 
 from replit.runtime.passes import Inputs
 
+# Tokens of a pass whose inputs are kept and filled again.
+_KEPT_TOKENS = 16
+
 
 class CpuPass:
     """A pass on the CPU."""
@@ -26,10 +29,16 @@ class CpuPasses:
     def __init__(self, model: Any, blocks: Any, pages: int) -> None:
         self._model, self._blocks, self._pages = model, blocks, pages
         self._decoding: dict[int, CpuPass] = {}  # by the number of sequences
+        self._small: dict[tuple[int, int, int], CpuPass] = {}
 
     def prompt(self, tokens: int, sequences: int, rows: int) -> CpuPass:
-        """See `Passes.prompt`."""
-        return CpuPass(self._model, Inputs(self._blocks, tokens, sequences, rows, self._pages))
+        """See `Passes.prompt`. Small ones are kept: a pass that checks guesses comes again and again."""
+        if tokens > _KEPT_TOKENS:
+            return CpuPass(self._model, Inputs(self._blocks, tokens, sequences, rows, self._pages))
+        shape = (tokens, sequences, rows)
+        if shape not in self._small:
+            self._small[shape] = CpuPass(self._model, Inputs(self._blocks, *shape, self._pages))
+        return self._small[shape]
 
     def decode(self, sequences: int, length: int) -> CpuPass:
         """See `Passes.decode`."""

@@ -1,0 +1,190 @@
+"""Guesses from a small model: it reads the same text, through its own tokenizer, and goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.engine.sequence import Sequence as EngineSequence
+from pipelines.engine.slots import SlotModel, common_length
+from pipelines.prompts.prompt import before_cursor
+from weights.errors import UserError
+from weights.tokenizers.tokenizer import Tokenizer
+
+Floats = npt.NDArray[np.float32]
+
+# Ids, and how probable each is together with those before it.
+Guess = tuple[list[int], list[float]]
+
+# Of a long text the end is read: more is not worth the time, and the small model was not trained on more.
+WINDOW = 512
+# Characters before the cursor that are split again together with a guess, to find the seam.
+_SEAM = 40
+
+
+@dataclass
+class _Slot:
+    """A slot of the small model's cache."""
+
+    held: list[int] = field(default_factory=list)
+    user: str | None = None
+
+
+@dataclass
+class _Reader:
+    """How far a sequence's text was read."""
+
+    slot: int
+    start: int  # where the window begins, in ids of the draft's text
+    text: str = ""  # with another vocabulary: the text so far
+    decoded: int = 0  # generated ids that are in it
+    split: list[int] = field(default_factory=list)  # with another vocabulary: the text's ids in the small one
+
+
+class DraftModel:
+    """A small model and the text of the sequences that it guesses for."""
+
+    def __init__(self, model: SlotModel, tokenizer: Tokenizer, target: Tokenizer, chunk: int) -> None:
+        """`tokenizer` is the small model's, `target` that of the sequences."""
+        self._model, self._tokenizer, self._target, self._chunk = model, tokenizer, target, chunk
+        self.same_vocabulary = same_vocabulary(tokenizer, target)
+        self._slots = [_Slot() for _ in range(model.slots)]
+        self._readers: dict[str, _Reader] = {}
+
+    def forget(self, sequence: EngineSequence) -> None:
+        """Frees what was kept for a sequence that has ended."""
+        reader = self._readers.pop(sequence.request.id, None)
+        if reader is not None:
+            self._slots[reader.slot].user = None
+
+    def guess(self, sequence: EngineSequence, most: int, worth: Callable[[float], bool]) -> Guess:
+        """Ids that probably follow, and how sure the small model is of each together with those before it.
+
+        It goes on while `worth(probability)` says so, which is asked before each token that is looked for.
+        """
+        reader = self._reader(sequence)
+        if reader is None:
+            return [], []
+        ids = self._ids(sequence, reader)
+        limit = min(most, self._model.max_length - len(ids) - 1)
+        logits = self._read(reader.slot, ids)
+        guessed: list[int] = []
+        sure: list[float] = []
+        probability = 1.0
+        while len(guessed) < limit:
+            token, share = _most_probable(logits)
+            probability *= share
+            if token in self._tokenizer.control_token_ids or not worth(probability):
+                break
+            guessed.append(token)
+            sure.append(probability)
+            if len(guessed) < limit:
+                logits = self._read(reader.slot, [*ids, *guessed])
+        if self.same_vocabulary:
+            return guessed, sure
+        return self._translate(reader, guessed, sure)
+
+    def _reader(self, sequence: EngineSequence) -> _Reader | None:
+        name = sequence.request.id
+        if name not in self._readers:
+            free = [index for index, slot in enumerate(self._slots) if slot.user is None]
+            if not free:
+                return None
+            prompt = sequence.request.prompt_ids
+            text = "" if self.same_vocabulary else before_cursor(self._target, prompt)
+            wanted = prompt if self.same_vocabulary else []
+            slot = max(free, key=lambda index: common_length(self._slots[index].held, wanted[-WINDOW:]))
+            self._slots[slot].user = name
+            self._readers[name] = _Reader(slot, max(0, len(prompt) - WINDOW), text[-4 * WINDOW :])
+        return self._readers[name]
+
+    def _ids(self, sequence: EngineSequence, reader: _Reader) -> list[int]:
+        """The text so far in the small model's ids, from the window's beginning on."""
+        if self.same_vocabulary:
+            prompt = sequence.request.prompt_ids
+            if len(prompt) + len(sequence.ids) - reader.start > self._model.max_length - WINDOW // 4:
+                reader.start = len(prompt) + len(sequence.ids) - WINDOW
+            return [*prompt, *sequence.ids][reader.start :]
+        fresh = self._target.decode(sequence.ids[reader.decoded :])
+        if "\ufffd" not in fresh:  # else half a character: the rest comes with the next token
+            reader.text += fresh
+            reader.decoded = len(sequence.ids)
+            reader.split = self._split(reader)
+        return reader.split
+
+    def _split(self, reader: _Reader) -> list[int]:
+        """Splits the text; only its last lines anew, since splitting does not look further."""
+        ids = self._tokenizer.encode(reader.text, parse_special=False)
+        if len(ids) > self._model.max_length - WINDOW // 4:
+            reader.text = self._tokenizer.decode(ids[-WINDOW:])
+            ids = self._tokenizer.encode(reader.text, parse_special=False)
+        return ids
+
+    def _read(self, slot: int, ids: Sequence[int]) -> Floats:
+        """Logits `[vocab]` after `ids`, of which what the slot holds is not read again."""
+        held = self._slots[slot].held
+        length = min(common_length(held, ids), len(ids) - 1)
+        if length < len(held):
+            del held[length:]
+            self._model.truncate(slot, length)
+        logits: Floats = np.zeros((1, 1), np.float32)
+        while len(held) < len(ids):
+            part = list(ids[len(held) : len(held) + self._chunk])
+            logits = self._model.extend([slot], [part], [len(part) - 1])
+            held += part
+        last: Floats = logits[0]
+        return last
+
+    def _translate(self, reader: _Reader, guessed: list[int], sure: list[float]) -> Guess:
+        """A guess in the target's ids, each as sure as the small model's token in which it ends."""
+        raw = b"".join(map(self._tokenizer.token_bytes, guessed))
+        text = raw.decode("utf-8", errors="ignore")
+        if not text:
+            return [], []
+        ids = self._after_seam(reader.text[-_SEAM:], text)
+        ends = np.cumsum([len(self._tokenizer.token_bytes(token)) for token in guessed])
+        translated: list[float] = []
+        position = 0
+        for token in ids:
+            position += len(self._target.token_bytes(token))
+            translated.append(sure[min(int(np.searchsorted(ends, position)), len(sure) - 1)])
+        return ids, translated
+
+    def _after_seam(self, before: str, text: str) -> list[int]:
+        """The ids of `text` as they follow `before`: as both are split together, where that cuts between them."""
+        together = self._target.encode(before + text, parse_special=False)
+        length = 0
+        for index, token in enumerate(together):
+            if length >= len(before.encode()):
+                return (
+                    together[index:]
+                    if length == len(before.encode())
+                    else self._target.encode(text, parse_special=False)
+                )
+            length += len(self._target.token_bytes(token))
+        return self._target.encode(text, parse_special=False)
+
+
+def _most_probable(logits: Floats) -> tuple[int, float]:
+    """The most probable id and its probability."""
+    best = int(np.argmax(logits))
+    return best, float(1 / np.exp(logits - logits[best]).sum())
+
+
+def same_vocabulary(draft: Tokenizer, target: Tokenizer) -> bool:
+    """Whether every id of the small vocabulary means the same in the large one, which may have more."""
+    if draft.vocab_size > target.vocab_size or type(draft) is not type(target):
+        return False
+    try:
+        same = all(draft.token_bytes(i) == target.token_bytes(i) for i in range(draft.vocab_size))
+    except UserError:
+        return False
+    sample = "def f(x):\n    return [x**2, 'é'] if x else None  # 100\n"
+    return (
+        same
+        and dict(draft.control_texts).items() <= dict(target.control_texts).items()
+        and (draft.encode(sample) == target.encode(sample))
+    )
