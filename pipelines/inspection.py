@@ -24,14 +24,23 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+_READ = "norms and embeddings were searched for NaN and infinity"
+_UNREAD = "not read: only the headers were downloaded, so NaN and infinity would not be found"
+
 #: Memory of a running model outside weights and cache: code 110 MB, engine and activations of a
 #: prompt 70 MB (measured at width 3072). Compiling takes up to 1 GB more, once.
 ENGINE_BYTES = 200 << 20
 
 
-def inspect_model(checkpoint: Checkpoint, encoding: Encoding | None, max_length: int, batch: int) -> dict[str, Any]:
-    """Describe a model; `encoding`, `max_length` and `batch` are those of a run on the CPU."""
+def inspect_model(
+    checkpoint: Checkpoint, encoding: Encoding | None, max_length: int, batch: int, *, headers_only: bool = False
+) -> dict[str, Any]:
+    """Describe a model; `encoding`, `max_length` and `batch` are those of a run on the CPU.
+
+    With `headers_only` the weights are not there, and their values are not looked at.
+    """
     from pipelines.registry import architecture_of
+    from replit.decoder.finite import check_finite
     from weights.tokenizers.load import load_tokenizer
 
     problems: list[str] = []
@@ -40,6 +49,8 @@ def inspect_model(checkpoint: Checkpoint, encoding: Encoding | None, max_length:
     tensors = config and _attempt(lambda: architecture.map_weights(checkpoint, config), problems)
     tokenizer = _attempt(lambda: load_tokenizer(checkpoint), problems)
     run = None
+    if tensors and not headers_only:
+        _attempt(lambda: check_finite(checkpoint.path, tensors), problems)
     if config and tensors:
         run = _attempt(lambda: _run(architecture, config, tensors, encoding, max_length, batch), problems)
     return {
@@ -59,6 +70,7 @@ def inspect_model(checkpoint: Checkpoint, encoding: Encoding | None, max_length:
         "encodings": _encodings(checkpoint.tensors),
         "tensors": [_tensor(tensor) for tensor in checkpoint.tensors.values()],
         "run": run,
+        "values": _UNREAD if headers_only else _READ,
         "problems": problems,
     }
 

@@ -10,6 +10,7 @@ import weights
 from refact.architecture import REFACT
 from replit.architecture import REPLIT
 from replit.decoder.architecture import Architecture, DecoderConfig
+from replit.decoder.finite import check_finite
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tensor import Encoding, Tensor
@@ -51,6 +52,7 @@ def open_model(model: str, weight_path: str | None, encoding: Encoding | None) -
     architecture = architecture_of(checkpoint)
     config = architecture.read_config(checkpoint)
     tensors = architecture.map_weights(checkpoint, config)
+    check_finite(checkpoint.path, tensors)
     return ModelFiles(model, checkpoint, architecture, config, tensors, load_tokenizer(checkpoint))
 
 

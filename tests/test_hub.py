@@ -81,6 +81,10 @@ REPOSITORIES = {
             "model-00002-of-00002.gguf": b"GGUF 2",
         }
     },
+    "some/moved": {  # no file has the same name in both
+        "main": {"m-bf16.gguf": b"GGUF new"},
+        "v1": {"config.json": b"{}", "model.safetensors": b"old"},
+    },
     "some/ggufs": {"main": {"m-q4_0.gguf": b"GGUF q4", "m-q8_0.gguf": b"GGUF q8"}},
     "some/mixed": {"main": {"m-q4_0.gguf": b"GGUF q4", "m-bf16.gguf": b"GGUF bf16"}},
     "some/pickle": {"main": {"config.json": b"{}", "pytorch_model.bin": b"x"}},
@@ -151,6 +155,15 @@ def test_a_file_by_address_and_revision(hub: fake_hub.FakeHub, tmp_path: Path) -
     )
     assert [answer[1] for answer in answers[:4]] == ["new", "old", "old", "old"]
     assert Path(answers[4][0], "model.safetensors").read_text() == "old"
+
+
+def test_the_files_of_a_revision_are_those_that_it_lists(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    """Online, and from the cache when the hub cannot be reached."""
+    calls = [{"model": "some/moved"}, {"model": "some/moved", "revision": "v1"}, {"model": "some/moved@v1"}]
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        new, old, pinned, _ = client(hub.url, tmp_path, *calls, **environment)
+        assert new[1] == "GGUF new"
+        assert old[1] == pinned[1] == ["config.json", "model.safetensors"]
 
 
 def test_repositories_of_each_kind(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
@@ -370,6 +383,8 @@ def test_inspect_downloads_headers_only(tmp_path: Path) -> None:
             found = inspected(repository, tmp_path / "home", hub.url)
             assert found["file"].pop("path") == repository
             expected = inspected(str(local), tmp_path / "home", hub.url)
+            assert found.pop("values").startswith("not read: only the headers were downloaded")
+            assert expected.pop("values") == "norms and embeddings were searched for NaN and infinity"
             del expected["file"]["path"], found["run"]["memory"]["available"], expected["run"]["memory"]["available"]
             assert found == expected
         weights = [

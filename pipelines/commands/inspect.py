@@ -65,8 +65,10 @@ def _report(source: str, encoding: str | None, max_length: int, batch: int) -> d
     with tempfile.TemporaryDirectory() as folder:
         headers = Path(folder)
         checkpoint, _ = open_source(source, headers)
-        report = inspect_model(checkpoint, Encoding(encoding) if encoding else None, max_length, batch)
-        if checkpoint.path.is_relative_to(headers):
+        remote = checkpoint.path.is_relative_to(headers)
+        chosen = Encoding(encoding) if encoding else None
+        report = inspect_model(checkpoint, chosen, max_length, batch, headers_only=remote)
+        if remote:
             report["file"]["path"] = source
         return report
 
@@ -86,6 +88,8 @@ def _text(report: dict[str, Any]) -> Iterator[str]:
     if report.get("run"):
         yield from _run(report["run"])
     yield ""
+    if "values" in report:
+        yield f"values: {report['values']}"
     yield from report["problems"] or ["nothing is missing"]
 
 

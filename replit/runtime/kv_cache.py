@@ -81,6 +81,12 @@ class CacheSlots:
         self.lengths: npt.NDArray[np.uint32] = np.zeros(slots, np.uint32)
         self.max_length = max_length
 
+    def truncate(self, slot: int, length: int) -> None:
+        """Forgets what a slot holds after its first `length` positions; the next pass overwrites them."""
+        if not 0 <= length <= self.lengths[slot]:
+            raise ValueError(f"slot {slot} holds {self.lengths[slot]} positions; expected at least {length}")
+        self.lengths[slot] = length
+
     @property
     def slots(self) -> int:
         """Sequences that it holds at once."""
@@ -100,7 +106,14 @@ class PagedKVCache(CacheSlots):
         return 2 * config.n_layers * config.kv_dim * element_bytes
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
-        """Gives slot `target` the first `length` positions of slot `source`, and no others."""
+        """Makes slot `target` hold the first `length` positions of slot `source`, in pages of its own.
+
+        Of the last page, which `length` may fill in part, all is copied: where in a page a position lies is the
+        kernels' business, and what is beyond `length` is never read.
+        """
+        if not 0 <= length <= self.lengths[source]:
+            raise ValueError(f"slot {source} holds {self.lengths[source]} positions; expected at least {length}")
         used = pages_for(length)
-        self.blocks[self.page_table[target, :used]] = self.blocks[self.page_table[source, :used]]
+        for ours, theirs in zip(self.page_table[target, :used], self.page_table[source, :used], strict=True):
+            self.blocks[ours] = self.blocks[theirs]
         self.lengths[target] = length
