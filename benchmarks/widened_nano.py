@@ -43,7 +43,8 @@ class Widening:
     """nano's weights as those of a wide model, tensor by tensor."""
 
     def __init__(self, nano: ModelFiles, layers: int, vocabulary: int | None) -> None:
-        assert isinstance(nano.config, ReplitConfig) and isinstance(_WIDE, ReplitConfig)
+        assert isinstance(nano.config, ReplitConfig)
+        assert isinstance(_WIDE, ReplitConfig)
         self.nano = nano
         self.vocabulary = vocabulary or nano.config.vocab_size
         if self.vocabulary < nano.config.vocab_size or layers < nano.config.n_layers:
@@ -84,8 +85,8 @@ class Widening:
         values = self.nano.tensors[source].to_float32()
         kind = source.split(".")[-2]
         if values.ndim == 1:
-            wide = np.tile(values, self.copies) / np.float32(self.copies)
-            return wide.view(np.uint8)
+            wide: Floats = np.tile(values, self.copies) / np.float32(self.copies)
+            return wide.view(np.uint8).reshape(-1)
         if kind in ("attn_output", "ffn_down"):  # what adds to the features: each row as often as there are copies
             columns = self._spread(values.T, _HEADS).T if kind == "attn_output" else values
             rows = np.zeros((len(columns), shape[1]), np.float32)
@@ -125,7 +126,8 @@ class Widening:
     def _improbable(self, table: Floats) -> Floats:
         """The row of the token that no text has and training has therefore made the least probable."""
         fim = self.nano.tokenizer.fim
-        assert fim is not None and fim.pad is not None
+        assert fim is not None
+        assert fim.pad is not None
         return table[[fim.pad]]
 
 
@@ -138,7 +140,8 @@ def encode(rows: Floats, encoding: Encoding) -> Bytes:
 def filled_up(keys: dict[str, object], vocabulary: int) -> dict[str, object]:
     """A tokenizer's keys with unused tokens up to the size of the vocabulary."""
     tokens, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
-    assert isinstance(tokens, list) and isinstance(types, list)
+    assert isinstance(tokens, list)
+    assert isinstance(types, list)
     more = vocabulary - len(tokens)
     unused = 5  # gguf's TokenType.UNUSED
     return keys | {
