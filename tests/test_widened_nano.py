@@ -1,4 +1,4 @@
-"""nano in the body of the 3.3B model computes what nano computes: greedy text, log-probabilities, the same tokenizer."""
+"""nano in the body of the 3.3B model computes what nano computes: greedy text, logits, the same tokenizer."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ def fim_prompt(
 
     A part that is too long loses its far end, on a line boundary where it has one; the prefix keeps three tokens for
     each one of the suffix. `context` (from other files) stands before everything and gives way first; `middle` is the
-    beginning of the text in the gap; `whole` says that the prefix begins where its file does. Raises UserError where the markers and `middle` alone do not fit.
+    beginning of the text in the gap; `whole` says that the prefix begins where its file does. Raises UserError where
+    the markers and `middle` alone do not fit.
     """
     fim = require_fim(tokenizer)
     before = prefix if isinstance(prefix, list) else encode(tokenizer, prefix)
