@@ -117,7 +117,7 @@ class Pipeline:
         """The prompt's token ids, checked like `prompt`."""
         return self.prompt(prompt).ids
 
-    def gap(self, gap: Gap, max_new_tokens: int = -1, *, suffix_first: bool = False) -> Prompt:
+    def gap(self, gap: Gap, max_new_tokens: int = -1, *, suffix_first: bool | None = None) -> Prompt:
         """The prompt of a gap in code. Raises UserError for a model without fill-in-the-middle."""
         return gap_prompt(self.tokenizer, gap, self.max_length, max_new_tokens, suffix_first)
 
@@ -145,7 +145,7 @@ class Pipeline:
 
         `language` is a file's name or ending such as "x.py", which tells `completion="block"` where a block ends.
         """
-        gap = Gap(prefix, suffix, language_of(language) if language else None)
+        gap = Gap(prefix, suffix, language_of(language) if language else None, whole=True)
         return self._complete(self.gap(gap, sampling.get("max_new_tokens", -1)), sampling)
 
     def _complete(self, prompt: Prompt, sampling: dict[str, Any]) -> Completion:

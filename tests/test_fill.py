@@ -22,16 +22,16 @@ CODE = "import os\n\n\ndef add(a, b):\n    return \n\n\nprint(add(1, 2))\n"
 
 def test_a_gap_is_found_by_line_and_column() -> None:
     gap = gap_at(CODE, 5, 12, "x.py", PYTHON)
-    assert gap == Gap("import os\n\n\ndef add(a, b):\n    return ", "\n\n\nprint(add(1, 2))\n", PYTHON)
+    assert gap == Gap("import os\n\n\ndef add(a, b):\n    return ", "\n\n\nprint(add(1, 2))\n", PYTHON, whole=True)
     assert gap_at(CODE, 1, 1, "x", None).prefix == ""
-    assert gap_at(CODE, 9, 1, "x", None) == Gap(CODE, "")
-    assert gap_at("", 1, 1, "x", None) == Gap("", "")
-    assert gap_at("aé漢", 1, 3, "x", None) == Gap("aé", "漢")
-    assert gap_at("a\r\nb", 1, 2, "x", None) == Gap("a", "\r\nb")
+    assert gap_at(CODE, 9, 1, "x", None) == Gap(CODE, "", whole=True)
+    assert gap_at("", 1, 1, "x", None) == Gap("", "", whole=True)
+    assert gap_at("aé漢", 1, 3, "x", None) == Gap("aé", "漢", whole=True)
+    assert gap_at("a\r\nb", 1, 2, "x", None) == Gap("a", "\r\nb", whole=True)
     # Lines as editors count them: a form feed, a lone CR and the like are characters of their line.
     odd = "a\x0cb\x0bc\u2028d\x85e\rf\ng"
-    assert gap_at(odd, 2, 1, "x", None) == Gap(odd[:-1], "g")
-    assert gap_at(odd, 1, 12, "x", None) == Gap(odd[:11], "\ng")
+    assert gap_at(odd, 2, 1, "x", None) == Gap(odd[:-1], "g", whole=True)
+    assert gap_at(odd, 1, 12, "x", None) == Gap(odd[:11], "\ng", whole=True)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,7 @@ def test_a_suffix_on_the_command_line(nano: Pipeline, tmp_path: Path) -> None:
         (["fill", __file__, "--line", "1"], 2, "Missing option '--column'"),
         (["--prompt", "x", "--suffix", "y", "--suffix-file", "z"], 2, "--suffix and --suffix-file are both given"),
         (["--prompt", "x", "--suffix-first"], 2, "--suffix-first is given without a suffix"),
+        (["--prompt", "x", "--prefix-first"], 2, "--prefix-first is given without a suffix"),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], status: int, message: str) -> None:

@@ -101,7 +101,11 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 @click.option("--num-return-sequences", default=1, show_default=True, metavar="N", help="Completions of each prompt.")
 @click.option("--suffix", metavar="TEXT", help="Fill the gap between the prompt and this text.")
 @click.option("--suffix-file", metavar="PATH", help="The same, with the text of a file.")
-@click.option("--suffix-first", is_flag=True, help="Give the model the suffix before the prompt.")
+@click.option(
+    "--suffix-first/--prefix-first",
+    default=None,
+    help="Which the model reads first (default: as it was trained).",
+)
 @completion_option(default="full")
 @click.option("--strip", is_flag=True, help="Leave out whitespace at the end.")
 @click.option(

@@ -51,7 +51,7 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
         return  # only --save-to-serialized-model-path
     new, first = options["max_new_tokens"], options["suffix_first"]
     read = [
-        pipeline.prompt(prompt) if suffix is None else pipeline.gap(Gap(prompt, suffix), new, suffix_first=first)
+        pipeline.prompt(prompt) if suffix is None else pipeline.gap(Gap(prompt, suffix, whole=True), new, suffix_first=first)
         for prompt in prompts
     ]
     count = options["num_return_sequences"]
@@ -88,8 +88,9 @@ def read_suffix(options: dict[str, Any]) -> str | None:
     if options["suffix_file"] is not None:
         return read_text(Path(options["suffix_file"]))
     suffix: str | None = options["suffix"]
-    if suffix is None and options["suffix_first"]:
-        raise click.UsageError("--suffix-first is given without a suffix; expected --suffix TEXT as well")
+    if suffix is None and options["suffix_first"] is not None:
+        given = "--suffix-first" if options["suffix_first"] else "--prefix-first"
+        raise click.UsageError(f"{given} is given without a suffix; expected --suffix TEXT as well")
     return suffix
 
 

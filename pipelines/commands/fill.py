@@ -23,7 +23,11 @@ from weights.errors import UserError
     help="Column of the cursor in characters, from 1; it stands before that character.",
 )
 @completion_option(default="block")
-@click.option("--suffix-first", is_flag=True, help="Give the model what follows the cursor first.")
+@click.option(
+    "--suffix-first/--prefix-first",
+    default=None,
+    help="Whether the model reads what follows the cursor first (default: as it was trained).",
+)
 @click.option("--whole-file", is_flag=True, help="Print the file with the completion in it, not the completion alone.")
 @model_options(max_length=1024)
 @sampling_options(max_new_tokens=128, top_k=1, temperature=1.0, top_p=1.0)

@@ -76,7 +76,7 @@ def prompt_of(pipeline: Pipeline, problem: Problem, params: SamplingParams) -> P
     """A problem's prompt. Raises UserError for infilling with a model that cannot, and for one that is too long."""
     if problem.suffix is None:
         return pipeline.prompt(problem.prompt)
-    return pipeline.gap(Gap(problem.prompt, problem.suffix), params.max_new_tokens)
+    return pipeline.gap(Gap(problem.prompt, problem.suffix, whole=True), params.max_new_tokens)
 
 
 def run_programs(wanted: Sequence[Task], records: Records, limits: Limits, workers: int, report: Report) -> None:
