@@ -21,23 +21,23 @@ export const EXAMPLES: Record<string, Example> = {
     name: "Python",
     support: python,
     indent: "    ",
-    before: `"""Points in the plane."""
+    before: `class Stack:
+    def __init__(self):
+        self.items = []
 
+    def push(self, item):
+        self.items.append(item)
 
-class Point:
-    def __init__(self, x, y):
-        self.x = x
-        self.y = y
+    def pop(self):
+        return self.items.pop()
 
-    def __add__(self, other):
-        return`,
+    def __len__`,
     after: `
 
-    def __repr__(self):
-        return f"Point({self.x}, {self.y})"
 
-
-print(Point(1, 2) + Point(3, 4))
+stack = Stack()
+stack.push(1)
+print(stack.pop())
 `,
   },
   javascript: {

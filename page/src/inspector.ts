@@ -5,6 +5,7 @@ import { byId, element } from "./dom";
 import { level, percent, spoken, visible } from "./probability";
 
 const SHOWN = 120; // tokens; what is longer is cut, with a sign of it
+const DOUBTFUL = 0.75; // a probability under which the other candidates are worth a look
 
 export class Inspector {
   private readonly tokens = byId("tokens");
@@ -16,7 +17,7 @@ export class Inspector {
     this.show([]);
   }
 
-  /** The tokens of a suggestion, the least certain one opened. */
+  /** The tokens of a suggestion, the first doubtful one opened. */
   show(tokens: Token[]): void {
     const shown = tokens.slice(0, SHOWN);
     const buttons = shown.map((token) => this.button(token));
@@ -26,8 +27,8 @@ export class Inspector {
       this.candidates.replaceChildren();
       return;
     }
-    const least = shown.reduce((least, token) => (token.probability < least.probability ? token : least));
-    this.open(least, buttons[shown.indexOf(least)]!);
+    const doubtful = Math.max(shown.findIndex((token) => token.probability < DOUBTFUL), 0);
+    this.open(shown[doubtful]!, buttons[doubtful]!);
   }
 
   /** Candidates beside the pointer, for a token of the ghost text; null hides them. */

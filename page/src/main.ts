@@ -129,8 +129,9 @@ async function begin(): Promise<void> {
   suggester.model = { name: props.model_path, fillsIn: props.fill_in_the_middle };
   showState("ready");
   setText(byId("model"), props.model_path);
-  const how = props.fill_in_the_middle ? "between what stands before and after the cursor" : "after the cursor";
-  setText(byId("lead"), `${props.model_path} writes the grey text ${how} as you type; Tab takes it.`);
+  const what = props.model_path === "nano" ? "nano, the small model in the package," : props.model_path;
+  const how = props.fill_in_the_middle ? "from what stands before and after the cursor" : "from what stands before it";
+  setText(byId("lead"), `${what} writes the grey text ${how}. Tab takes it.`);
   connect.show(editorTabs(props.model_path));
   example();
   void status.poll();
