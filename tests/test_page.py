@@ -77,10 +77,11 @@ def test_the_metrics_say_what_is_served(server: RunningServer) -> None:
 
 
 def test_the_prompt_is_the_one_that_is_read(server: RunningServer) -> None:
-    """As many tokens as `/infill` says it read, and the code in it as it was."""
-    told = server.post("/page/prompt", {"prompt": BEFORE, "suffix": AFTER, "max_tokens": 8}).json()
-    read = server.post("/infill", {"input_prefix": BEFORE, "input_suffix": AFTER, "n_predict": 1}).json()
-    assert told["tokens"] == read["tokens_evaluated"] == sum(part["tokens"] for part in told["segments"])
+    """As many tokens as `/v1/completions` says it read, and the code in it as it was."""
+    body = {"prompt": BEFORE, "suffix": AFTER, "max_tokens": 8}
+    told = server.post("/page/prompt", body).json()
+    read = server.post("/v1/completions", body).json()["usage"]["prompt_tokens"]
+    assert told["tokens"] == read == sum(part["tokens"] for part in told["segments"])
     assert told["truncated"] is False
     markers = [part["text"] for part in told["segments"] if part["marker"]]
     texts = [part["text"] for part in told["segments"] if not part["marker"]]

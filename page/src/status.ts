@@ -61,7 +61,10 @@ export class Status {
     this.rates.push(value);
     if (this.rates.length > MOMENTS) this.rates.shift();
     const most = Math.max(...this.rates, 1);
-    const points = this.rates.map((rate, index) => `${(60 * index) / (MOMENTS - 1)},${17 - (15 * rate) / most}`);
+    const missing = MOMENTS - this.rates.length; // the newest is at the right end
+    const points = this.rates.map(
+      (rate, index) => `${(60 * (missing + index)) / (MOMENTS - 1)},${17 - (15 * rate) / most}`,
+    );
     document.querySelector("#trend polyline")!.setAttribute("points", points.join(" "));
   }
 }

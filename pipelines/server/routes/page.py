@@ -17,11 +17,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from pipelines.prompts.fim import fim_prompt
+from pipelines.prompts.gap import Gap
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.routes.openai_requests import CompletionRequest
 from pipelines.server.service import OPENAI_MAX_TOKENS, Service
-from weights.errors import UserError
 from weights.tokenizers.tokenizer import Tokenizer
 
 router = APIRouter(include_in_schema=False)
@@ -106,16 +105,13 @@ async def prompt(body: CompletionRequest, request: Request) -> dict[str, Any]:
     service.check_ready()
     if not isinstance(body.prompt, str):
         raise ApiError("the prompt is no text; expected the code before the cursor", param="prompt")
-    ids, truncated = service.encode(body.prompt, "prompt"), False
     if body.suffix:
-        wanted = OPENAI_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-        room = max(service.max_length - max(wanted, 1), service.max_length // 2)
-        try:
-            filled = fim_prompt(service.tokenizer, ids, body.suffix, room)
-        except UserError as error:
-            raise ApiError(str(error), param="suffix") from None
-        ids, truncated = filled.ids, filled.truncated
-    return {"segments": segments(service.tokenizer, ids), "tokens": len(ids), "truncated": truncated}
+        most = OPENAI_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+        found = service.gap(Gap(body.prompt, body.suffix), most, "suffix")
+    else:
+        found = service.prompt(body.prompt, "prompt")
+    told = segments(service.tokenizer, found.ids)
+    return {"segments": told, "tokens": len(found.ids), "truncated": found.truncated}
 
 
 def segments(tokenizer: Tokenizer, ids: list[int]) -> list[dict[str, Any]]:
