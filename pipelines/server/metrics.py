@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from pipelines.server.process.messages import Load
 
@@ -41,6 +41,10 @@ class Metrics:
         self._pages = Gauge("replit_cache_pages_used", "Cache pages in use", registry=registry)
         self._pages_total = Gauge("replit_cache_pages", "Cache pages", registry=registry)
         self._preempted = Gauge("replit_preemptions", "Sequences put back for want of pages", registry=registry)
+
+    def describe(self, labels: dict[str, str]) -> None:
+        """Says what is served and where, once, as `replit_model_info`."""
+        Info("replit_model", "What is served and where", registry=self.registry).info(labels)
 
     def render(self, load: Load, in_flight: int) -> bytes:
         """The text that Prometheus reads."""

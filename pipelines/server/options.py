@@ -41,6 +41,7 @@ class ServeOptions:
     log_format: Literal["text", "json"] = "text"
     served_model_name: str | None = None
     prefix_caching: bool = True
+    page: bool = True
     # Sampling options given at start; they replace the defaults of a request, not what it states.
     sampling: dict[str, Any] = field(default_factory=dict)
 
@@ -69,6 +70,8 @@ _OPTIONS = (
                  help="How the server writes its log."),
     click.option("--prefix-caching/--no-prefix-caching", default=True, show_default=True,
                  help="Keep the cache of earlier prompts for later ones that begin alike."),
+    click.option("--page/--no-page", default=True, show_default=True,
+                 help="Show a page with an editor to browsers that open the address."),
 )  # fmt: skip
 
 
@@ -84,6 +87,7 @@ _SHARED = (
     "model", "weight_path", "quantization_encoding", "max_length", "serialized_model_path",
     "save_to_serialized_model_path", "threads", "mmap", "host", "port", "api_key",
     "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching",
+    "page",
 )  # fmt: skip
 _OTHERS = ("serve", "debug", "quiet", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu")
 

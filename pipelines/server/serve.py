@@ -88,12 +88,14 @@ async def _serve(options: ServeOptions, listener: socket.socket, log: Any) -> st
         from pipelines.registry import open_model
         from pipelines.server.http.app import create_app
         from pipelines.server.http.http_server import HttpServer
+        from pipelines.server.model_info import model_info
         from pipelines.server.service import Service
 
         encoding = options.quantization_encoding
         files = open_model(options.model, options.weight_path, Encoding(encoding.lower()) if encoding else None)
         await worker.start(with_threads(options, files))
         service = Service(options, files, worker, log)
+        service.metrics.describe(model_info(options, files))
         server = HttpServer(create_app(service), options)
         with _stop_on_signals(service, server):
             serving = asyncio.ensure_future(server.run(listener))

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import time
 import traceback
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,10 +18,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipelines.server.http.api_error import ApiError, from_validation
 from pipelines.server.metrics import CONTENT_TYPE
 from pipelines.server.record import Record
-from pipelines.server.routes import chat_completions, completions, llama
+from pipelines.server.routes import chat_completions, completions, llama, page
 from pipelines.server.service import Service
 
-OPEN_PATHS = ("/health",)
+OPEN_PATHS = ("/health", *page.OPEN_PATHS)
 # Seconds for a whole body to arrive.
 BODY_TIMEOUT = 30.0
 
@@ -32,6 +32,8 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     for module in (completions, chat_completions, llama):
         app.include_router(module.router)
+    if service.options.page:
+        app.include_router(page.router)
     _add_operation_routes(app, service)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -133,6 +135,16 @@ class _Body:
         return message
 
 
+def key_state(headers: dict[bytes, bytes], key: str | None) -> Literal["none", "missing", "wrong", "right"]:
+    """What a request's key is to this server; "none" where it asks for none."""
+    if not key:
+        return "none"
+    given = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+    if hmac.compare_digest(given, key.encode()):
+        return "right"
+    return "wrong" if given else "missing"
+
+
 def too_large(limit: int) -> ApiError:
     """The body is over the limit."""
     return ApiError(
@@ -198,14 +210,12 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
-        key = self._service.options.api_key
-        if key and scope["path"] not in OPEN_PATHS:
-            given = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
-            if not hmac.compare_digest(given, key.encode()):
-                raise ApiError(
-                    "the API key is missing or wrong; expected the header Authorization: Bearer KEY",
-                    status=401, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"},
-                )  # fmt: skip
+        scope["replit.key"] = found = key_state(headers, self._service.options.api_key)
+        if found in ("missing", "wrong") and scope["path"] not in OPEN_PATHS:
+            raise ApiError(
+                "the API key is missing or wrong; expected the header Authorization: Bearer KEY",
+                status=401, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._service.options.max_body_bytes:
             raise too_large(self._service.options.max_body_bytes)

@@ -1,0 +1,69 @@
+// "What the model was sent": the prompt as the server made it from the request, marker tokens and cuts included.
+
+import { post } from "./api";
+import type { Completion } from "./completion";
+import { byId, element, setText } from "./dom";
+
+/** A stretch of the prompt: a marker token, or text and the number of its tokens. */
+interface Segment {
+  text: string;
+  tokens: number;
+  marker: boolean;
+}
+
+interface Prompt {
+  segments: Segment[];
+  tokens: number;
+  truncated: boolean;
+}
+
+/** Milliseconds without a keystroke before the prompt is asked for: it is read by people. */
+const QUIET = 200;
+
+export class Sent {
+  private readonly shown = byId("sent");
+  private readonly figures = byId("sent-figures");
+  private timer = 0;
+  private running: AbortController | null = null;
+
+  /** Shows the prompt of a request whose completion has ended. */
+  show(request: Record<string, unknown>, completion: Completion): void {
+    this.stop();
+    const running = (this.running = new AbortController());
+    this.timer = window.setTimeout(async () => {
+      try {
+        const { model, prompt, suffix, max_tokens } = request;
+        const answer = await post("page/prompt", { model, prompt, suffix, max_tokens }, running.signal);
+        this.draw((await answer.json()) as Prompt, completion, suffix !== undefined);
+      } catch (error) {
+        if (!running.signal.aborted) setText(this.figures, error instanceof Error ? error.message : String(error));
+      }
+    }, QUIET);
+  }
+
+  stop(): void {
+    window.clearTimeout(this.timer);
+    this.running?.abort();
+    this.running = null;
+  }
+
+  private draw(prompt: Prompt, completion: Completion, fill: boolean): void {
+    this.shown.replaceChildren(
+      ...prompt.segments.map((segment) =>
+        segment.marker ? element("span", "marker", segment.text) : element("span", "text", segment.text),
+      ),
+      element("span", "caret", "▏"),
+    );
+    this.shown.scrollTop = this.shown.scrollHeight;
+    const cached = completion.usage?.prompt_tokens_details?.cached_tokens;
+    const { draft_n: drafted, draft_n_accepted: accepted } = completion.timings ?? {};
+    const parts = [
+      fill ? "fill in the middle" : "continuation",
+      `${prompt.tokens} tokens`,
+      prompt.truncated ? "cut to fit" : "whole",
+      cached === undefined ? "" : `${cached} from the cache`,
+      drafted ? `${accepted ?? 0} of ${drafted} guesses accepted` : "",
+    ];
+    setText(this.figures, parts.filter(Boolean).join(" · "));
+  }
+}

@@ -1,0 +1,50 @@
+"""What is served and where, in words: for the page's strip, and for whoever reads the metrics of several servers."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+from pathlib import Path
+
+from pipelines.registry import ModelFiles
+from pipelines.server.options import ServeOptions
+from replit.runtime.weight_memory import weight_types
+from weights.tensor import Encoding, stored_bytes
+
+
+def model_info(options: ServeOptions, files: ModelFiles) -> dict[str, str]:
+    """Labels of the metric `replit_model_info`."""
+    return {
+        "model": options.name,
+        "encoding": str(main_encoding(options, files)),
+        "device": options.device,
+        "machine": machine(),
+    }
+
+
+def main_encoding(options: ServeOptions, files: ModelFiles) -> Encoding:
+    """The encoding that most bytes of the running weights have."""
+    if options.device != "cpu":
+        return Encoding.BFLOAT16
+    encoding = options.quantization_encoding
+    sizes: Counter[Encoding] = Counter()
+    for kind, shape in weight_types(files.tensors, Encoding(encoding.lower()) if encoding else None).values():
+        sizes[kind] += stored_bytes(shape, kind)
+    return sizes.most_common(1)[0][0]
+
+
+def machine() -> str:
+    """The processor's name and how many cores of it there are for this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{processor_name()}, {cores} {'core' if cores == 1 else 'cores'}"
+
+
+def processor_name() -> str:
+    """As the processor says it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return name or platform.processor() or platform.machine()
