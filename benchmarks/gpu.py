@@ -101,10 +101,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes: a rehearsal, its figures mean nothing")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {', '.join([*SECTIONS, *ON_REQUEST])}")
     parser.add_argument("--model", type=Path, help="random weights that are there, from benchmarks.random_model")
-    parser.add_argument("--compiled", help="their compiled model, from replit compile")
-    parser.add_argument("--compiled-nano", help="nano's")
     parser.add_argument("--limit", type=float, default=3600, help="seconds for a section")
-    parser.add_argument("--deadline", type=float, default=1e9, help="seconds for everything; later sections are left out")
+    parser.add_argument("--deadline", type=float, default=1e9, help="seconds for all; later sections are left out")
     parser.add_argument("--out", type=Path, help="a line of JSON for each section, written when it ends")
     parser.add_argument("--record", action="store_true", help="append table and JSON to benchmarks/RESULTS.md")
     parser.add_argument("--section", choices=[*SECTIONS, *ON_REQUEST], help=argparse.SUPPRESS)
@@ -135,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.model is None:
             shape = SHAPES["v1_5-3b"]
             write(path, replace(shape, n_layers=arguments.layers or shape.n_layers), Encoding.BFLOAT16)
-        setup = Setup(str(path), arguments.device, arguments.quick, arguments.compiled, arguments.compiled_nano)
+        setup = Setup(str(path), arguments.device, arguments.quick)
         results = run_sections(arguments, setup)
     failed = [name for name, figures in results.items() if "failed" in figures or figures.get("passed") is False]
     results["ratios"] = ratios(results)

@@ -126,6 +126,7 @@ class PlainDecoder:
 
     def __init__(self, config: Any, weights: dict[str, torch.Tensor], device: str, batch: int, length: int) -> None:
         self.config, self.device = config, device
+        length = -(-length // 64) * 64  # its attention kernels want rows of the bias aligned
         self.dtype = torch.bfloat16 if device != "cpu" else torch.float32
         self.weights = {name: w.to(self.dtype) if w.dim() > 1 else w for name, w in weights.items()}
         shape = (config.n_layers, 2, batch, config.n_kv_heads, length, config.head_dim)

@@ -17,9 +17,7 @@ import numpy as np
 COMMAND = [sys.executable, "-c", "from pipelines.commands.cli import main; main()"]
 
 
-def measure(
-    path: str, device: str, clients: int, tokens_in: int, tokens_out: int, rounds: int, compiled: str | None = None
-) -> dict[str, Any]:
+def measure(path: str, device: str, clients: int, tokens_in: int, tokens_out: int, rounds: int) -> dict[str, Any]:
     """Tokens a second of `clients` that each send `rounds` requests one after the other, and times to first token."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -27,7 +25,6 @@ def measure(
     options = ["--serve", "--port", str(port), "--model", path, "--max-length", str(tokens_in + tokens_out)]
     options += ["--max-cache-batch-size", str(clients), "--max-queue-size", str(clients)]
     options += ["--use-gpu", device.partition(":")[2] or "0"] if device.startswith("gpu") else []
-    options += ["--serialized-model-path", compiled] if compiled else []
     process = subprocess.Popen([*COMMAND, *options])
     try:
         _wait(process, port)
