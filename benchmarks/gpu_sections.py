@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,8 @@ _NORMS = ("norm_error", "batched_decode_norm_error")
 
 def compare(setup: Setup, name: str, path: str) -> dict[str, Any]:
     """The differences of one model; a ragged batch's decode in relation to the same model's prefill."""
-    count = setup.checked
-    model = setup.load(path, max_length=2 * count, max_batch_size=3)
+    positions = setup.checked
+    model = setup.load(path, max_length=2 * positions, max_batch_size=3)
     ids = setup.checked_ids(model.tokenizer)
     logits = model.logits(ids)
     expected, against = expected_logits(setup, name, path, ids)
@@ -120,7 +121,7 @@ def compare(setup: Setup, name: str, path: str) -> dict[str, Any]:
     top = np.partition(expected, -2, axis=1)[:, -2:]
     clear = top[:, 1] - top[:, 0] > ERROR_BOUND * scale
     agree = logits.argmax(1) == expected.argmax(1)
-    lengths = [count // 2, count, count + 3]
+    lengths = [positions // 2, positions, positions + 3]
     for slot, length in enumerate(lengths):
         model.model.prefill(slot, ids[:length])
     rows = model.model.decode([0, 1, 2], [ids[length] for length in lengths])
@@ -159,8 +160,12 @@ def speed(setup: Setup) -> Figures:
     before = free_memory(setup)
     pipeline = setup.load(max_length=length, max_batch_size=max(*setup.batches, clients))
     yield from decode(setup, pipeline, depth)
-    prompts = [random_ids(tokens_in, client) for client in range(clients)]
-    run = lambda: pipeline.generate_batch(prompts, max_new_tokens=tokens_out, ignore_eos=True)  # noqa: E731
+    seeds = count()  # other prompts in every run: what was read before is not read again
+
+    def run() -> None:
+        prompts = [random_ids(tokens_in, next(seeds)) for _ in range(clients)]
+        pipeline.generate_batch(prompts, max_new_tokens=tokens_out, ignore_eos=True)
+
     yield {"offline_tokens_per_s": clients * tokens_out / timed(run, 2)}
     if before:
         yield {"memory_used": before - free_memory(setup), "memory_planned": planned(setup, pipeline)}
@@ -204,22 +209,26 @@ def prefill(setup: Setup) -> Figures:
         int(np.prod(tensor.shape)) for name, tensor in tensors_of(setup.path).items()
         if name.startswith("blk.") and len(tensor.shape) > 1
     )  # fmt: skip
-    for count in setup.prompts:
-        ids = random_ids(count)
+    for size in setup.prompts:
+        ids = random_ids(size)
         seconds = timed(lambda ids=ids: first_token(pipeline.model, ids), setup.repeats)  # type: ignore[misc]
-        attention = 2 * count**2 * config.n_layers * config.n_heads * config.head_dim  # half of the square is masked
+        attention = 2 * size**2 * config.n_layers * config.n_heads * config.head_dim  # half of the square is masked
         yield {
-            f"prefill_{count}_tokens_per_s": count / seconds,
-            f"prefill_{count}_operations_per_s": (2 * matrices * count + attention) / seconds,
-            f"first_token_{count}_s": seconds,
+            f"prefill_{size}_tokens_per_s": size / seconds,
+            f"prefill_{size}_operations_per_s": (2 * matrices * size + attention) / seconds,
+            f"first_token_{size}_s": seconds,
         }
 
 
 def first_token(model: Any, ids: list[int]) -> int:
     """Prefill and the choice of a token."""
-    if hasattr(model, "prefill_top"):
-        return int(model.prefill_top(0, ids, 1).ids[0])
-    return int(model.prefill(0, ids).argmax())
+    if not hasattr(model, "extend_top"):
+        return int(model.prefill(0, ids).argmax())
+    model.truncate(0, 0)
+    for start in range(0, len(ids), model.prompt_chunk):
+        part = ids[start : start + model.prompt_chunk]
+        rows = model.extend_top([0], [part], [len(part) - 1], 1)
+    return int(rows[0].ids[0])
 
 
 def server(setup: Setup) -> Figures:
@@ -263,9 +272,9 @@ def profile(setup: Setup) -> Figures:
             for _ in range(steps):
                 step(model, list(range(batch)), [1] * batch)
         yield {f"batch_{batch}_kernels_us": kernels(found, steps)}
-    model.prefill_top(0, random_ids(2048), 1)
+    first_token(model, random_ids(2048))
     with profiled(activities=[ProfilerActivity.CUDA]) as found:
-        model.prefill_top(0, random_ids(2048), 1)
+        first_token(model, random_ids(2048))
     yield {"prefill_2048_kernels_us": kernels(found, 1)}
 
 
