@@ -38,7 +38,8 @@ _TYPES = {
 
 
 def write(path: Path, config: ReplitConfig | RefactConfig, encoding: Encoding) -> None:
-    """Writes the file; every matrix repeats the same megabyte of random rows, so that gigabytes take seconds."""
+    """Writes the file. Quantized matrices repeat the same megabyte of random rows, so that gigabytes take seconds;
+    bfloat16 has no two rows alike, so that logits can be compared."""
     architecture = REFACT if isinstance(config, RefactConfig) else REPLIT
     shapes = refact_shapes(config) if isinstance(config, RefactConfig) else expected_shapes(config)
     writer = gguf.GGUFWriter(path, architecture.gguf_name, use_temp_file=False)
@@ -65,9 +66,19 @@ def _tensor(encoding: Encoding, shape: tuple[int, ...], seed: int) -> np.ndarray
     generator = np.random.default_rng(seed)
     if len(shape) == 1:
         return 1 + generator.standard_normal(shape, np.float32) / 10
+    if encoding is Encoding.BFLOAT16:
+        return _random_bfloat16(generator, shape)
     rows = generator.standard_normal((min(64, shape[0]), shape[1]), np.float32) / np.sqrt(shape[1])
     block = quantize(rows, encoding).reshape(len(rows), -1)
     return np.resize(block, (shape[0], block.shape[1]))
+
+
+def _random_bfloat16(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Bytes of signed values between s and 2 s, s the power of two that makes their mean square about 1 / columns."""
+    bits = np.frombuffer(generator.bytes(2 * int(np.prod(shape))), np.uint16)
+    exponent = 127 + round(np.log2(1 / (1.53 * np.sqrt(shape[1]))))  # 1.53: root mean square of 1 to 2
+    bits = (bits & np.uint16(0x807F)) | np.uint16(exponent << 7)
+    return bits.view(np.uint8).reshape(shape[0], -1)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, vocab_size: int) -> None:

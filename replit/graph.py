@@ -53,9 +53,13 @@ class ReplitGraph(graph.DecoderGraph):
         eps, clip = self.config.layer_norm_eps, self.config.clip_qkv
         layers = gpu_layers  # on the CPU see `blocks`
         attn_norm, attn_qkv, attn_output, ffn_norm, ffn_up, ffn_down = (self.weight(layer, name) for name in _BLOCK)
-        qkv = layers.norm_linear(x, attn_norm, attn_qkv, eps)
-        if clip is not None:
-            qkv = ops.max(ops.min(qkv, clip), -clip)
-        x = layers.linear_add(x, self.attention(qkv, layer), attn_output)
+        if clip is None:
+            place = self.row_offsets, self.cache
+            q = layers.norm_queries(self.config, x, attn_norm, attn_qkv, *place, self.index(layer))
+            attended = layers.attend(self.config, q, *place, self.slopes, self.index(layer))
+        else:
+            qkv = layers.norm_linear(x, attn_norm, attn_qkv, eps)
+            attended = self.attention(ops.max(ops.min(qkv, clip), -clip), layer)
+        x = layers.linear_add(x, attended, attn_output)
         hidden = layers.norm_linear_gelu(x, ffn_norm, ffn_up, eps)
         return layers.linear_add(x, hidden, ffn_down)

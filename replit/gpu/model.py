@@ -66,8 +66,11 @@ class GpuModel:
         """Gives `target` the first `length` positions of `source`, and no others; copied inside the GPU."""
         tables = self.cache.page_table[target].tolist(), self.cache.page_table[source].tolist()
         for to, origin in list(zip(*tables, strict=True))[: pages_for(length)]:
-            self._blocks[to : to + 1].inplace_copy_from(self._blocks[origin : origin + 1])
+            self._page(to).inplace_copy_from(self._page(origin))
         self.cache.lengths[target] = length
+
+    def _page(self, number: int) -> Any:
+        return self._blocks[number : number + 1, :, :, :, :, :]  # MAX's buffers want an index for every axis
 
     def extend(self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Floats:
         """Appends `ids[i]` to `slots[i]`, in one pass; logits `[len(rows), vocab]` after those `rows` of all."""

@@ -7,14 +7,15 @@ without building a graph.
 from __future__ import annotations
 
 import tempfile
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 from replit.decoder.architecture import Architecture, DecoderConfig
-from replit.runtime.compile_key import CompileKey, cache_path
+from replit.runtime.compile_key import CompileKey, cache_path, host_processor
 from replit.runtime.compiled_file import check_key, read_compiled, write_compiled
 from replit.runtime.engine import Engine
 from replit.runtime.target import CPU, Target
@@ -101,8 +102,24 @@ def _compile(
     with progress.step("Building the graph", "about 5 s"):
         graph = architecture.build_graph(config, types, target)
     expected = "minutes" if target.on_gpu else "about 30 s on two cores"
-    with progress.step("Compiling the model, once for this machine", expected):
+    with progress.step("Compiling the model, once for this machine", expected), host_code_for(target):
         return Engine.get().compile(graph)
+
+
+@contextmanager
+def host_code_for(target: Target) -> Iterator[None]:
+    """What compiles inside for a GPU gets host code for any machine of a kind, see `host_processor`."""
+    if not target.on_gpu:
+        yield
+        return
+    from max import driver
+
+    before = driver.get_virtual_cpu_target()
+    driver.set_virtual_cpu_target(host_processor())
+    try:
+        yield
+    finally:
+        driver.set_virtual_cpu_target(before)
 
 
 def _save(compiled: Any, key: CompileKey, path: Path) -> None:

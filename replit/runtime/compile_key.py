@@ -31,6 +31,8 @@ _GRAPH = (
 _MAX_KERNELS_GRAPH = ("replit/gpu/layers.py",)
 # The instruction sets that code generation depends on.
 _CPU_FEATURES = ("sse", "ssse", "avx", "fma", "f16c", "bmi", "amx", "asimd", "sve", "neon", "dotprod", "i8mm")
+# What LLVM calls x86-64-v3, in Linux' words: abm is lzcnt.
+_X86_64_V3 = frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe".split())
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class CompileKey:
     config: Mapping[str, Any]
     weights: Mapping[str, tuple[str, tuple[int, ...]]]  # encoding and shape, by canonical name
     device: str  # "cpu", or "cuda:sm_90"
-    processor: str  # of the machine that it runs on; "" for a GPU
+    processor: str  # of the machine that it runs on; for a GPU see `host_processor`
     max_version: str
     package: str  # version of this package
     graph: str  # digest of the Python sources that build the graph
@@ -78,7 +80,7 @@ def environment(architecture: Architecture, target: Target) -> dict[str, str]:
     """What a key holds besides the model: the device, and what of this installation makes a graph."""
     return {
         "device": target.name,
-        "processor": "" if target.on_gpu else processor(),
+        "processor": host_processor() if target.on_gpu else processor(),
         "max_version": _version("max"),
         "package": _version(_PACKAGE),
         "graph": _digest(graph_sources(architecture, target)),
@@ -122,9 +124,26 @@ def processor() -> str:
 
 def cpu_features(cpuinfo: str) -> str:
     """Those of Linux' processor flags that code generation depends on."""
+    return " ".join(sorted(flag for flag in _cpu_flags(cpuinfo) if flag.startswith(_CPU_FEATURES)))
+
+
+def _cpu_flags(cpuinfo: str) -> list[str]:
     lines = cpuinfo.splitlines()
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), ":")
-    return " ".join(sorted(flag for flag in flags.split(":", 1)[1].split() if flag.startswith(_CPU_FEATURES)))
+    return flags.split(":", 1)[1].split()
+
+
+@cache
+def host_processor() -> str:
+    """What the part of a GPU's model that runs on the processor is compiled for, in `set_virtual_cpu_target`'s words.
+
+    Hardly anything runs there, so one file is to serve every machine with AVX2; "generic" serves the others.
+    """
+    try:
+        flags = _cpu_flags(Path("/proc/cpuinfo").read_text())
+    except OSError:  # not Linux
+        return "generic"
+    return "x86-64-v3" if platform.machine() == "x86_64" and _X86_64_V3.issubset(flags) else "generic"
 
 
 def cache_path(key: CompileKey) -> Path:
