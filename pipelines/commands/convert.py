@@ -68,14 +68,11 @@ def open_source(source: str, headers: Path | None = None) -> tuple[Checkpoint, s
     """
     from pipelines.registry import EMBEDDED, locate
     from weights.files.checkpoint import open_checkpoint
-    from weights.files.pytorch_file import find_pytorch, open_pytorch
 
     if source in EMBEDDED:
         return open_checkpoint(locate(source, None, None)), source
     path = Path(source) if Path(source).exists() else _download(source, headers)
-    pytorch = find_pytorch(path)
-    checkpoint = open_pytorch(pytorch) if pytorch else open_checkpoint(path)
-    return checkpoint, _name(source)
+    return open_checkpoint(path), _name(source)
 
 
 def _download(source: str, headers: Path | None) -> Path:

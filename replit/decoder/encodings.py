@@ -1,4 +1,4 @@
-"""Which encoding each weight gets when a model is converted or quantized at loading."""
+"""Which encoding each weight gets when a model is converted or quantized at loading, and which it is computed in."""
 
 from __future__ import annotations
 
@@ -12,6 +12,18 @@ from weights.tensor import Encoding, Tensor
 #: Rounding keys and values costs most: with these in q6_k, q4_k loses a third of what it would
 #: otherwise, for 4 to 7 % more bytes (docs/models.md). llama.cpp's mixtures raise them too.
 _KEYS_AND_VALUES = ("attn_qkv.weight", "attn_k.weight", "attn_v.weight")
+
+#: What the kernels multiply with where a file holds something else: the smallest that loses next to nothing. Exact are
+#: those of weights/quantization/recode.py; the others are rounded to 8 bits, by less than 0.6 % of their size.
+COMPUTED_IN: dict[Encoding, Encoding] = {
+    Encoding.FLOAT64: Encoding.FLOAT32,
+    Encoding.FLOAT16: Encoding.FLOAT32,
+    Encoding.Q3_K: Encoding.Q6_K,
+} | {
+    encoding: Encoding.Q8_0
+    for encoding in Encoding
+    if encoding.is_quantized and encoding not in (*TARGETS, Encoding.Q3_K)
+}
 
 
 def choose_encodings(tensors: Mapping[str, Tensor], encoding: Encoding) -> dict[str, Encoding]:

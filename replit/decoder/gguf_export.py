@@ -78,8 +78,6 @@ def plan(checkpoint: Checkpoint, name: str, encoding: Encoding, architecture: Ar
 
 
 def _general(checkpoint: Checkpoint) -> dict[str, Any]:
-    if checkpoint.format != "gguf":
-        return {}
     dropped = {f"general.{key}" for key in _NOT_KEPT}
     items = checkpoint.metadata.items()
     return {k: v for k, v in items if k.startswith("general.") and k not in dropped}
