@@ -22,7 +22,7 @@ def random_tensor(encoding: Encoding) -> Tensor:
     shape = (ROWS, COLUMNS)
     data = rng.integers(0, 256, ROWS * encoding.row_bytes(COLUMNS), dtype=np.uint8).reshape(-1, encoding.block_bytes)
     scales = (rng.uniform(0.25, 1, (len(data), 2)) * 2**-9).astype("<f2").view(np.uint8)
-    last = encoding.value in ("q2_k", "q3_k", "tq1_0", "tq2_0")
+    last = encoding.value in ("q2_k", "q3_k", "q6_k", "tq1_0", "tq2_0")
     width = 4 if encoding.value in ("q4_1", "q5_1", "q4_k", "q5_k", "q2_k") else 2
     if encoding is Encoding.MXFP4:
         data[:, 0] = rng.integers(110, 122, len(data))
