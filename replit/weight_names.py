@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from replit.config import ReplitConfig
-from replit.decoder.weight_names import EMBEDDING, OUTPUT_NORM, dropped_names, known_names, match_weights
+from replit.decoder.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM, dropped_names, known_names, match_weights
 from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
 
-# Hub names (after what replit.decoder.hub_names lists as prefixes) to canonical ones; the first of two names for a weight are
+# Hub names (after one of HUB_PREFIXES) to canonical ones; the first of two names for a weight are
 # those of replit-code-v1-3b before May 2023.
 _HUB_NAMES = {
     "wte.weight": EMBEDDING,

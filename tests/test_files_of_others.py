@@ -27,13 +27,14 @@ from models import compiled_from
 from pipelines.registry import architecture_of
 from refact.config import from_checkpoint as refact_config
 from replit.config import ReplitConfig, from_checkpoint
-from replit.encodings import COMPUTED_IN
+from replit.decoder.encodings import COMPUTED_IN
 from replit.weight_names import map_weights
 from weights.convert import ggml_name
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
+from weights.quantization import to_float32
 from weights.tensor import Encoding
-from weights.tokenizers.tokenizer import load_tokenizer
+from weights.tokenizers.load import load_tokenizer
 
 Array = npt.NDArray[Any]
 WIDE = ModelFile(d_model=256, n_heads=4, n_kv_heads=2, ffn_size=512, n_layers=2)
@@ -66,7 +67,7 @@ def test_an_output_matrix_with_other_values_is_used(tmp_path: Path, stated: dict
     save_file(arrays, directory / "model.safetensors")
     _, config, tensors = opened(directory)
     assert not config.tied_embeddings
-    np.testing.assert_array_equal(tensors["output.weight"].to_float32(), arrays["lm_head.weight"])
+    np.testing.assert_array_equal(to_float32(tensors["output.weight"]), arrays["lm_head.weight"])
 
 
 def test_transformers_uses_it_too(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_transformers_uses_it_too(tmp_path: Path) -> None:
     save_file(arrays, tmp_path / "model.safetensors", metadata={"format": "pt"})
     _, config, tensors = opened(tmp_path)
     ids = list(range(40))
-    weights = {name: tensor.to_float32().astype(np.float64) for name, tensor in tensors.items()}
+    weights = {name: to_float32(tensor).astype(np.float64) for name, tensor in tensors.items()}
     ours = reference.logits(config, weights, ids)
     with torch.no_grad():
         theirs = MptForCausalLM.from_pretrained(tmp_path)(torch.tensor([ids])).logits[0].numpy()
@@ -213,7 +214,7 @@ def test_candles_gguf_takes_its_configuration_from_beside_or_where_it_is_said(tm
     for name, array in WIDE.tensors().items():
         stored = gguf.GGMLQuantizationType.Q8_0 if array.ndim == 2 else gguf.GGMLQuantizationType.F32
         expected = gguf.dequantize(gguf.quants.quantize(array, stored), stored)
-        np.testing.assert_array_equal(tensors[name].to_float32(), expected)
+        np.testing.assert_array_equal(to_float32(tensors[name]), expected)
 
 
 def test_without_a_configuration_the_shapes_say_what_they_can(tmp_path: Path) -> None:
@@ -296,7 +297,7 @@ def test_every_type_runs(tmp_path: Path, encoding: Encoding) -> None:
     values = write_type(tmp_path / "m.gguf", encoding)
     _, config, tensors = opened(tmp_path / "m.gguf")
     for name, expected in values.items():
-        np.testing.assert_array_equal(tensors[name].to_float32(), expected)
+        np.testing.assert_array_equal(to_float32(tensors[name]), expected)
     if encoding is Encoding.FLOAT64 or os.environ.get("REPLIT_TEST_EVERY_TYPE"):
         run_and_compare(config, tensors, values, exact=encoding is Encoding.FLOAT64)
 
@@ -349,7 +350,7 @@ def write_shards(directory: Path, count: int = 3, index: bool = True) -> dict[st
 def holds(path: Path, arrays: dict[str, Array]) -> Checkpoint:
     checkpoint, _, tensors = opened(path)
     np.testing.assert_array_equal(
-        tensors["blk.1.ffn_up.weight"].to_float32(), arrays["transformer.blocks.1.ffn.up_proj.weight"]
+        to_float32(tensors["blk.1.ffn_up.weight"]), arrays["transformer.blocks.1.ffn.up_proj.weight"]
     )
     return checkpoint
 

@@ -16,8 +16,8 @@ from pipelines.registry import locate
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tokenizers.byte_level import byte_alphabet
-from weights.tokenizers.splits import NAMES
 from weights.tokenizers.load import load_tokenizer
+from weights.tokenizers.splits import NAMES
 from weights.tokenizers.tokenizer import Tokenizer
 
 # Digits, letters of other scripts, signs with letters, runs of blanks and line breaks: what the patterns differ in.

@@ -97,4 +97,4 @@ def dropped_names(tied: bool) -> dict[str, str]:
 
 def _adds_nothing(name: str, tensor: Tensor) -> bool:
     """Whether it is a bias of zeros, as some libraries save for a layer that has none."""
-    return name.endswith(".bias") and len(tensor.shape) == 1 and not tensor.to_float32().any()
+    return name.endswith(".bias") and len(tensor.shape) == 1 and not tensor.data.any()

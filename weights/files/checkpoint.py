@@ -89,9 +89,10 @@ def _is_pytorch(start: bytes) -> bool:
 
 
 def _open_pytorch(path: Path, config: Path | None) -> Checkpoint:
-    from weights.files.pytorch_file import open_pytorch
+    from weights.files.pytorch_file import read_pytorch
 
-    return open_pytorch(path, config)
+    tensors, files = read_pytorch(path)
+    return Checkpoint(path, "pytorch", tensors, read_config(path, config), tuple(files))
 
 
 def _guess(start: bytes) -> str:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from weights.errors import UserError
-from weights.files.checkpoint import Checkpoint, read_config
 from weights.files.directory import PYTORCH_INDEX, all_parts
 from weights.files.mapped_file import check_regular, read_json
 from weights.tensor import Encoding, Tensor
 
 
-def open_pytorch(path: Path, config: Path | None = None) -> Checkpoint:
-    """Map a state dict, all its numbered parts, or the shards that an index names; names are those of the hub.
+def read_pytorch(path: Path) -> tuple[dict[str, Tensor], list[Path]]:
+    """Map a state dict, all its numbered parts, or the shards that an index names: tensors by the hub's names, files.
 
     Raises UserError when torch is missing, and for files that are none or hold more than tensors.
     """
@@ -25,7 +24,7 @@ def open_pytorch(path: Path, config: Path | None = None) -> Checkpoint:
     for file in files:
         for name, tensor in _load(file).items():
             tensors[name] = _tensor(file, name, tensor)
-    return Checkpoint(path, "pytorch", tensors, read_config(path, config), tuple(files))
+    return tensors, files
 
 
 def _shards(index: Path) -> list[Path]:
