@@ -16,6 +16,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
+from click.testing import CliRunner
 from model_files import ModelFile, config_json, hub_name, vocabulary, write_gguf, write_hub_directory
 from safetensors.numpy import save_file
 from tiny_model import write_tokenizer
@@ -24,7 +25,13 @@ from tokenizers import models, pre_tokenizers
 
 import reference
 from models import compiled_from
+from pipelines.commands.cli import replit
+from pipelines.commands.convert import convert
+from pipelines.commands.inspect import inspect
+from pipelines.engine.slots import Slots
+from pipelines.pipeline import load
 from pipelines.registry import architecture_of
+from pipelines.terminal.progress import Quiet
 from refact.config import from_checkpoint as refact_config
 from replit.config import ReplitConfig, from_checkpoint
 from replit.decoder.encodings import COMPUTED_IN
@@ -314,7 +321,7 @@ def test_what_a_type_is_run_in_computes_its_values(tmp_path: Path, encoding: Enc
 def run_and_compare(config: ReplitConfig, tensors: Any, values: dict[str, Array], exact: bool) -> None:
     ids = np.random.default_rng(1).integers(0, config.vocab_size, 120).tolist()
     expected = reference.logits(config, {n: v.astype(np.float64) for n, v in values.items()}, ids)  # type: ignore[arg-type]
-    got = compiled_from(config, dict(tensors), max_length=128).score(ids)
+    got = Slots(compiled_from(config, dict(tensors), max_length=128), 512).logits(ids)
     if exact:
         np.testing.assert_allclose(got, expected, atol=1e-4)
         return
@@ -326,6 +333,85 @@ def run_and_compare(config: ReplitConfig, tensors: Any, values: dict[str, Array]
     print(f"largest logit {peak:.1f}, top-1 {same:.3f}, KL {divergence:.2e}")
     assert same >= 0.975
     assert divergence < 1.5e-3
+
+
+def test_beyond_the_limit_where_that_is_allowed(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", WIDE)
+    limit = WIDE.metadata()["context_length"]
+    with pytest.raises(UserError, match=f"--max-length is {2 * limit}; expected at most {limit}, .*or --allow-longer"):
+        load(weight_path=str(path), max_length=2 * limit)
+    notes: list[str] = []
+    with load(weight_path=str(path), max_length=2 * limit, allow_longer=True, progress=Noted(notes)) as pipeline:
+        ids = np.random.default_rng(2).integers(0, len(vocabulary()[0]), 2 * limit).tolist()
+        got = pipeline.logits(ids)
+        config = pipeline.config
+    assert any("ALiBi goes on beyond the 128 tokens" in note for note in notes)
+    expected = reference.logits(config, {n: v.astype(np.float64) for n, v in WIDE.tensors().items()}, ids)  # type: ignore
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+class Noted(Quiet):
+    """Keeps what is noted while loading."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_candles_file_completes_with_what_is_given(tmp_path: Path) -> None:
+    """By the command line: tensors alone, configuration and tokenizer elsewhere, and a type that is run in another."""
+    path = write_candle(tmp_path / "m.gguf", WIDE, gguf.GGMLQuantizationType.Q5_0)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "config.json").write_text(json.dumps(config_json(WIDE)))
+    write_vocabulary(tmp_path / "more" / "tokenizer.json")
+    options = ["--config", str(tmp_path / "more"), "--tokenizer", str(tmp_path / "more" / "tokenizer.json")]
+    run = CliRunner().invoke(
+        replit,
+        ["--prompt", "def", "--weight-path", str(path), "--max-length", "16", *options],
+        catch_exceptions=False,
+    )
+    assert run.exit_code == 0
+    assert run.stdout.startswith("def")
+    assert "9 tensors are stored in q5_0 and computed in q8_0, which holds the same values" in run.stderr
+    report = CliRunner().invoke(inspect, [str(path), *options, "--json", "--max-length", "100"], catch_exceptions=False)
+    assert json.loads(report.stdout)["problems"] == []
+    alone = CliRunner().invoke(inspect, [str(path), "--json"], catch_exceptions=False)
+    assert len(json.loads(alone.stdout)["problems"]) == 2
+    assert len(json.loads(alone.stdout)["tensors"]) == len(WIDE.tensors())
+    converted = CliRunner().invoke(
+        convert, [str(path), str(tmp_path / "whole.gguf"), *options, "--quantization-encoding", "q8_0"]
+    )
+    assert converted.exit_code == 0, converted.output
+    written = opened(tmp_path / "whole.gguf")[2]
+    np.testing.assert_array_equal(
+        to_float32(written["blk.0.ffn_up.weight"]),
+        to_float32(opened(path, config=tmp_path / "more")[2]["blk.0.ffn_up.weight"]),
+    )
+
+
+def test_what_cannot_run_is_shown_all_the_same(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", ModelFile())
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"blk.1.ffn_up.weight") + len("blk.1.ffn_up.weight") + 4 + 16
+    content[entry : entry + 4] = (26).to_bytes(4, "little")  # integers
+    path.write_bytes(content[:-999])  # and the end is missing
+    found = CliRunner().invoke(inspect, [str(path), "--json"], catch_exceptions=False)
+    report = json.loads(found.stdout)
+    assert found.exit_code == 1
+    assert report["config"]["d_model"] == 24
+    assert report["tokenizer"]["vocab_size"] == 274
+    assert len(report["tensors"]) == 13
+    assert "tensor 'blk.1.ffn_up.weight' is stored as I32; expected a type" in report["problems"][0]
+    assert "is cut off" in report["problems"][1]
+
+
+def test_a_sharded_model_is_inspected_with_all_its_parts(tmp_path: Path) -> None:
+    write_shards(tmp_path / "m")
+    report = json.loads(CliRunner().invoke(inspect, [str(tmp_path / "m"), "--json"]).stdout)
+    assert report["file"]["bytes"] == sum(path.stat().st_size for path in (tmp_path / "m").glob("model-*"))
+    assert report["file"]["parts"] == 3
 
 
 # --- directories -----------------------------------------------------------------------------------------------------

@@ -37,8 +37,11 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
     pipeline = load(
         options["model"],
         weight_path=options["weight_path"],
+        config_path=options["config_path"],
+        tokenizer_path=options["tokenizer_path"],
         quantization_encoding=options["quantization_encoding"],
         max_length=options["max_length"],
+        allow_longer=options["allow_longer"],
         max_batch_size=options["max_cache_batch_size"],
         serialized_model_path=options["serialized_model_path"],
         save_to_serialized_model_path=options["save_to_serialized_model_path"],
