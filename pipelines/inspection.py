@@ -7,8 +7,8 @@ beside everything that could be found out all the same.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,10 +32,25 @@ _UNREAD = "not read: only the headers were downloaded, so NaN and infinity would
 ENGINE_BYTES = 200 << 20
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a model would be run with on the CPU."""
+
+    encoding: Encoding | None
+    max_length: int
+    batch: int
+    allow_longer: bool = False
+
+
 def inspect_model(
-    checkpoint: Checkpoint, encoding: Encoding | None, max_length: int, batch: int, *, headers_only: bool = False
+    checkpoint: Checkpoint,
+    wanted: Run,
+    found: Sequence[str] = (),
+    tokenizer_path: Path | None = None,
+    *,
+    headers_only: bool = False,
 ) -> dict[str, Any]:
-    """Describe a model; `encoding`, `max_length` and `batch` are those of a run on the CPU.
+    """Describe a model; `found` are problems that were found when it was opened.
 
     With `headers_only` the weights are not there, and their values are not looked at.
     """
@@ -43,21 +58,22 @@ def inspect_model(
     from replit.decoder.finite import check_finite
     from weights.tokenizers.load import load_tokenizer
 
-    problems: list[str] = []
+    problems = list(found)
     architecture = architecture_of(checkpoint)
     config = _attempt(lambda: architecture.read_config(checkpoint), problems)
     tensors = config and _attempt(lambda: architecture.map_weights(checkpoint, config), problems)
-    tokenizer = _attempt(lambda: load_tokenizer(checkpoint), problems)
+    tokenizer = _attempt(lambda: load_tokenizer(checkpoint, tokenizer_path), problems)
     run = None
     if tensors and not headers_only:
         _attempt(lambda: check_finite(checkpoint.path, tensors), problems)
     if config and tensors:
-        run = _attempt(lambda: _run(architecture, config, tensors, encoding, max_length, batch), problems)
+        run = _attempt(lambda: _run(architecture, config, tensors, wanted), problems)
     return {
         "file": {
             "path": str(checkpoint.path),
             "format": checkpoint.format,
-            "bytes": checkpoint.path.stat().st_size,
+            "bytes": checkpoint.nbytes,
+            "parts": max(1, len(checkpoint.files)),
         },
         "general": {
             key: value
@@ -117,18 +133,19 @@ def _run(
     architecture: Architecture,
     config: DecoderConfig,
     tensors: Mapping[str, Tensor],
-    encoding: Encoding | None,
-    max_length: int,
-    batch: int,
+    wanted: Run,
 ) -> dict[str, Any]:
     """What would compute with what, and the memory it needs."""
+    from pipelines.registry import check_length
+    from replit.decoder.encodings import substitutions
     from replit.runtime.compile_key import CompileKey, cache_path
     from replit.runtime.kv_cache import PAGE_SIZE, PagedKVCache
     from replit.runtime.weight_memory import total_bytes, weight_types
 
-    if max_length > config.max_seq_len:
-        raise UserError(f"--max-length is {max_length}; expected at most {config.max_seq_len}, this model's limit")
-    types = weight_types(tensors, encoding)
+    batch, max_length = wanted.batch, wanted.max_length
+    longer = check_length(max_length, config, wanted.allow_longer)
+    types = weight_types(tensors, wanted.encoding)
+    notes = [] if wanted.encoding else substitutions(tensors, {name: used for name, (used, _) in types.items()})
     positions = batch * -(-max_length // PAGE_SIZE) * PAGE_SIZE
     memory = {
         "weights": total_bytes(types),
@@ -140,6 +157,7 @@ def _run(
         "max_length": max_length,
         "batch": batch,
         "encodings": _counts(types),
+        "notes": [*notes, *([longer] if longer else [])],
         "memory": memory | {"total": sum(memory.values()), "available": _available()},
         "compiled": cache_path(CompileKey.of(architecture, config, types)).exists(),
     }

@@ -26,12 +26,13 @@ from pipelines.engine.sequence import TokenLogprob
 from pipelines.engine.slots import Slots
 from pipelines.prompts.gap import Gap, gap_prompt
 from pipelines.prompts.prompt import Prompt, check_ids, encode_prompt
-from pipelines.registry import ModelFiles, open_model
+from pipelines.registry import ModelFiles, check_length, open_model
 from pipelines.terminal.progress import Quiet
 from pipelines.text.chain import build_chain
 from pipelines.text.lexer import language_of
 from replit.cpu.model import CpuModel
 from replit.decoder.architecture import DecoderConfig
+from replit.decoder.encodings import substitutions
 from replit.gpu.device import free_bytes, open_device, plan_memory
 from replit.gpu.model import GpuModel
 from replit.runtime.bind import bind_weights
@@ -250,8 +251,11 @@ def load(
     model: str = "nano",
     *,
     weight_path: str | None = None,
+    config_path: str | None = None,
+    tokenizer_path: str | None = None,
     quantization_encoding: str | None = None,
     max_length: int = 512,
+    allow_longer: bool = False,
     max_batch_size: int = 1,
     reserved_sequences: int = 0,
     serialized_model_path: str | None = None,
@@ -264,6 +268,7 @@ def load(
 ) -> Pipeline:
     """Loads a model: `nano`, a directory, a GGUF file or a hub repository.
 
+    `config_path` and `tokenizer_path` give what its files leave out. `allow_longer`: `max_length` may exceed its own.
     `device` is cpu, gpu, or gpu:1 for the second one; a GPU computes in bfloat16. `mmap` None maps the weights only
     where memory is short. A GPU must have room for `reserved_sequences` more, in a cache of the caller's own. `draft`
     says who guesses tokens that are then checked several at a time: auto, none, ngram, or a small model's name
@@ -275,13 +280,14 @@ def load(
     _check_positive("max-length", max_length)
     if threads is not None:
         _check_positive("threads", threads)
-    files = open_model(model, weight_path, encoding)
-    if max_length > files.config.max_seq_len:
-        raise UserError(
-            f"--max-length is {max_length}; expected at most {files.config.max_seq_len}, this model's limit"
-        )
+    files = open_model(model, weight_path, encoding, config_path, tokenizer_path)
+    if note := check_length(max_length, files.config, allow_longer):
+        progress.note(note)
     target, gpu = open_device(device)
     types = weight_types(files.tensors, encoding if target.own_kernels else gpu_encoding(encoding, target))
+    if encoding is None and target.own_kernels:
+        for line in substitutions(files.tensors, {name: used for name, (used, _) in types.items()}):
+            progress.note(line)
     if target.on_gpu:
         plan_memory(files.config, types, max_batch_size + reserved_sequences, max_length).check(free_bytes(gpu))
     Engine.get(threads, gpu if target.on_gpu else None)

@@ -45,15 +45,37 @@ def locate(model: str, weight_path: str | None, encoding: Encoding | None) -> Pa
     return resolve(model, encoding=encoding, weight_path=weight_path)
 
 
-def open_model(model: str, weight_path: str | None, encoding: Encoding | None) -> ModelFiles:
-    """Opens a model's files and checks that they make one. Raises UserError where they do not."""
+def open_model(
+    model: str,
+    weight_path: str | None,
+    encoding: Encoding | None,
+    config_path: str | None = None,
+    tokenizer_path: str | None = None,
+) -> ModelFiles:
+    """Opens a model's files and checks that they make one. Raises UserError where they do not.
+
+    `config_path` and `tokenizer_path`, files or directories, stand for what the weights' file or directory holds.
+    """
     path = locate(model, weight_path, encoding)
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, Path(config_path) if config_path else None)
     architecture = architecture_of(checkpoint)
     config = architecture.read_config(checkpoint)
     tensors = architecture.map_weights(checkpoint, config)
     check_finite(checkpoint.path, tensors)
-    return ModelFiles(model, checkpoint, architecture, config, tensors, load_tokenizer(checkpoint))
+    tokenizer = load_tokenizer(checkpoint, Path(tokenizer_path) if tokenizer_path else None)
+    return ModelFiles(model, checkpoint, architecture, config, tensors, tokenizer)
+
+
+def check_length(max_length: int, config: DecoderConfig, allow_longer: bool) -> str | None:
+    """A note for a sequence beyond what the model was trained on. Raises UserError where that is not allowed."""
+    limit = config.max_seq_len
+    if max_length <= limit:
+        return None
+    if not allow_longer:
+        raise UserError(
+            f"--max-length is {max_length}; expected at most {limit}, this model's limit, or --allow-longer"
+        )
+    return f"ALiBi goes on beyond the {limit} tokens that the model was trained on, with texts that get worse"
 
 
 def architecture_of(checkpoint: Checkpoint) -> Architecture:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import sqrt
 
-import numpy as np
-
 from replit.decoder.config_keys import Keys
+from replit.decoder.hub_names import EMBEDDINGS, OUTPUTS, first_tensor, is_tied
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
@@ -24,9 +23,6 @@ LAYER_NORM_EPS = 1e-5
 ALIBI_BIAS_MAX = 8.0
 # The width of the gated layer, where config.json leaves it out: two thirds of a plain one, in whole steps.
 _FFN_STEP = 256
-
-_EMBEDDINGS = ("transformer.wte.weight", "wte.weight", "token_embd.weight")
-_OUTPUTS = ("lm_head.weight", "output.weight")
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,7 @@ def from_checkpoint(checkpoint: Checkpoint) -> RefactConfig:
     Raises UserError for another architecture, a missing or contradictory key, and a key that asks for arithmetic
     that is not implemented.
     """
-    gguf = checkpoint.format == "gguf"
-    config = _from_gguf(checkpoint) if gguf else _from_config_json(checkpoint)
+    config = _from_gguf(checkpoint) if checkpoint.has_gguf_keys else _from_config_json(checkpoint)
     for whole, part, what in (
         (config.d_model, config.n_heads, "the embedding size {} into {} heads"),
         (config.n_heads, config.n_kv_heads, "{} heads among {} key/value heads"),
@@ -90,7 +85,7 @@ def from_checkpoint(checkpoint: Checkpoint) -> RefactConfig:
 _GGUF_KEYS = {
     "embedding_length", "attention.head_count", "attention.head_count_kv", "block_count", "feed_forward_length",
     "vocab_size", "context_length", "attention.max_alibi_bias", "attention.layer_norm_rms_epsilon",
-    "attention.key_length", "attention.value_length",
+    "attention.key_length", "attention.value_length", "rope.dimension_count",
 }  # fmt: skip
 
 
@@ -99,9 +94,7 @@ def _from_gguf(checkpoint: Checkpoint) -> RefactConfig:
     stated = checkpoint.metadata.items()
     values = {k.removeprefix(prefix): v for k, v in stated if k.startswith(prefix)}
     keys = Keys(values, str(checkpoint.path), prefix)
-    for key in values:
-        if key not in _GGUF_KEYS:
-            raise keys.error(key, "no such key, its arithmetic is not implemented")
+    keys.refuse_others(_GGUF_KEYS)
     d_model, n_heads = keys.integer("embedding_length"), keys.integer("attention.head_count")
     keys.must_be("attention.key_length", d_model // n_heads)
     keys.must_be("attention.value_length", d_model // n_heads)
@@ -124,7 +117,7 @@ def _from_gguf(checkpoint: Checkpoint) -> RefactConfig:
         alibi_bias_max=keys.positive("attention.max_alibi_bias", ALIBI_BIAS_MAX),
         layer_norm_eps=keys.positive("attention.layer_norm_rms_epsilon"),
         softmax_scale=1 / sqrt(d_model / n_heads),
-        tied_embeddings=_is_tied(checkpoint),
+        tied_embeddings=is_tied(checkpoint),
     )
 
 
@@ -155,31 +148,19 @@ def _ffn_size(inner: int) -> int:
 
 
 def _embedding(checkpoint: Checkpoint) -> Tensor:
-    for name in _EMBEDDINGS:
-        if name in checkpoint.tensors:
-            return checkpoint.tensors[name]
-    raise UserError(
-        f"{checkpoint.path}: there is no {' or '.join(_EMBEDDINGS)}; expected the embedding table: "
-        "download or convert the file again"
-    )
-
-
-def _is_tied(checkpoint: Checkpoint) -> bool:
-    """True without an output matrix, and where it is a copy of the embedding table."""
-    output = next((checkpoint.tensors[n] for n in _OUTPUTS if n in checkpoint.tensors), None)
-    if output is None:
-        return True
-    table = _embedding(checkpoint)
-    if (output.shape, output.encoding) != (table.shape, table.encoding):
-        return False
-    few = 1 << 12  # two tables that differ do so at once; the rest of the file stays unread
-    return np.array_equal(output.data[:few], table.data[:few]) and np.array_equal(output.data, table.data)
+    table = first_tensor(checkpoint, EMBEDDINGS)
+    if table is None:
+        raise UserError(
+            f"{checkpoint.path}: there is no {' or '.join((EMBEDDINGS[-1], EMBEDDINGS[0]))}; expected the embedding "
+            "table: download or convert the file again"
+        )
+    return table
 
 
 def _checked_tied(checkpoint: Checkpoint, keys: Keys) -> bool:
     """What the tensors say, unless config.json says otherwise."""
-    tied = _is_tied(checkpoint)
-    if tied and not any(name in checkpoint.tensors for name in _OUTPUTS):
+    tied = is_tied(checkpoint)
+    if tied and first_tensor(checkpoint, OUTPUTS) is None:
         keys.must_be("tie_word_embeddings", True)
     elif not tied:
         keys.must_be("tie_word_embeddings", False)

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from refact.config import RefactConfig
-from replit.decoder.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM, match_weights
+from replit.decoder.weight_names import (
+    EMBEDDING,
+    OUTPUT,
+    OUTPUT_NORM,
+    dropped_names,
+    known_names,
+    match_weights,
+)
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
@@ -65,12 +72,9 @@ def map_weights(checkpoint: Checkpoint, config: RefactConfig) -> dict[str, Tenso
     Raises UserError for a tensor that is missing, surplus, or of a wrong shape or type.
     """
     shapes = expected_shapes(config)
-    reason = "tied: the embedding table is the output matrix"
-    dropped = {"lm_head.weight": reason, OUTPUT: reason} if config.tied_embeddings else {}
-    if checkpoint.format == "gguf":
-        return match_weights(checkpoint, shapes, {name: name for name in shapes}, dropped)
+    names = known_names(shapes, _hub_names(config), checkpoint)
     whole = replace(checkpoint, tensors=_cut(checkpoint))
-    return match_weights(whole, shapes, _hub_names(config), dropped)
+    return match_weights(whole, shapes, names, dropped_names(config.tied_embeddings))
 
 
 def _hub_names(config: RefactConfig) -> dict[str, str]:
@@ -78,9 +82,7 @@ def _hub_names(config: RefactConfig) -> dict[str, str]:
     for layer in range(config.n_layers):
         for hub, canonical in _HUB_BLOCK_NAMES.items():
             names[f"h.{layer}.{hub}"] = f"blk.{layer}.{canonical}"
-    # "ln_f" stands outside of "transformer" in the published files.
-    names = names | {f"transformer.{hub}": canonical for hub, canonical in names.items()}
-    return names | {"lm_head.weight": OUTPUT}
+    return names  # "ln_f" stands outside of "transformer" in the published files
 
 
 def _cut(checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import sqrt
 
-import numpy as np
-
 from replit.decoder.config_keys import Keys
+from replit.decoder.hub_names import EMBEDDINGS, OUTPUTS, first_tensor, is_tied
 from replit.mosaic_config import modernized
+from replit.shapes import config_of_shapes, is_described
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 
@@ -63,7 +63,7 @@ def from_checkpoint(checkpoint: Checkpoint) -> ReplitConfig:
     Raises UserError for another architecture, a missing or contradictory key, and a key that asks
     for arithmetic that is not implemented.
     """
-    if checkpoint.format == "gguf":
+    if checkpoint.has_gguf_keys:
         config = _from_gguf(checkpoint)
     else:
         config = _from_config_json(checkpoint)
@@ -123,7 +123,7 @@ def _from_gguf(checkpoint: Checkpoint) -> ReplitConfig:
         # llama.cpp reads 0 as "no clipping" and as "no scaling".
         clip_qkv=_clip(keys, "attention.clamp_kqv"),
         logit_scale=keys.optional_number("logit_scale") or None,
-        tied_embeddings=_is_tied(checkpoint),
+        tied_embeddings=is_tied(checkpoint),
     )
 
 
@@ -132,11 +132,12 @@ _GGUF_KEYS = {
     "embedding_length", "attention.head_count", "attention.head_count_kv", "block_count",
     "feed_forward_length", "vocab_size", "context_length", "attention.max_alibi_bias",
     "attention.layer_norm_epsilon", "attention.scale", "attention.clamp_kqv", "logit_scale",
+    "rope.dimension_count",  # of rotary embeddings, which neither llama.cpp's nor our MPT has
 }  # fmt: skip
 
 
 def _refuse_gguf_keys(keys: Keys, head_dim: int) -> None:
-    """The prefix makes a key the architecture's own, so an unknown one is an error."""
+    """The prefix makes a key the architecture's own, so an unknown one that asks for something is an error."""
     keys.must_be("attention.key_length", head_dim)
     keys.must_be("attention.value_length", head_dim)
     keys.must_be("attention.causal", True)
@@ -144,14 +145,12 @@ def _refuse_gguf_keys(keys: Keys, head_dim: int) -> None:
     keys.must_be("tensor_data_layout", "reference")
     checked = {"attention.key_length", "attention.value_length", "attention.causal",
                "use_parallel_residual", "tensor_data_layout"}  # fmt: skip
-    for key in keys.values:
-        if key not in _GGUF_KEYS | checked:
-            raise keys.error(key, "no such key, its arithmetic is not implemented")
+    keys.refuse_others(_GGUF_KEYS | checked)
 
 
 def _gguf_vocab_size(checkpoint: Checkpoint, keys: Keys) -> int:
     """Rows of the embedding table, which the token list and the key must agree with."""
-    embedding = checkpoint.tensors.get("token_embd.weight")
+    embedding = first_tensor(checkpoint, EMBEDDINGS)
     if embedding is None:
         raise UserError(
             f"{checkpoint.path}: tensor 'token_embd.weight' is missing; expected the embedding "
@@ -170,16 +169,6 @@ def _gguf_vocab_size(checkpoint: Checkpoint, keys: Keys) -> int:
     return rows
 
 
-def _is_tied(checkpoint: Checkpoint) -> bool:
-    """True without an output matrix, or where it is the duplicate that older converters wrote."""
-    output = checkpoint.tensors.get("output.weight")
-    embedding = checkpoint.tensors["token_embd.weight"]
-    if output is None:
-        return True
-    same_kind = (output.shape, output.encoding) == (embedding.shape, embedding.encoding)
-    return same_kind and np.array_equal(output.data, embedding.data)
-
-
 def _clip(keys: Keys, key: str) -> float | None:
     clip = keys.optional_number(key)
     if clip is not None and clip < 0:
@@ -188,12 +177,8 @@ def _clip(keys: Keys, key: str) -> float | None:
 
 
 def _from_config_json(checkpoint: Checkpoint) -> ReplitConfig:
-    keys = Keys(modernized(checkpoint.metadata), f"config.json of {checkpoint.path}")
-    if not checkpoint.metadata:
-        raise UserError(
-            f"there is no config.json beside {checkpoint.path}; expected the model's "
-            "configuration there: download it too, or give the directory that holds both"
-        )
+    stated = checkpoint.metadata if is_described(checkpoint.metadata) else config_of_shapes(checkpoint)
+    keys = Keys(modernized(stated), f"config.json of {checkpoint.path}")
     _check_architecture(keys)
     attention, ffn = keys.section("attn_config"), keys.section("ffn_config")
     _refuse_config_keys(keys, attention, ffn)
@@ -212,7 +197,7 @@ def _from_config_json(checkpoint: Checkpoint) -> ReplitConfig:
         softmax_scale=attention.positive("softmax_scale", 1 / sqrt(d_model / n_heads)),
         clip_qkv=_clip(attention, "clip_qkv"),
         logit_scale=_logit_scale(keys, d_model),
-        tied_embeddings=_boolean(keys, "tie_word_embeddings", True),
+        tied_embeddings=_tied(keys, checkpoint),
     )
 
 
@@ -242,8 +227,26 @@ def _refuse_config_keys(keys: Keys, attention: Keys, ffn: Keys) -> None:
     attention.must_be("attn_logit_softcapping")
     attention.must_be("fused_qkv", True)
     attention.must_be("kv_dim")
+    attention.must_be("attn_uses_sequence_id", False)
+    attention.refuse_others(_ATTENTION_KEYS)
     ffn.must_be("ffn_type", "mptmlp")
     ffn.must_be("ffn_act_fn", {"name": "gelu"}, {"name": "gelu", "approximate": "none"})
+    ffn.refuse_others({"ffn_type", "ffn_act_fn", "ffn_hidden_size", "fc_type"})
+
+
+# Keys of attn_config that are read or checked, or that change nothing: dropout, the kernel that computes it, what
+# belongs to rotary embeddings (which are refused if they are on), and what transformers adds to every configuration.
+_ATTENTION_KEYS = {
+    "attn_type", "kv_n_heads", "alibi", "alibi_bias_max", "softmax_scale", "clip_qkv", "prefix_lm", "qk_ln", "qk_gn",
+    "rope", "nope", "sliding_window_size", "attn_logit_softcapping", "fused_qkv", "kv_dim", "attn_uses_sequence_id",
+    "attn_pdrop", "attn_impl", "rope_theta", "rope_impl", "rope_dail_config", "rope_hf_config", "model_type",
+    "fc_type", "verbose", "name", "dtype", "torch_dtype", "transformers_version", "architectures", "return_dict",
+    "output_attentions", "output_hidden_states", "problem_type", "_name_or_path", "id2label", "label2id",
+    "chunk_size_feed_forward", "is_encoder_decoder", "use_return_dict", "attn_implementation", "use_cache",
+    "temperature", "top_k", "top_p", "typical_p", "max_length", "min_length", "num_beams", "num_beam_groups",
+    "num_return_sequences", "repetition_penalty", "length_penalty", "diversity_penalty", "tf_legacy_loss",
+    "use_bfloat16", "tie_encoder_decoder", "tie_word_embeddings", "torchscript", "remove_invalid_values",
+}  # fmt: skip
 
 
 def _check_alibi(keys: Keys, attention: Keys) -> None:
@@ -273,10 +276,9 @@ def _logit_scale(keys: Keys, d_model: int) -> float | None:
     return keys.optional_number("logit_scale")
 
 
-def _boolean(keys: Keys, key: str, default: bool) -> bool:
-    value = keys.values.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise keys.error(key, "true or false")
-    return value
+def _tied(keys: Keys, checkpoint: Checkpoint) -> bool:
+    """What the tensors say; without an output matrix config.json must not ask for one."""
+    stated = keys.values.get("tie_word_embeddings")
+    if stated is not None and not isinstance(stated, bool):
+        raise keys.error("tie_word_embeddings", "true or false")
+    return is_tied(checkpoint) and (stated is not False or first_tensor(checkpoint, OUTPUTS) is not None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from replit.config import ReplitConfig
-from replit.decoder.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM, match_weights
+from replit.decoder.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM, dropped_names, known_names, match_weights
 from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
 
-# Hub names (with and without the leading "transformer.") to canonical ones; the first of two names for a weight are
+# Hub names (after one of HUB_PREFIXES) to canonical ones; the first of two names for a weight are
 # those of replit-code-v1-3b before May 2023.
 _HUB_NAMES = {
     "wte.weight": EMBEDDING,
@@ -54,23 +54,14 @@ def map_weights(checkpoint: Checkpoint, config: ReplitConfig) -> dict[str, Tenso
     Raises UserError for a tensor that is missing, surplus, or of a wrong shape or type.
     """
     shapes = expected_shapes(config)
-    names = _hub_names(config) if checkpoint.format == "safetensors" else {n: n for n in shapes}
-    return match_weights(checkpoint, shapes, names, _dropped(config))
+    names = known_names(shapes, _hub_names(config), checkpoint)
+    return match_weights(checkpoint, shapes, names, dropped_names(config.tied_embeddings))
 
 
 def _hub_names(config: ReplitConfig) -> dict[str, str]:
-    """Every hub name that a model of this configuration may use, to its canonical name."""
+    """Every hub name that a model of this configuration may use, to its canonical name; without prefixes."""
     names = dict(_HUB_NAMES)
     for layer in range(config.n_layers):
         for hub, canonical in _HUB_BLOCK_NAMES.items():
             names[f"blocks.{layer}.{hub}"] = f"blk.{layer}.{canonical}"
-    names |= {f"transformer.{hub}": canonical for hub, canonical in names.items()}
-    return names | {"lm_head.weight": OUTPUT}
-
-
-def _dropped(config: ReplitConfig) -> dict[str, str]:
-    """Tensors that are left aside, with the reason."""
-    if not config.tied_embeddings:
-        return {}
-    reason = "tied: the embedding table is the output matrix"
-    return {"lm_head.weight": reason, OUTPUT: reason}
+    return names

@@ -55,7 +55,8 @@ def test_pytorch_files_execute_nothing(tmp_path: Path) -> None:
 def test_without_torch_a_pytorch_file_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     directory = write_model(tmp_path / "model")
-    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(b"PK\3\4 as torch.save begins its files")
     with pytest.raises(UserError, match=r"torch is not installed; type `pip install torch`"):
         run(directory, tmp_path / "out.gguf")
 

@@ -215,8 +215,8 @@ DAMAGED = {
         "is cut off: 'a' ends at byte",
     ),
     "known type": (
-        gguf_bytes([tensor_info(kind=16)]),
-        "tensor 'a' is stored as IQ2_XXS; expected one of float32, float16, bfloat16, q8_0",
+        gguf_bytes([tensor_info(kind=33)]),
+        "tensor 'a' is stored as Q4_0_8_8; expected a type that llama-quantize gives to weights",
     ),
     "integer type": (gguf_bytes([tensor_info(kind=26)]), "tensor 'a' is stored as I32; expected"),
     "removed type": (gguf_bytes([tensor_info(kind=4)]), "'a' has the unknown tensor type 4"),
@@ -249,7 +249,7 @@ def test_damage_is_named(path: Path, content: bytes, message: str) -> None:
     assert message in error_of(path, content)
 
 
-FLOATS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+FLOATS = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 READ = {FLOATS.get(encoding.value, encoding.name): encoding for encoding in Encoding}
 
 
@@ -262,6 +262,16 @@ def test_every_type_of_gguf_py_is_read_or_named(path: Path, kind: gguf.GGMLQuant
         assert read_gguf(path).tensors["a"].encoding is READ[kind.name]
     else:
         assert f"tensor 'a' is stored as {kind.name};" in error_of(path, content)
+
+
+def test_what_can_be_shown_of_a_file_that_cannot_run(path: Path) -> None:
+    infos = [tensor_info(), tensor_info("b", kind=26, offset=32), tensor_info("c", offset=64)]
+    path.write_bytes(gguf_bytes(infos, data=bytes(70)))
+    problems: list[str] = []
+    assert list(read_gguf(path, problems).tensors) == ["a", "c"]
+    assert len(problems) == 2
+    assert "tensor 'b' is stored as I32; expected" in problems[0]
+    assert "is cut off: 'c' ends at byte" in problems[1]
 
 
 def test_block_sizes_are_those_of_gguf_py() -> None:

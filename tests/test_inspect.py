@@ -109,8 +109,11 @@ def test_what_is_missing_is_said_beside_what_is_there(tmp_path: Path) -> None:
 
 def test_a_length_beyond_the_model_is_a_problem(directory: Path) -> None:
     found = report(directory, "--max-length", 4096, status=1)
-    message = "--max-length is 4096; expected at most 512, this model's limit"
+    message = "--max-length is 4096; expected at most 512, this model's limit, or --allow-longer"
     assert found["problems"] == [message]
+    longer = report(directory, "--max-length", 4096, "--allow-longer")["run"]
+    assert longer["memory"]["cache"] == 4096 * (2 * 2 * 2 * 64 * 4)
+    assert longer["notes"][0].startswith("ALiBi goes on beyond the 512 tokens that the model was trained on")
 
 
 def test_no_such_file_is_one_line() -> None:

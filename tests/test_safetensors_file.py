@@ -133,7 +133,7 @@ DAMAGED = {
     ),
     "type": (
         safetensors_bytes({"a": entry(dtype="I64", shape=(1,))}),
-        "tensor 'a' is stored as 'I64'; expected one of F32, F16, BF16: save the model again",
+        "tensor 'a' is stored as 'I64'; expected one of F64, F32, F16, BF16: save the model again",
     ),
     "no type": (safetensors_bytes({"a": entry(dtype=None)}), "tensor 'a' is stored as None;"),
 }
@@ -188,10 +188,9 @@ def rewrite_index(index: Path, change: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("weight_map"), "has no weight_map; expected one that names the shard"),
         (lambda c: c["weight_map"].update(x="../model.safetensors"), "names the shard '../model"),
         (lambda c: c["weight_map"].update(x=3), "names the shard 3; expected a file beside"),
-        (lambda c: c["weight_map"].update(x="no.safetensors"), r"cannot read .*no.safetensors"),
+        (lambda c: c["weight_map"].update(x="no.safetensors"), "names 3 shards and no.safetensors is not beside it"),
         (
             lambda c: c["weight_map"].update(x="model-00001-of-00002.safetensors"),
             "and model-00001-of-00002.safetensors disagree about tensor 'x'; expected every",

@@ -119,7 +119,7 @@ ONES = np.ones((8, 24), np.float32)
         ),
         (
             with_tensor("blk.0.attn_qkv.bias", np.ones(40, np.float32)),
-            "FILE: unexpected tensor 'blk.0.attn_qkv.bias' (biases are not implemented); expected "
+            "FILE: unexpected tensor 'blk.0.attn_qkv.bias' (biases other than zero are not implemented); expected "
             "only the weights of a Replit Code model: use a file of that architecture",
         ),
         (

@@ -23,6 +23,7 @@ from weights.errors import UserError
 from weights.files.mapped_file import release_pages
 from weights.quantization import dequantize, quantize
 from weights.quantization.decode import Bytes
+from weights.quantization.recode import recode
 from weights.tensor import Encoding, Tensor, stored_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ TARGETS = (
 )
 
 #: gguf-py's names of the tensor types, where they differ from ours.
-_GGML_NAMES = {"FLOAT32": "F32", "FLOAT16": "F16", "BFLOAT16": "BF16"}
+_GGML_NAMES = {"FLOAT64": "F64", "FLOAT32": "F32", "FLOAT16": "F16", "BFLOAT16": "BF16"}
 
 #: Values expanded to float32 at once: 64 MiB.
 _CHUNK = 16 * 1024 * 1024
@@ -155,16 +156,22 @@ def encode_tensor(tensor: Tensor, encoding: Encoding, out: Bytes | None = None) 
     step = max(1, _CHUNK // columns)
     for start in range(0, rows, step):
         part = stored[start : start + step]
-        values = dequantize(part.reshape(-1), tensor.encoding, (len(part), columns))
-        try:
-            # Encoding what is stored in blocks already would only lose by it; this is the check.
-            same = tensor.encoding is encoding
-            encoded = quantize(values, Encoding.FLOAT32 if same else encoding)
-        except UserError as error:
-            raise UserError(f"tensor {tensor.name!r} {error}") from None
-        encoded_rows[start : start + step] = part if same else encoded
+        encoded_rows[start : start + step] = _encoded(part, tensor, encoding)
         _release(part)
     return result
+
+
+def _encoded(part: Bytes, tensor: Tensor, encoding: Encoding) -> Bytes:
+    """Some rows of `tensor`, [rows, bytes], in `encoding`."""
+    # Rounding what is stored in blocks already would only lose by it.
+    copied = part if tensor.encoding is encoding else recode(part, tensor.encoding, encoding)
+    values = dequantize(part.reshape(-1), tensor.encoding, (len(part), tensor.shape[-1]))
+    try:
+        # What is copied is checked all the same.
+        encoded = quantize(values, encoding if copied is None else Encoding.FLOAT32)
+    except UserError as error:
+        raise UserError(f"tensor {tensor.name!r} {error}") from None
+    return encoded if copied is None else copied.reshape(len(part), -1)
 
 
 def _release(data: Bytes) -> None:

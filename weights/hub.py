@@ -9,12 +9,15 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from weights.errors import UserError
-from weights.files.checkpoint import split_parts
-from weights.files.safetensors_file import INDEX_SUFFIX, index_shards
+from weights.files.checkpoint import ARCHITECTURE_KEY
+from weights.files.directory import SAFETENSORS_INDEX, split_parts
+from weights.files.gguf_file import read_gguf
+from weights.files.safetensors_file import index_shards
 from weights.tensor import Encoding
 
 Result = TypeVar("Result")
@@ -47,7 +50,7 @@ _NAMES_IN_FILES = {
     "q4_k": ("q4_k", "q4_k_m", "q4_k_s"),
     "q5_k": ("q5_k", "q5_k_m", "q5_k_s"),
 }
-_SMALL_FILES = ("*.json", "spiece.model", "tokenizer.model")  # configuration, tokenizer, index
+_SMALL_FILES = ("*.json", "*.model", "merges.txt")  # configuration, tokenizer, index
 # What `headers` reads of a file: with a vocabulary of 50 000 tokens a GGUF header takes 2 to 4 MB.
 _HEADER_BYTES = 16 << 20
 
@@ -95,7 +98,20 @@ def _path_or_file(name: str, revision: str | None, option: str, headers: Path | 
             f"{option} {name!r} names no file; expected hf://owner/repository/file: "
             "type the file's name after the repository"
         )
-    return download_file(match["repository"], match["file"], match["revision"] or revision, headers)
+    revision = match["revision"] or revision
+    return _accompanied(
+        download_file(match["repository"], match["file"], revision, headers), match["repository"], revision
+    )
+
+
+def _accompanied(path: Path, repository: str, revision: str | None) -> Path:
+    """`path`, with configuration and tokenizer beside it where the file has none of its own."""
+    if path.suffix != ".gguf" or ARCHITECTURE_KEY not in read_gguf(path).metadata:
+        small = download_files(repository, [*_SMALL_FILES], revision)
+        for file in small.iterdir():
+            if not (path.parent / file.name).exists():  # headers only, in a folder of their own
+                (path.parent / file.name).symlink_to(file.resolve())
+    return path
 
 
 def _no_such_path(name: str, option: str) -> UserError:
@@ -108,10 +124,10 @@ def _no_such_path(name: str, option: str) -> UserError:
 def _from_repository(repository: str, encoding: str | None, revision: str | None, headers: Path | None) -> Path:
     files = list_files(repository, revision)
     names = [name for name in files if "/" not in name]
-    index = f"model{INDEX_SUFFIX}"
+    index = f"model{SAFETENSORS_INDEX}"
     if index in names or "model.safetensors" in names:
         weights = ["model.safetensors"]
-        if index in names:
+        if "model.safetensors" not in names:
             weights = index_shards(download_files(repository, [*_SMALL_FILES], revision) / index)
         if headers is None:
             return download_files(repository, [*_SMALL_FILES, *weights], revision)
@@ -121,6 +137,8 @@ def _from_repository(repository: str, encoding: str | None, revision: str | None
         _translated(lambda: _download_headers(repository, weights, revision, headers), repository, revision)
         return headers
     ggufs = [name for name in names if name.endswith(".gguf") and split_parts(name)[0] == name]
+    if not ggufs and headers is None and find_spec("torch") and any(name.startswith("pytorch_model") for name in names):
+        return download_files(repository, [*_SMALL_FILES, "pytorch_model*"], revision)
     if not ggufs:
         held = ", ".join(name for name in names if name.endswith(_FILE_SUFFIXES)) or "no model"
         raise UserError(

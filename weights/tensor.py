@@ -13,6 +13,7 @@ import numpy.typing as npt
 class Encoding(str, Enum):
     """How the elements of a tensor are stored; the values are what users type."""
 
+    FLOAT64 = "float64"
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
@@ -24,6 +25,21 @@ class Encoding(str, Enum):
     Q4_K = "q4_k"
     Q5_K = "q5_k"
     Q6_K = "q6_k"
+    Q2_K = "q2_k"
+    Q3_K = "q3_k"
+    IQ4_NL = "iq4_nl"
+    IQ4_XS = "iq4_xs"
+    TQ1_0 = "tq1_0"
+    TQ2_0 = "tq2_0"
+    IQ1_S = "iq1_s"
+    IQ1_M = "iq1_m"
+    IQ2_XXS = "iq2_xxs"
+    IQ2_XS = "iq2_xs"
+    IQ2_S = "iq2_s"
+    IQ3_XXS = "iq3_xxs"
+    IQ3_S = "iq3_s"
+    MXFP4 = "mxfp4"
+    NVFP4 = "nvfp4"
 
     def __str__(self) -> str:
         """The value itself, so that messages read alike on Python 3.10 and later."""
@@ -53,6 +69,7 @@ class Encoding(str, Enum):
 
 # (elements, bytes) of one block, from ggml's block structures.
 _BLOCKS = {
+    Encoding.FLOAT64: (1, 8),
     Encoding.FLOAT32: (1, 4),
     Encoding.FLOAT16: (1, 2),
     Encoding.BFLOAT16: (1, 2),
@@ -64,10 +81,26 @@ _BLOCKS = {
     Encoding.Q4_K: (256, 144),
     Encoding.Q5_K: (256, 176),
     Encoding.Q6_K: (256, 210),
+    Encoding.Q2_K: (256, 84),
+    Encoding.Q3_K: (256, 110),
+    Encoding.IQ4_NL: (32, 18),
+    Encoding.IQ4_XS: (256, 136),
+    Encoding.TQ1_0: (256, 54),
+    Encoding.TQ2_0: (256, 66),
+    Encoding.IQ1_S: (256, 50),
+    Encoding.IQ1_M: (256, 56),
+    Encoding.IQ2_XXS: (256, 66),
+    Encoding.IQ2_XS: (256, 74),
+    Encoding.IQ2_S: (256, 82),
+    Encoding.IQ3_XXS: (256, 98),
+    Encoding.IQ3_S: (256, 110),
+    Encoding.MXFP4: (32, 17),
+    Encoding.NVFP4: (64, 36),
 }
 
 # bfloat16 has no NumPy type: its bits travel as uint16.
 _VIEWS: dict[Encoding, npt.DTypeLike] = {
+    Encoding.FLOAT64: np.float64,
     Encoding.FLOAT32: np.float32,
     Encoding.FLOAT16: np.float16,
     Encoding.BFLOAT16: np.uint16,
@@ -94,7 +127,7 @@ class Tensor:
         return self.encoding.row_bytes(self.shape[-1] if self.shape else 1)
 
     def as_array(self) -> npt.NDArray[np.generic]:
-        """The elements without a copy: float32, float16, or bfloat16's bits as uint16.
+        """The elements without a copy: float64, float32, float16, or bfloat16's bits as uint16.
 
         Raises ValueError for a quantized tensor, which has no elements to view.
         """

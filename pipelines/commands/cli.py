@@ -61,6 +61,18 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
     help="A GGUF or safetensors file, an index or a directory, or hf://owner/repository/file.",
 )
 @click.option(
+    "--config",
+    "config_path",
+    metavar="PATH",
+    help="The model's config.json or its directory [default: in the file, or beside it].",
+)
+@click.option(
+    "--tokenizer",
+    "tokenizer_path",
+    metavar="PATH",
+    help="tokenizer.json, spiece.model or vocab.json, or its directory [default: in the file, or beside it].",
+)
+@click.option(
     "--quantization-encoding",
     type=click.Choice(ENCODINGS, case_sensitive=False),
     help="What to compute with [default: the file's own encoding].",
@@ -68,6 +80,7 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 @click.option(
     "--max-length", default=512, show_default=True, metavar="N", help="Longest sequence in tokens, prompt included."
 )
+@click.option("--allow-longer", is_flag=True, help="Let the longest sequence exceed what the model was trained on.")
 @click.option(
     "--max-new-tokens",
     default=-1,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @click.command("compile")
 @click.option("--model", default="nano", show_default=True, metavar="NAME", help="As for replit.")
 @click.option("--weight-path", metavar="PATH", help="As for replit.")
+@click.option("--config", "config_path", metavar="PATH", help="As for replit.")
+@click.option("--tokenizer", "tokenizer_path", metavar="PATH", help="As for replit.")
 @click.option("--quantization-encoding", metavar="E", help="As for replit.")
 @click.option("--target", default="cpu", show_default=True, metavar="TARGET", help="cpu, or a GPU such as cuda:sm_90.")
 @click.option("--save-to-serialized-model-path", "path", required=True, metavar="PATH", help="The file to write.")
@@ -38,7 +40,7 @@ def compile_model(model: str, path: str, target: str, quiet: bool, **options: An
 
     chosen = parse_target(target)
     encoding = parse_encoding(options["quantization_encoding"])
-    files = open_model(model, options["weight_path"], encoding)
+    files = open_model(model, options["weight_path"], encoding, options["config_path"], options["tokenizer_path"])
     types = weight_types(files.tensors, encoding if chosen.own_kernels else gpu_encoding(encoding, chosen))
     start_engine(chosen)
     progress = Quiet() if quiet else Terminal()

@@ -37,8 +37,11 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
     pipeline = load(
         options["model"],
         weight_path=options["weight_path"],
+        config_path=options["config_path"],
+        tokenizer_path=options["tokenizer_path"],
         quantization_encoding=options["quantization_encoding"],
         max_length=options["max_length"],
+        allow_longer=options["allow_longer"],
         max_batch_size=options["max_cache_batch_size"],
         serialized_model_path=options["serialized_model_path"],
         save_to_serialized_model_path=options["save_to_serialized_model_path"],
@@ -51,7 +54,9 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
         return  # only --save-to-serialized-model-path
     new, first = options["max_new_tokens"], options["suffix_first"]
     read = [
-        pipeline.prompt(prompt) if suffix is None else pipeline.gap(Gap(prompt, suffix, whole=True), new, suffix_first=first)
+        pipeline.prompt(prompt)
+        if suffix is None
+        else pipeline.gap(Gap(prompt, suffix, whole=True), new, suffix_first=first)
         for prompt in prompts
     ]
     count = options["num_return_sequences"]

@@ -37,8 +37,17 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
     help="How matrices are stored; norms stay float32, and the matrix that makes the logits "
     "(the embedding table, where shared) is q8_0 in the quantized ones.",
 )
+@click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
+@click.option("--tokenizer", "tokenizer_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
-def convert(source: str, destination: Path, encoding: str, force: bool) -> None:
+def convert(
+    source: str,
+    destination: Path,
+    encoding: str,
+    config_path: Path | None,
+    tokenizer_path: Path | None,
+    force: bool,
+) -> None:
     """Convert a model to a GGUF file, quantized or not.
 
     SRC is a directory, a safetensors, GGUF or PyTorch file, or a hub repository. DST is the file
@@ -49,9 +58,9 @@ def convert(source: str, destination: Path, encoding: str, force: bool) -> None:
     from replit.decoder import gguf_export
     from weights.tensor import Encoding
 
-    checkpoint, name = open_source(source)
+    checkpoint, name = open_source(source, config=config_path)
     architecture = architecture_of(checkpoint)
-    conversion = gguf_export.plan(checkpoint, name, Encoding(encoding), architecture)
+    conversion = gguf_export.plan(checkpoint, name, Encoding(encoding), architecture, tokenizer_path)
     path = gguf_export.destination(conversion, destination)
     if any(tensor.encoding.is_quantized for tensor in conversion.tensors.values()):
         click.echo(f"{source} is quantized already: the original would lose less", err=True)
@@ -61,21 +70,21 @@ def convert(source: str, destination: Path, encoding: str, force: bool) -> None:
     click.echo(f"{path}: {path.stat().st_size:,} bytes, {bits:.2f} bits a weight", err=True)
 
 
-def open_source(source: str, headers: Path | None = None) -> tuple[Checkpoint, str]:
+def open_source(
+    source: str, headers: Path | None = None, config: Path | None = None, problems: list[str] | None = None
+) -> tuple[Checkpoint, str]:
     """The model that SRC names, downloaded if need be, and what it is called.
 
-    With `headers`, a folder, only what is needed to open it is downloaded, to there: the weights are missing.
+    With `headers`, a folder, only what is needed to open it is downloaded, to there: the weights are missing. `config`
+    and `problems` as for `open_checkpoint`.
     """
     from pipelines.registry import EMBEDDED, locate
     from weights.files.checkpoint import open_checkpoint
-    from weights.files.pytorch_file import find_pytorch, open_pytorch
 
     if source in EMBEDDED:
         return open_checkpoint(locate(source, None, None)), source
     path = Path(source) if Path(source).exists() else _download(source, headers)
-    pytorch = find_pytorch(path)
-    checkpoint = open_pytorch(pytorch) if pytorch else open_checkpoint(path)
-    return checkpoint, _name(source)
+    return open_checkpoint(path, config, problems), _name(source)
 
 
 def _download(source: str, headers: Path | None) -> Path:

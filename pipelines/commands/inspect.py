@@ -32,6 +32,7 @@ _ENCODINGS = ("float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k")
     metavar="N",
     help="Longest sequence in tokens that memory is counted for.",
 )
+@click.option("--allow-longer", is_flag=True, help="Let it exceed what the model was trained on.")
 @click.option(
     "--max-cache-batch-size",
     "batch",
@@ -42,21 +43,27 @@ _ENCODINGS = ("float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k")
     help="Sequences at once that memory is counted for.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
-def inspect(source: str, encoding: str | None, max_length: int, batch: int, as_json: bool) -> None:
+@click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
+@click.option("--tokenizer", "tokenizer_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
+def inspect(
+    source: str, encoding: str | None, as_json: bool, config_path: Path | None, tokenizer_path: Path | None, **run: Any
+) -> None:
     """Show a model's configuration, tokenizer and tensors, and the memory to run it.
 
     FILE may also be a serialized model. Of a hub repository's weights only the headers are
     downloaded, unless it holds PyTorch files only. The exit status is 1 if anything is missing.
     """
-    report = _report(source, encoding, max_length, batch)
+    report = _report(source, config_path, tokenizer_path, encoding, run)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_text(report)))
     if report["problems"]:
         raise SystemExit(1)
 
 
-def _report(source: str, encoding: str | None, max_length: int, batch: int) -> dict[str, Any]:
+def _report(
+    source: str, config: Path | None, tokenizer: Path | None, encoding: str | None, run: dict[str, Any]
+) -> dict[str, Any]:
     from pipelines.commands.convert import open_source
-    from pipelines.inspection import inspect_compiled, inspect_model
+    from pipelines.inspection import Run, inspect_compiled, inspect_model
     from replit.runtime.compiled_file import is_compiled_file
     from weights.tensor import Encoding
 
@@ -64,10 +71,11 @@ def _report(source: str, encoding: str | None, max_length: int, batch: int) -> d
         return inspect_compiled(Path(source))
     with tempfile.TemporaryDirectory() as folder:
         headers = Path(folder)
-        checkpoint, _ = open_source(source, headers)
+        problems: list[str] = []
+        checkpoint, _ = open_source(source, headers, config, problems)
+        wanted = Run(Encoding(encoding) if encoding else None, **run)
         remote = checkpoint.path.is_relative_to(headers)
-        chosen = Encoding(encoding) if encoding else None
-        report = inspect_model(checkpoint, chosen, max_length, batch, headers_only=remote)
+        report = inspect_model(checkpoint, wanted, problems, tokenizer, headers_only=remote)
         if remote:
             report["file"]["path"] = source
         return report
@@ -75,7 +83,8 @@ def _report(source: str, encoding: str | None, max_length: int, batch: int) -> d
 
 def _text(report: dict[str, Any]) -> Iterator[str]:
     file = report["file"]
-    yield f"{file['path']}: {file['format']}, {file['bytes']:,} bytes"
+    parts = f" in {file['parts']} files" if file.get("parts", 1) > 1 else ""
+    yield f"{file['path']}: {file['format']}, {file['bytes']:,} bytes{parts}"
     for title in ("general", "config", "tokenizer", "compiled_for"):
         if report.get(title):
             yield from _section(title.replace("_", " "), report[title])
@@ -121,6 +130,7 @@ def _run(run: dict[str, Any]) -> Iterator[str]:
     kinds = ", ".join(f"{count} tensors in {kind}" for kind, count in run["encodings"].items())
     yield ""
     yield f"to run on the {run['device'].upper()}: {kinds}"
+    yield from (f"  {note}" for note in run["notes"])
     labels = {
         "weights": "weights",
         "cache": f"cache, {run['batch']} x {run['max_length']}",

@@ -23,8 +23,11 @@ class ServeOptions:
 
     model: str = "nano"
     weight_path: str | None = None
+    config_path: str | None = None
+    tokenizer_path: str | None = None
     quantization_encoding: str | None = None
     max_length: int = 512
+    allow_longer: bool = False
     max_batch_size: int = DEFAULT_BATCH
     serialized_model_path: str | None = None
     save_to_serialized_model_path: str | None = None
@@ -84,7 +87,8 @@ def serve_click_options(command: Command) -> Command:
 
 _SAMPLING = ("max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "stop")
 _SHARED = (
-    "model", "weight_path", "quantization_encoding", "max_length", "serialized_model_path",
+    "model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "max_length", "allow_longer",
+    "serialized_model_path",
     "save_to_serialized_model_path", "threads", "mmap", "host", "port", "api_key",
     "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching",
     "page",

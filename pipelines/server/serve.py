@@ -92,7 +92,8 @@ async def _serve(options: ServeOptions, listener: socket.socket, log: Any) -> st
         from pipelines.server.service import Service
 
         encoding = options.quantization_encoding
-        files = open_model(options.model, options.weight_path, Encoding(encoding.lower()) if encoding else None)
+        wanted = Encoding(encoding.lower()) if encoding else None
+        files = open_model(options.model, options.weight_path, wanted, options.config_path, options.tokenizer_path)
         await worker.start(with_threads(options, files))
         service = Service(options, files, worker, log)
         service.metrics.describe(model_info(options, files))

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
 
-MODEL = ("model", "weight_path", "quantization_encoding", "max_length", "threads", "mmap", "serialized_model_path")
+MODEL = (
+    "model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "max_length", "allow_longer",
+    "threads", "mmap", "serialized_model_path",
+)  # fmt: skip
 SAMPLING = ("max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "seed", "stop", "strip")
 
 
@@ -32,9 +35,12 @@ def model_options(max_length: int) -> Callable[[Command], Command]:
     return _together(
         click.option("--model", default="nano", show_default=True, metavar="NAME", help="As for replit."),
         click.option("--weight-path", metavar="PATH", help="As for replit."),
+        click.option("--config", "config_path", metavar="PATH", help="As for replit."),
+        click.option("--tokenizer", "tokenizer_path", metavar="PATH", help="As for replit."),
         click.option("--quantization-encoding", metavar="E", help="As for replit."),
         click.option("--max-length", default=max_length, show_default=True, metavar="N",
                      help="Longest sequence in tokens, prompt included."),
+        click.option("--allow-longer", is_flag=True, help="As for replit."),
         click.option("--threads", type=int, metavar="N", help="As for replit."),
         click.option("--mmap/--no-mmap", default=None, help="As for replit."),
         click.option("--serialized-model-path", metavar="PATH", help="Load the compiled model from here."),

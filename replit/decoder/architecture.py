@@ -110,7 +110,7 @@ class Architecture:
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Whether a file says that it is of this architecture."""
-        if checkpoint.format == "gguf":
+        if checkpoint.has_gguf_keys:
             return checkpoint.metadata.get("general.architecture") == self.gguf_name
         classes = checkpoint.metadata.get("architectures")
         if isinstance(classes, list):

@@ -69,6 +69,14 @@ class Keys:
         names = " or ".join(repr(good) for good in allowed) or "no such key"
         raise self.error(key, f"{names}, the only arithmetic implemented")
 
+    def refuse_others(self, known: set[str]) -> None:
+        """Refuse a key outside of `known`, unless its value says that there is none of what it means."""
+        for key, value in self.values.items():
+            # Zero of something, a switch that is off, nothing; but position and mask are on where there is no key.
+            is_off = value in (None, 0, False, "", [], {}) and "alibi" not in key and "causal" not in key
+            if key not in known and not is_off:
+                raise self.error(key, "no such key, its arithmetic is not implemented")
+
     def section(self, key: str) -> Keys:
         """A nested mapping; empty where the key is absent or null."""
         value = self.values.get(key)

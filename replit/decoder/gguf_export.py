@@ -56,7 +56,13 @@ class Conversion:
         return file_name(self.name, self.parameters, self.encoding)
 
 
-def plan(checkpoint: Checkpoint, name: str, encoding: Encoding, architecture: Architecture) -> Conversion:
+def plan(
+    checkpoint: Checkpoint,
+    name: str,
+    encoding: Encoding,
+    architecture: Architecture,
+    tokenizer_path: Path | None = None,
+) -> Conversion:
     """Check everything that can be checked before tensor data is read.
 
     `name` is what the source is called, for a source that does not say so itself. Raises
@@ -70,7 +76,7 @@ def plan(checkpoint: Checkpoint, name: str, encoding: Encoding, architecture: Ar
         config,
         parse_name(str(general.get("general.name", name))),
         {"general.name": name} | general,
-        tokenizer_keys(checkpoint, config.vocab_size),
+        tokenizer_keys(checkpoint, config.vocab_size, tokenizer_path),
         tensors,
         encoding,
         choose_encodings(tensors, encoding),
@@ -78,8 +84,6 @@ def plan(checkpoint: Checkpoint, name: str, encoding: Encoding, architecture: Ar
 
 
 def _general(checkpoint: Checkpoint) -> dict[str, Any]:
-    if checkpoint.format != "gguf":
-        return {}
     dropped = {f"general.{key}" for key in _NOT_KEPT}
     items = checkpoint.metadata.items()
     return {k: v for k, v in items if k.startswith("general.") and k not in dropped}

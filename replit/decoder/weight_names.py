@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from replit.decoder.hub_names import HUB_PREFIXES, OUTPUTS
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
@@ -39,7 +40,7 @@ def match_weights(
                     f"{canonical}; expected it once: save the model again"
                 )
             found[canonical] = tensor
-        elif name not in dropped:
+        elif name not in dropped and not _adds_nothing(name, tensor):
             raise _surplus(checkpoint, name)
     missing = [name for name in shapes if name not in found]
     if missing:
@@ -69,8 +70,31 @@ def _check(checkpoint: Checkpoint, tensor: Tensor, shape: tuple[int, ...]) -> No
 
 
 def _surplus(checkpoint: Checkpoint, name: str) -> UserError:
-    why = "biases are not implemented" if name.endswith(".bias") else "the architecture has none"
+    why = "biases other than zero are not implemented" if name.endswith(".bias") else "the architecture has none"
     return UserError(
         f"{checkpoint.path}: unexpected tensor {name!r} ({why}); expected only the weights of a "
         "Replit Code model: use a file of that architecture"
     )
+
+
+def known_names(
+    shapes: Mapping[str, tuple[int, ...]], hub: Mapping[str, str], checkpoint: Checkpoint
+) -> dict[str, str]:
+    """Names of either kind to canonical ones; a weight's last one is what such a file usually calls it.
+
+    Either kind in either format: candle writes GGUF files with the hub's names.
+    """
+    canonical = {name: name for name in shapes}
+    from_hub = {f"{prefix}{name}": known for prefix in HUB_PREFIXES for name, known in hub.items()}
+    from_hub |= dict.fromkeys(OUTPUTS[1:], OUTPUT)
+    return from_hub | canonical if checkpoint.has_gguf_keys else canonical | from_hub
+
+
+def dropped_names(tied: bool) -> dict[str, str]:
+    """Tensors that are left aside, with the reason."""
+    return dict.fromkeys(OUTPUTS, "tied: the embedding table is the output matrix") if tied else {}
+
+
+def _adds_nothing(name: str, tensor: Tensor) -> bool:
+    """Whether it is a bias of zeros, as some libraries save for a layer that has none."""
+    return name.endswith(".bias") and len(tensor.shape) == 1 and not tensor.data.any()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from replit.decoder.encodings import choose_encodings
+from replit.decoder.encodings import COMPUTED_IN, choose_encodings
 from weights.errors import UserError
 from weights.files.mapped_file import release_pages
 from weights.tensor import Encoding, Tensor, stored_bytes
@@ -49,11 +49,10 @@ def weight_types(tensors: Mapping[str, Tensor], requested: Encoding | None) -> W
 
 
 def _as_stored(name: str, tensor: Tensor) -> Encoding:
-    # Norms are a few kilobytes; the kernels have no float16, and nothing is lost in float32.
-    if len(tensor.shape) == 1 or tensor.encoding is Encoding.FLOAT16:
+    # Norms are a few kilobytes.
+    if len(tensor.shape) == 1:
         return Encoding.FLOAT32
-    _check_computable(tensor.encoding, f"the weight {name} is stored as")
-    return tensor.encoding
+    return COMPUTED_IN.get(tensor.encoding, tensor.encoding)
 
 
 def _check_computable(encoding: Encoding, found: str) -> None:

@@ -1,8 +1,8 @@
 """Reader of GGUF files (versions 2 and 3, little-endian), by memory map.
 
 Everything in the header is checked against the size of the file before anything is allocated,
-so a damaged file ends in a UserError. Deliberately not here: writing (gguf-py does it), the
-meaning of keys, and the ggml types that nothing in this project computes with.
+so a damaged file ends in a UserError. Deliberately not here: writing (gguf-py does it) and the
+meaning of keys.
 """
 
 from __future__ import annotations
@@ -42,9 +42,11 @@ _SCALARS = {
     12: "d",
 }
 _BOOL, _STRING, _ARRAY = 7, 8, 9
+# Converters of 2023 wrote a vocabulary's raw bytes here; they come as Python's lone surrogates.
+_RAW_STRINGS = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges")
 _UINT32 = 4
 
-# ggml's type numbers; those without an encoding are refused by name.
+# ggml's type numbers; those without an encoding (no model's weights, or gone from ggml) are refused by name.
 _ENCODINGS = {
     0: Encoding.FLOAT32,
     1: Encoding.FLOAT16,
@@ -53,16 +55,31 @@ _ENCODINGS = {
     6: Encoding.Q5_0,
     7: Encoding.Q5_1,
     8: Encoding.Q8_0,
+    10: Encoding.Q2_K,
+    11: Encoding.Q3_K,
     12: Encoding.Q4_K,
     13: Encoding.Q5_K,
     14: Encoding.Q6_K,
+    16: Encoding.IQ2_XXS,
+    17: Encoding.IQ2_XS,
+    18: Encoding.IQ3_XXS,
+    19: Encoding.IQ1_S,
+    20: Encoding.IQ4_NL,
+    21: Encoding.IQ3_S,
+    22: Encoding.IQ2_S,
+    23: Encoding.IQ4_XS,
+    28: Encoding.FLOAT64,
+    29: Encoding.IQ1_M,
     30: Encoding.BFLOAT16,
+    34: Encoding.TQ1_0,
+    35: Encoding.TQ2_0,
+    39: Encoding.MXFP4,
+    40: Encoding.NVFP4,
 }
 _OTHER_TYPES = {
-    9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS",
-    19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16",
-    26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
-    40: "NVFP4", 41: "Q1_0",
+    9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64",
+    31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8",
+    41: "Q1_0",
 }  # fmt: skip
 
 
@@ -87,9 +104,10 @@ class _TensorInfo:
 class _Header:
     """Bounds-checked little-endian reads that walk through the header."""
 
-    def __init__(self, buffer: mmap.mmap, path: Path) -> None:
+    def __init__(self, buffer: mmap.mmap, path: Path, problems: list[str] | None) -> None:
         self.buffer = buffer
         self.path = path
+        self.problems = problems
         self.size = len(buffer)
         self.position = 0
 
@@ -98,6 +116,12 @@ class _Header:
             f"{self.path} is damaged: {found} at byte {self.position} of {self.size}; "
             "expected a whole GGUF file: download or convert it again"
         )
+
+    def report(self, error: UserError) -> None:
+        """Raise what keeps the model from running but not from being shown, or note it where that is asked for."""
+        if self.problems is None:
+            raise error
+        self.problems.append(str(error))
 
     def need(self, size: int, what: str) -> None:
         """Raise unless `size` more bytes exist; called before any allocation of that size."""
@@ -138,12 +162,13 @@ class _Header:
         return count
 
 
-def read_gguf(path: Path) -> GgufFile:
+def read_gguf(path: Path, problems: list[str] | None = None) -> GgufFile:
     """Map and parse `path`; tensor data is not touched.
 
-    Raises UserError for everything that is not a sound GGUF file of a supported version.
+    Raises UserError for everything that is not a sound GGUF file of a supported version. With `problems`, data that
+    is cut off and tensors of types without an encoding end up there, and the rest is read.
     """
-    header = _Header(map_file(path), path)
+    header = _Header(map_file(path), path, problems)
     version = _read_version(header)
     tensor_count = header.count(8 + 4 + 8 + 4 + 8, "the tensor count")
     pair_count = header.count(8 + 4 + 1, "the key count")
@@ -154,7 +179,7 @@ def read_gguf(path: Path) -> GgufFile:
             raise header.error(f"the key {key!r} occurs twice, again")
         metadata[key] = value
     alignment = _alignment(header, metadata)
-    infos = [_read_tensor_info(header, alignment) for _ in range(tensor_count)]
+    infos = [info for _ in range(tensor_count) if (info := _read_tensor_info(header, alignment))]
     return GgufFile(version, metadata, _map_tensors(header, infos, alignment))
 
 
@@ -220,13 +245,14 @@ def _read_strings(header: _Header, key: str) -> list[str]:
     buffer, position, end = header.buffer, header.position, header.size
     length_at = struct.Struct("<Q").unpack_from
     strings = []
+    errors = "surrogateescape" if key in _RAW_STRINGS else "strict"
     try:
         for _ in range(count):
             start = position + 8
             position = start + length_at(buffer, position)[0]
             if position > end:
                 raise header.error(f"a string of {key!r} reaches beyond the end")
-            strings.append(buffer[start:position].decode("utf-8"))
+            strings.append(buffer[start:position].decode("utf-8", errors))
     except struct.error:
         raise header.error(f"the strings of {key!r} reach beyond the end") from None
     except UnicodeDecodeError:
@@ -242,7 +268,8 @@ def _alignment(header: _Header, metadata: dict[str, Any]) -> int:
     return alignment
 
 
-def _read_tensor_info(header: _Header, alignment: int) -> _TensorInfo:
+def _read_tensor_info(header: _Header, alignment: int) -> _TensorInfo | None:
+    """None for a type without an encoding that was reported."""
     name = header.string("a tensor name")
     dimensions = header.u32(f"the dimension count of {name!r}")
     if not 1 <= dimensions <= MAX_DIMENSIONS:
@@ -251,26 +278,30 @@ def _read_tensor_info(header: _Header, alignment: int) -> _TensorInfo:
     shape = tuple(header.u64(f"the shape of {name!r}") for _ in range(dimensions))[::-1]
     if 0 in shape:
         raise header.error(f"{name!r} has the empty shape {list(shape)}")
-    encoding = _encoding(header, header.u32(f"the type of {name!r}"), name)
+    number = header.u32(f"the type of {name!r}")
     offset = header.u64(f"the offset of {name!r}")
     if offset % alignment:
         raise header.error(f"the offset {offset} of {name!r} is not a multiple of {alignment},")
+    encoding = _encoding(header, number, name)
+    if encoding is None:
+        return None
     try:
         return _TensorInfo(name, shape, encoding, offset, stored_bytes(shape, encoding))
     except ValueError as error:
         raise header.error(f"{name!r}: {error},") from None
 
 
-def _encoding(header: _Header, number: int, name: str) -> Encoding:
+def _encoding(header: _Header, number: int, name: str) -> Encoding | None:
     if number in _ENCODINGS:
         return _ENCODINGS[number]
-    if number in _OTHER_TYPES:
-        known = ", ".join(encoding.value for encoding in Encoding)
-        raise UserError(
-            f"{header.path}: tensor {name!r} is stored as {_OTHER_TYPES[number]}; expected one of "
-            f"{known}: convert the model to one of these"
-        )
-    raise header.error(f"{name!r} has the unknown tensor type {number}")
+    if number not in _OTHER_TYPES:
+        raise header.error(f"{name!r} has the unknown tensor type {number}")
+    error = UserError(
+        f"{header.path}: tensor {name!r} is stored as {_OTHER_TYPES[number]}; expected a type "
+        "that llama-quantize gives to weights: quantize the original again, for example to Q4_K_M"
+    )
+    header.report(error)
+    return None
 
 
 def _map_tensors(header: _Header, infos: list[_TensorInfo], alignment: int) -> dict[str, Tensor]:
@@ -283,10 +314,9 @@ def _map_tensors(header: _Header, infos: list[_TensorInfo], alignment: int) -> d
             raise header.error(f"the data of {info.name!r} overlaps that of {last!r}; header ends")
         end_of_last, last = info.offset + info.nbytes, info.name
         if start + end_of_last > header.size:
-            raise UserError(
-                f"{header.path} is cut off: {info.name!r} ends at byte {start + end_of_last}, the "
-                f"file has {header.size}; expected a whole GGUF file: download it again"
-            )
+            error = f"{header.path} is cut off: {last!r} ends at byte {start + end_of_last}, the file has {header.size}"
+            header.report(UserError(f"{error}; expected a whole GGUF file: download it again"))
+            break
     tensors: dict[str, Tensor] = {}
     for info in infos:
         if info.name in tensors:

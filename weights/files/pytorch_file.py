@@ -1,4 +1,4 @@
-"""Reads PyTorch state dicts (pytorch_model.bin) by memory map, for conversion only.
+"""Reads PyTorch state dicts (pytorch_model.bin), by memory map where the file is a zip archive.
 
 Needs torch, an optional extra. Only tensors are unpickled: nothing in the file is executed.
 """
@@ -9,41 +9,38 @@ from pathlib import Path
 from typing import Any
 
 from weights.errors import UserError
-from weights.files.checkpoint import Checkpoint
+from weights.files.directory import PYTORCH_INDEX, all_parts
 from weights.files.mapped_file import check_regular, read_json
 from weights.tensor import Encoding, Tensor
 
-INDEX = "pytorch_model.bin.index.json"
-FILE = "pytorch_model.bin"
 
-
-def find_pytorch(path: Path) -> Path | None:
-    """The PyTorch weights that `path` is or, as a directory without safetensors, holds."""
-    if path.is_dir():
-        if any(path.glob("*.safetensors")) or any(path.glob("*.gguf")):
-            return None
-        return next((path / name for name in (INDEX, FILE) if (path / name).exists()), None)
-    is_pytorch = path.name.endswith(INDEX) or path.suffix in (".bin", ".pt", ".pth")
-    return path if is_pytorch else None
-
-
-def open_pytorch(path: Path) -> Checkpoint:
-    """Map a state dict or the shards that an index names; names are those of the hub.
+def read_pytorch(path: Path) -> tuple[dict[str, Tensor], list[Path]]:
+    """Map a state dict, all its numbered parts, or the shards that an index names: tensors by the hub's names, files.
 
     Raises UserError when torch is missing, and for files that are none or hold more than tensors.
     """
-    if path.name.endswith(INDEX):
-        shards = set(read_json(path).get("weight_map", {}).values())
-        files = [path.parent / Path(shard).name for shard in sorted(shards)]
-    else:
-        files = [path]
+    files = _shards(path) if path.name.endswith(PYTORCH_INDEX) else all_parts(path)
     tensors: dict[str, Tensor] = {}
     for file in files:
         for name, tensor in _load(file).items():
             tensors[name] = _tensor(file, name, tensor)
-    config = path.parent / "config.json"
-    # "safetensors" stands for the hub's tensor names and a config.json, which these share.
-    return Checkpoint(path, "safetensors", tensors, read_json(config) if config.exists() else {})
+    return tensors, files
+
+
+def _shards(index: Path) -> list[Path]:
+    names = read_json(index).get("weight_map")
+    shards = sorted({Path(str(shard)).name for shard in names.values()}) if isinstance(names, dict) else []
+    if not shards:
+        raise UserError(
+            f"{index} has no weight_map; expected one that names the shard of each tensor: download it again"
+        )
+    missing = [shard for shard in shards if not (index.parent / shard).exists()]
+    if missing:
+        raise UserError(
+            f"{index} names {len(shards)} shards and {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
+            f"beside it; expected all of them: download {missing[0]} too"
+        )
+    return [index.parent / shard for shard in shards]
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -51,12 +48,15 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         import torch
     except ImportError:
+        where = path.parent if path.name.startswith("pytorch_model") else path
         raise UserError(
-            f"{path} is a PyTorch file and torch is not installed; type `pip install torch`, or "
-            "give the model as safetensors or GGUF"
+            f"{path} is a PyTorch file and torch is not installed; type `pip install torch` and this again, or "
+            f"`replit convert {where} out.gguf` where torch is, or give the model as safetensors or GGUF"
         ) from None
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"  # what torch wrote before 2020 cannot be mapped
     try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        state = torch.load(path, map_location="cpu", mmap=is_archive, weights_only=True)
     except Exception as error:  # pickle, zip and torch each raise their own
         reason = str(error).splitlines()[0][:200]
         raise UserError(
@@ -72,6 +72,7 @@ def _tensor(path: Path, name: str, value: Any) -> Tensor:
     import torch
 
     encodings = {
+        torch.float64: Encoding.FLOAT64,
         torch.float32: Encoding.FLOAT32,
         torch.float16: Encoding.FLOAT16,
         torch.bfloat16: Encoding.BFLOAT16,

@@ -81,10 +81,23 @@ def to_float32(tensor: Tensor) -> Array:
 def _expand(data: Bytes, encoding: Encoding) -> Array:
     if encoding is Encoding.FLOAT16:
         return data.view("<f2").astype(np.float32)
+    if encoding is Encoding.FLOAT64:
+        return data.view("<f8").astype(np.float32)
     if encoding is Encoding.BFLOAT16:
         return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(invalid="ignore"):  # a damaged file's scales may be NaN: so is the result
+    with np.errstate(invalid="ignore", over="ignore"):  # a damaged file's scales may be NaN: so is the result
+        if encoding not in DECODERS:
+            return _expand_with_gguf_py(data, encoding)
         return DECODERS[encoding](data.view(LAYOUT[encoding])).reshape(-1)
+
+
+def _expand_with_gguf_py(data: Bytes, encoding: Encoding) -> Array:
+    # Imported here: few files hold these formats, which look groups of values up in tables.
+    from gguf import GGMLQuantizationType, quants
+
+    rows = data.reshape(-1, encoding.block_bytes)
+    values: Array = quants.dequantize(rows, GGMLQuantizationType[encoding.name])
+    return values.reshape(-1)
 
 
 def quantize(array: Array, encoding: Encoding) -> Bytes:

@@ -1,7 +1,8 @@
 """Block formats of GGUF, as byte layouts and their expansion to float32.
 
 Layouts and arithmetic follow ggml's block structs; every result equals gguf-py's bit for bit
-(the order of the float32 operations matters for that). Encoding is in encode.py and k_quants.py.
+(the order of the float32 operations matters for that). Encoding is in encode.py and k_quants.py; formats
+with tables of their own (iq1 to iq3, mxfp4, nvfp4) are left to gguf-py itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from weights.tensor import Encoding
 
 Array = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
+Integers = npt.NDArray[np.int8]
 Blocks = npt.NDArray[np.void]
 
 #: One block of each format, field by field. `d` and `dmin` are float16 scales; the `qs` fields hold
@@ -36,7 +38,16 @@ LAYOUT: dict[Encoding, np.dtype[np.void]] = {
         ]
     ),
     Encoding.Q6_K: np.dtype([("ql", "u1", (2, 64)), ("qh", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")]),
+    Encoding.Q2_K: np.dtype([("scales", "u1", 16), ("qs", "u1", (2, 32)), ("d", "<f2"), ("dmin", "<f2")]),
+    Encoding.Q3_K: np.dtype([("hmask", "u1", 32), ("qs", "u1", (2, 32)), ("scales", "u1", 12), ("d", "<f2")]),
+    Encoding.IQ4_NL: np.dtype([("d", "<f2"), ("qs", "u1", 16)]),
+    Encoding.IQ4_XS: np.dtype([("d", "<f2"), ("scales_h", "<u2"), ("scales_l", "u1", 4), ("qs", "u1", (8, 16))]),
+    Encoding.TQ1_0: np.dtype([("qs", "u1", 48), ("qh", "u1", 4), ("d", "<f2")]),
+    Encoding.TQ2_0: np.dtype([("qs", "u1", (2, 32)), ("d", "<f2")]),
 }
+
+#: What the 4-bit codes of iq4_nl and iq4_xs stand for, before the scale.
+_IQ4_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 
 
 def _float(field: npt.NDArray[np.float16], axes: int = 1) -> Array:
@@ -56,8 +67,8 @@ def _five_bits(blocks: Blocks) -> Bytes:
     return values
 
 
-def _signed(codes: Bytes, offset: int) -> npt.NDArray[np.int8]:
-    signed: npt.NDArray[np.int8] = codes.view(np.int8) - np.int8(offset)
+def _signed(codes: Bytes, offset: int) -> Integers:
+    signed: Integers = codes.view(np.int8) - np.int8(offset)
     return signed
 
 
@@ -86,16 +97,18 @@ def _q8_0(blocks: Blocks) -> Array:
     return values * _float(blocks["d"])
 
 
-def _q4_0(blocks: Blocks) -> Array:
-    return _float(blocks["d"]) * (_signed(_nibbles(blocks["qs"]), 8))
+def q4_0_codes(blocks: Blocks) -> Integers:
+    """[blocks, 32], -8 to 7."""
+    return _signed(_nibbles(blocks["qs"]), 8)
 
 
 def _q4_1(blocks: Blocks) -> Array:
     return _float(blocks["d"]) * _nibbles(blocks["qs"]) + _float(blocks["m"])
 
 
-def _q5_0(blocks: Blocks) -> Array:
-    return _float(blocks["d"]) * (_signed(_five_bits(blocks), 16))
+def q5_0_codes(blocks: Blocks) -> Integers:
+    """[blocks, 32], -16 to 15."""
+    return _signed(_five_bits(blocks), 16)
 
 
 def _q5_1(blocks: Blocks) -> Array:
@@ -124,13 +137,87 @@ def _q6_k(blocks: Blocks) -> Array:
     return result
 
 
+def _two_bits(qs: Bytes) -> Bytes:
+    """[blocks, 2, 32] bytes to [blocks, 2, 4, 32] values: all lowest bit pairs first."""
+    pairs: Bytes = qs[:, :, None, :] >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & np.uint8(3)
+    return pairs
+
+
+def _q2_k(blocks: Blocks) -> Array:
+    scale = _float(blocks["d"]) * (blocks["scales"] & 15).astype(np.float32)
+    minimum = _float(blocks["dmin"]) * (blocks["scales"] >> 4).astype(np.float32)
+    values = _two_bits(blocks["qs"]).reshape(-1, 16, 16).astype(np.float32)
+    result: Array = scale[:, :, None] * values - minimum[:, :, None]
+    return result
+
+
+def q3_k_codes(blocks: Blocks) -> tuple[Integers, Integers]:
+    """The scales [blocks, 16], -32 to 31, and codes [blocks, 16, 16], -4 to 3, of q3_k."""
+    low, high = blocks["scales"][:, :8], blocks["scales"][:, 8:]
+    nibbles = np.concatenate([low & 15, low >> 4], axis=1)
+    tops = (high[:, None, :] >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & np.uint8(3)).reshape(-1, 16)
+    scales = _signed(nibbles | (tops << np.uint8(4)), 32)
+    # A bit of hmask that is not set takes 4 off.
+    bits = np.arange(8, dtype=np.uint8)[:, None]
+    missing = (blocks["hmask"][:, None, :] >> bits & np.uint8(1) ^ np.uint8(1)) << np.uint8(2)
+    codes = _two_bits(blocks["qs"]).view(np.int8).reshape(-1, 16, 16) - missing.view(np.int8).reshape(-1, 16, 16)
+    return scales, codes
+
+
+def _q3_k(blocks: Blocks) -> Array:
+    scales, codes = q3_k_codes(blocks)
+    result: Array = (_float(blocks["d"]) * scales.astype(np.float32))[:, :, None] * codes.astype(np.float32)
+    return result
+
+
+def iq4_nl_codes(blocks: Blocks) -> Integers:
+    """[blocks, 32], -127 to 113."""
+    return _IQ4_VALUES[_nibbles(blocks["qs"])]
+
+
+def iq4_xs_codes(blocks: Blocks) -> tuple[Integers, Integers]:
+    """The scales [blocks, 8], -32 to 31, and codes [blocks, 8, 32], -127 to 113, of iq4_xs."""
+    low = blocks["scales_l"][:, :, None] >> np.array([0, 4], np.uint8) & np.uint8(15)
+    high = (blocks["scales_h"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16) & np.uint16(3)).astype(np.uint8)
+    scales = _signed(low.reshape(-1, 8) | (high << np.uint8(4)), 32)
+    return scales, _IQ4_VALUES[_nibbles(blocks["qs"])]
+
+
+def _iq4_xs(blocks: Blocks) -> Array:
+    scales, codes = iq4_xs_codes(blocks)
+    result: Array = (_float(blocks["d"]) * scales.astype(np.float32))[:, :, None] * codes.astype(np.float32)
+    return result
+
+
+def tq1_0_codes(blocks: Blocks) -> Integers:
+    """[blocks, 256], -1 to 1: five values in base 3 a byte (four in the last ones), as fractions of 256."""
+    parts = [
+        (digits[:, None, :] * np.array([3**n for n in range(count)], np.uint8)[:, None]).reshape(len(digits), -1)
+        for digits, count in ((blocks["qs"][:, :32], 5), (blocks["qs"][:, 32:], 5), (blocks["qh"], 4))
+    ]
+    fractions = np.concatenate(parts, axis=1).astype(np.uint16)
+    codes: Integers = (fractions * np.uint16(3) >> np.uint16(8)).astype(np.int8) - np.int8(1)
+    return codes
+
+
+def tq2_0_codes(blocks: Blocks) -> Integers:
+    """[blocks, 256], -1 to 2."""
+    return _signed(_two_bits(blocks["qs"]), 1).reshape(-1, 256)
+
+
 DECODERS: dict[Encoding, Callable[[Blocks], Array]] = {
     Encoding.Q8_0: _q8_0,
-    Encoding.Q4_0: _q4_0,
+    Encoding.Q4_0: lambda blocks: _float(blocks["d"]) * q4_0_codes(blocks),
     Encoding.Q4_1: _q4_1,
-    Encoding.Q5_0: _q5_0,
+    Encoding.Q5_0: lambda blocks: _float(blocks["d"]) * q5_0_codes(blocks),
     Encoding.Q5_1: _q5_1,
     Encoding.Q4_K: _q4_k,
     Encoding.Q5_K: _q5_k,
     Encoding.Q6_K: _q6_k,
+    Encoding.Q2_K: _q2_k,
+    Encoding.Q3_K: _q3_k,
+    Encoding.IQ4_NL: lambda blocks: _float(blocks["d"]) * iq4_nl_codes(blocks),
+    Encoding.IQ4_XS: _iq4_xs,
+    Encoding.TQ1_0: lambda blocks: _float(blocks["d"]) * tq1_0_codes(blocks),
+    Encoding.TQ2_0: lambda blocks: _float(blocks["d"]) * tq2_0_codes(blocks),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from weights.quantization.decode import LAYOUT, Array, Bytes
+from weights.quantization.decode import LAYOUT, Array, Bytes, Integers
 from weights.quantization.encode import inverse
 from weights.tensor import Encoding
 
@@ -132,11 +132,16 @@ def q6_k(values: Array) -> Bytes:
     codes = _linear_codes(x, d, scales)
     blocks = np.empty(len(d), LAYOUT[Encoding.Q6_K])
     blocks["d"], blocks["scales"] = d, scales
-    bits = (codes.T + np.float32(32)).astype(np.uint8).reshape(-1, 2, 4, 32)
-    low, high = bits & 15, bits >> 4
-    blocks["ql"] = (low[:, :, :2] | (low[:, :, 2:] << 4)).reshape(-1, 2, 64)
-    blocks["qh"] = high[:, :, 0] | high[:, :, 1] << 2 | high[:, :, 2] << 4 | high[:, :, 3] << 6
+    blocks["ql"], blocks["qh"] = pack_codes(codes.T.astype(np.int8))
     return blocks.view(np.uint8)
+
+
+def pack_codes(codes: Integers) -> tuple[Bytes, Bytes]:
+    """Codes of q6_k, -32 to 31, 256 after 256, as its fields ql [super-blocks, 2, 64] and qh [.., 2, 32]."""
+    bits = (codes + np.int8(32)).view(np.uint8).reshape(-1, 2, 4, 32)
+    low, high = bits & 15, bits >> 4
+    ql: Bytes = (low[:, :, :2] | (low[:, :, 2:] << 4)).reshape(-1, 2, 64)
+    return ql, high[:, :, 0] | high[:, :, 1] << 2 | high[:, :, 2] << 4 | high[:, :, 3] << 6
 
 
 def _linear_fit(x: Array, weight: Array) -> Array:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
+from weights.tokenizers.splits import NAMES, pre_tokenizer
 from weights.tokenizers.tokenizer import FimTokens, SpecialTokens, Tokenizer
 
 if TYPE_CHECKING:
@@ -20,23 +22,19 @@ if TYPE_CHECKING:
 # ggml's token types.
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 
-# How text is split before merging: whether every digit stands alone; then GPT-2's pattern.
-_SPLITS_DIGITS = {
-    "gpt-2": False,
-    "default": False,
-    "mpt": False,
-    "replit": False,
-    "refact": True,
-    "starcoder": True,
-}
-
+END_OF_TEXT = "<|endoftext|>"
 # Spellings of the fill-in-the-middle tokens where the file does not name them by id.
 _FIM_TEXTS = {
-    "prefix": ("<fim_prefix>", "<fim-prefix>"),
-    "suffix": ("<fim_suffix>", "<fim-suffix>"),
-    "middle": ("<fim_middle>", "<fim-middle>"),
-    "pad": ("<fim_pad>", "<fim-pad>"),
+    "prefix": ("<fim_prefix>", "<fim-prefix>", "<|fim_prefix|>", "<PRE>"),
+    "suffix": ("<fim_suffix>", "<fim-suffix>", "<|fim_suffix|>", "<SUF>"),
+    "middle": ("<fim_middle>", "<fim-middle>", "<|fim_middle|>", "<MID>"),
+    "pad": ("<fim_pad>", "<fim-pad>", "<|fim_pad|>", "<PAD>"),
 }
+#: What llama.cpp takes for control tokens whatever type the file gives them: ends of texts, and the above.
+CONTROL_TEXTS = frozenset(
+    "<|endoftext|> <|end_of_text|> <|eot_id|> <|eom_id|> <|im_end|> <|end|> <|return|> <|call|> <|calls|> <|flush|> "
+    "<end_of_turn> <end_of_utterance> </s> <eos> [EOS] <EOT> _<EOT> [EOT]".split()
+).union(*_FIM_TEXTS.values())
 # A key of ours: no converter writes the order that a model wants, and no reader minds one more.
 SUFFIX_FIRST_KEY = "tokenizer.ggml.fim_suffix_first"
 # GGUF's keys for them: llama.cpp's present one, and the one that its converters wrote before.
@@ -46,6 +44,26 @@ _FIM_KEYS = {
     "middle": ("fim_mid_token_id", "middle_token_id"),
     "pad": ("fim_pad_token_id",),
 }
+
+
+def check_text(path: Path, key: str, strings: list[str]) -> None:
+    """Raise UserError for bytes that are no UTF-8, which readers pass on as lone surrogates."""
+    try:
+        "".join(strings).encode("utf-8")
+    except UnicodeEncodeError:
+        if "Ġ" not in strings and " " in strings:
+            raise _raw_bytes(path) from None
+        raise UserError(
+            f"{path}: {key} holds bytes that are no UTF-8 text; expected a whole vocabulary: download it again"
+        ) from None
+
+
+def _raw_bytes(path: Path) -> UserError:
+    return UserError(
+        f"{path} is a GGUF file of 2023 whose tokens are raw bytes, which llama.cpp does not read either since its "
+        "change of byte-level BPE; expected tokens in GPT-2's byte alphabet: use a newer file of the model (of "
+        "replit-code-v1_5-3b replit-code-v1_5-3b-newbpe-q4_0.gguf), or convert the original again"
+    )
 
 
 class ByteLevelTokenizer(Tokenizer):
@@ -68,6 +86,11 @@ class ByteLevelTokenizer(Tokenizer):
         backend = self._backend if parse_special else self._literal_backend
         ids: list[int] = backend.encode(text, add_special_tokens=False).ids
         return ids
+
+    def to_json(self) -> str:
+        """The pipeline as a tokenizer.json."""
+        content: str = self._backend.to_str()
+        return content
 
     @cached_property
     def _literal_backend(self) -> tokenizers.Tokenizer:
@@ -121,10 +144,10 @@ def from_gguf(checkpoint: Checkpoint) -> ByteLevelTokenizer:
 
 
 def _backend(keys: _GgufKeys, tokens: list[str], types: list[int]) -> tokenizers.Tokenizer:
-    from tokenizers import AddedToken, models, pre_tokenizers
+    from tokenizers import AddedToken, models
     from tokenizers import Tokenizer as Backend
 
-    splits_digits = keys.splits_digits()
+    splitting = keys.splitting()
     vocabulary = {token: index for index, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens):
         raise keys.error("tokenizer.ggml.tokens", "holds a token twice", "distinct tokens")
@@ -139,12 +162,7 @@ def _backend(keys: _GgufKeys, tokens: list[str], types: list[int]) -> tokenizers
             backend.normalizer = Backend.from_str(whole).normalizer
         except Exception as error:
             raise keys.error("tokenizer.huggingface.json", f"is refused ({error})", "a tokenizer.json") from None
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    backend.pre_tokenizer = (
-        pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
-        if splits_digits
-        else byte_level
-    )
+    backend.pre_tokenizer = pre_tokenizer(splitting)
     # As in llama.cpp: user-defined tokens are always found in text, control ones where asked for.
     added = {_USER_DEFINED: False, _CONTROL: True, _UNKNOWN: True}
     backend.add_tokens(
@@ -155,6 +173,15 @@ def _backend(keys: _GgufKeys, tokens: list[str], types: list[int]) -> tokenizers
         ]
     )
     return backend
+
+
+def _true_type(token: str, kind: int) -> int:
+    """The type that converters should have written."""
+    if token in CONTROL_TEXTS:
+        return _CONTROL
+    # White space has other letters in the byte alphabet: where it is spelled as itself it is
+    # an added token, which older converters called a normal one.
+    return _USER_DEFINED if kind == _NORMAL and token.isspace() else kind
 
 
 class _GgufKeys:
@@ -168,7 +195,12 @@ class _GgufKeys:
         return UserError(f"{self.path}: {key} {found}; expected {expected}: convert the model again")
 
     def tokens(self) -> list[str]:
-        return self._strings("tokenizer.ggml.tokens")
+        key = "tokenizer.ggml.tokens"
+        tokens = self._strings(key)
+        check_text(self.path, key, tokens)
+        if "Ġ" not in tokens and " " in tokens:
+            raise _raw_bytes(self.path)
+        return tokens
 
     def merges(self) -> list[tuple[str, str]]:
         key = "tokenizer.ggml.merges"
@@ -194,21 +226,18 @@ class _GgufKeys:
         unknown = set(types) - set(range(_NORMAL, _BYTE + 1))
         if unknown:
             raise self.error(key, f"holds {min(unknown)!r}", "types 1 to 6")
-        # White space has other letters in the byte alphabet: where it is spelled as itself it is
-        # an added token, which older converters called a normal one.
-        pairs = zip(self.tokens(), types, strict=True)
-        return [_USER_DEFINED if kind == _NORMAL and token.isspace() else kind for token, kind in pairs]
+        return [_true_type(token, kind) for token, kind in zip(self.tokens(), types, strict=True)]
 
-    def splits_digits(self) -> bool:
+    def splitting(self) -> str:
         """A missing variant is GPT-2's, as in files older than the key."""
         key = "tokenizer.ggml.pre"
         variant = self.metadata.get(key, "gpt-2")
-        if not isinstance(variant, str) or variant not in _SPLITS_DIGITS:
-            raise self.error(key, f"is {variant!r}", "one of " + ", ".join(_SPLITS_DIGITS))
+        if not isinstance(variant, str) or variant not in NAMES:
+            raise self.error(key, f"is {variant!r}", "one of " + ", ".join(NAMES))
         for flag in ("add_bos_token", "add_eos_token", "add_space_prefix"):
             if self.metadata.get(f"tokenizer.ggml.{flag}"):
                 raise self.error(f"tokenizer.ggml.{flag}", "is true", "false, as in the whole family")
-        return _SPLITS_DIGITS[variant]
+        return NAMES[variant]
 
     def token_bytes(self, token: str, kind: int) -> bytes:
         if kind in (_CONTROL, _UNKNOWN, _UNUSED):
@@ -222,12 +251,17 @@ class _GgufKeys:
 
     def special(self, control: dict[int, str], count: int) -> SpecialTokens:
         return SpecialTokens(
-            eos=self._id("eos_token_id", count),
+            eos=self._eos(control, count),
             bos=self._id("bos_token_id", count),
             pad=self._id("padding_token_id", count),
             unknown=self._id("unknown_token_id", count),
             fim=self._fim(control, count),
         )
+
+    def _eos(self, control: dict[int, str], count: int) -> int | None:
+        stated = self._id("eos_token_id", count)
+        usual = (index for index, text in control.items() if text == END_OF_TEXT)
+        return next(usual, None) if stated is None else stated
 
     def _id(self, name: str, count: int) -> int | None:
         key = f"tokenizer.ggml.{name}"

@@ -7,12 +7,12 @@ those keys cannot express is refused instead of changed.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
-from weights.files.mapped_file import read_json
-from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY
+from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY, ByteLevelTokenizer
 from weights.tokenizers.load import load_tokenizer
 from weights.tokenizers.tokenizer import SpecialTokens, Tokenizer
 from weights.tokenizers.unigram import UnigramTokenizer, gguf_keys
@@ -27,23 +27,24 @@ _PROBE = (
 )
 
 
-def tokenizer_keys(checkpoint: Checkpoint, vocab_size: int) -> dict[str, Any]:
-    """The keys for the model's tokenizer, whose token list has `vocab_size` entries.
+def tokenizer_keys(checkpoint: Checkpoint, vocab_size: int, path: Path | None = None) -> dict[str, Any]:
+    """The keys for the model's tokenizer or the one in `path`; the token list has `vocab_size` entries.
 
     Raises UserError where there is no tokenizer or GGUF cannot express it.
     """
-    if checkpoint.format == "gguf":
+    if path is None and "tokenizer.ggml.model" in checkpoint.metadata:
         load_tokenizer(checkpoint)  # refuses a damaged one now, not at the first run
         return {k: v for k, v in checkpoint.metadata.items() if k.startswith(_PREFIX)}
-    return _from_json(checkpoint, vocab_size)
-
-
-def _from_json(checkpoint: Checkpoint, vocab_size: int) -> dict[str, Any]:
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = load_tokenizer(checkpoint, path)
     if isinstance(tokenizer, UnigramTokenizer):
         return gguf_keys(tokenizer)
-    path = checkpoint.directory / "tokenizer.json"
-    content = read_json(path)
+    if not isinstance(tokenizer, ByteLevelTokenizer):
+        raise TypeError(type(tokenizer))
+    return _from_json(path or checkpoint.directory, tokenizer, vocab_size)
+
+
+def _from_json(path: Path, tokenizer: ByteLevelTokenizer, vocab_size: int) -> dict[str, Any]:
+    content = json.loads(tokenizer.to_json())
     keys = _vocabulary(content, vocab_size) | _special(tokenizer.special)
     if content.get("normalizer") is not None:
         # The ggml keys cannot say it; the GGUF specification has this one for the whole file.
@@ -53,7 +54,7 @@ def _from_json(checkpoint: Checkpoint, vocab_size: int) -> dict[str, Any]:
         if _same(tokenizer, Checkpoint(path, "gguf", {}, keys)):
             return keys
     raise UserError(
-        f"{path} splits text in a way that GGUF has no name for; expected that of GPT-2 or of "
+        f"the tokenizer in {path} splits text in a way that GGUF has no name for; expected that of GPT-2 or of "
         "Refact: keep the model in safetensors, or give a directory with another tokenizer.json"
     )
 

@@ -9,7 +9,7 @@ from weights.files.checkpoint import Checkpoint
 from weights.tokenizers.tokenizer import Tokenizer
 
 # Where a hub repository keeps its tokenizer: of tokenizers, of SentencePiece.
-FILE_NAMES = ("tokenizer.json", "spiece.model", "tokenizer.model")
+FILE_NAMES = ("tokenizer.json", "spiece.model", "tokenizer.model", "vocab.json")
 
 
 def load_tokenizer(checkpoint: Checkpoint, path: Path | None = None) -> Tokenizer:
@@ -27,7 +27,7 @@ def load_tokenizer(checkpoint: Checkpoint, path: Path | None = None) -> Tokenize
     if not path.exists():
         raise UserError(
             f"there is no {path}, and {checkpoint.path.name} carries no tokenizer; expected "
-            "either: download tokenizer.json into that directory"
+            "either: download tokenizer.json into that directory, or give it with --tokenizer"
         )
     return _from_file(checkpoint, path)
 
@@ -61,6 +61,8 @@ def embedding_rows(checkpoint: Checkpoint) -> int | None:
     """Rows of the embedding table, as config.json states or as GGUF's own name shows it."""
     table = checkpoint.tensors.get("token_embd.weight")
     stated = checkpoint.metadata.get("vocab_size")
+    if table is None and stated is None:  # candle's files say nothing
+        table = next((t for n, t in checkpoint.tensors.items() if n.endswith("wte.weight")), None)
     if table is not None:
         return table.shape[0]
     return stated if type(stated) is int and stated > 0 else None

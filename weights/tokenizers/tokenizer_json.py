@@ -1,19 +1,23 @@
-"""Byte-level BPE from a tokenizer.json, with the roles of tokens from the files beside it."""
+"""Byte-level BPE from a tokenizer.json, or from GPT-2's vocab.json and merges.txt, and the roles of its tokens.
+
+The roles are in tokenizer_config.json, special_tokens_map.json, generation_config.json and config.json beside it, in
+this order.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weights.errors import UserError
-from weights.files.mapped_file import read_json
-from weights.tokenizers.byte_level import ByteLevelTokenizer, fim_tokens, spelled_bytes
+from weights.files.mapped_file import check_regular, read_json
+from weights.tokenizers.byte_level import END_OF_TEXT, ByteLevelTokenizer, fim_tokens, spelled_bytes
 from weights.tokenizers.tokenizer import SpecialTokens
 
 if TYPE_CHECKING:
     import tokenizers
 
-END_OF_TEXT = "<|endoftext|>"
 # Ids reach as far as an embedding table can; an absurd one would make an absurd table of ours.
 LARGEST_VOCABULARY = 1 << 22
 
@@ -27,9 +31,9 @@ def read_tokenizer_json(path: Path, embedding_rows: int | None) -> ByteLevelToke
 
     Raises UserError for another kind of tokenizer, a damaged file, or more tokens than rows.
     """
-    content = read_json(path)
+    content = _from_vocabulary(path) if path.name == "vocab.json" else read_json(path)
     _check_kind(path, content)
-    backend = _backend(path)
+    backend = _backend(path, content)
     ids = backend.get_vocab(with_added_tokens=True)
     size = max(ids.values(), default=-1) + 1
     if size > (embedding_rows or LARGEST_VOCABULARY):
@@ -71,11 +75,50 @@ def _steps(part: Any) -> list[dict[str, Any]]:
     return [step for step in nested if isinstance(step, dict)] if isinstance(nested, list) else [part]
 
 
-def _backend(path: Path) -> tokenizers.Tokenizer:
+def _from_vocabulary(path: Path) -> dict[str, Any]:
+    """A tokenizer.json for vocab.json, with merges.txt and the added tokens that the files beside it name."""
+    merges_file = path.parent / "merges.txt"
+    check_regular(merges_file, "the merges that belong to vocab.json")
+    vocabulary = read_json(path)
+    try:
+        lines = merges_file.read_bytes().decode("utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise _refuse(merges_file, "is not UTF-8 text", "a merge a line") from None
+    merges = [line for line in lines if line and not line.startswith("#version")]
+    return {
+        "added_tokens": _added_tokens(path.parent, vocabulary),
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
+    }
+
+
+def _added_tokens(directory: Path, vocabulary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Tokens that are found in text as a whole, by their ids; those that have a role are control tokens."""
+    ids = _optional(directory / "added_tokens.json")
+    special = {END_OF_TEXT} & vocabulary.keys()
+    for token, flags in _declared(_optional(directory / "tokenizer_config.json")):
+        ids[flags["content"]] = int(token)
+        special |= {flags["content"]} if flags.get("special") else set()
+    for value in _optional(directory / "special_tokens_map.json").values():
+        special |= {text for item in (value if isinstance(value, list) else [value]) if (text := _text(item))}
+    ids |= {token: vocabulary[token] for token in special if token in vocabulary}
+    wanted = {index: token for token, index in ids.items() if type(index) is int}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return [{"id": i, "content": token, "special": token in special, **flags} for i, token in sorted(wanted.items())]
+
+
+def _declared(roles: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The entries of tokenizer_config.json's added_tokens_decoder that are whole."""
+    declared = roles.get("added_tokens_decoder")
+    items = declared.items() if isinstance(declared, dict) else ()
+    return [(i, v) for i, v in items if i.isdecimal() and isinstance(v, dict) and isinstance(v.get("content"), str)]
+
+
+def _backend(path: Path, content: dict[str, Any]) -> tokenizers.Tokenizer:
     from tokenizers import Tokenizer as Backend
 
     try:
-        backend = Backend.from_file(str(path))
+        backend = Backend.from_str(json.dumps(content))
     except Exception as error:  # the library raises the bare class
         raise _refuse(path, f"is refused by the tokenizers library ({error})", "a sound file") from None
     backend.no_truncation()
@@ -95,15 +138,7 @@ def _token_bytes(path: Path, token: str, is_added: bool) -> bytes:
 
 
 def _special(path: Path, ids: dict[str, int], control: dict[int, str]) -> SpecialTokens:
-    roles = _optional(path.parent / "tokenizer_config.json")
-    config = _optional(path.parent / "config.json")
-    found = {}
-    for role in ("eos", "bos", "pad", "unk"):
-        text = _text(roles.get(f"{role}_token"))
-        if role == "eos" and text not in (None, *ids):
-            raise _refuse(path, f"has no token {text!r}", "the eos_token of tokenizer_config.json")
-        named = ids.get(text) if text is not None else None
-        found[role] = named if named is not None else _id(config.get(f"{role}_token_id"), ids)
+    found = {role: _role(path, role, ids) for role in ("eos", "bos", "pad", "unk")}
     texts = {token: index for token, index in ids.items() if index in control}
     return SpecialTokens(
         eos=found["eos"] if found["eos"] is not None else texts.get(END_OF_TEXT),
@@ -112,6 +147,21 @@ def _special(path: Path, ids: dict[str, int], control: dict[int, str]) -> Specia
         unknown=found["unk"],
         fim=fim_tokens({}, texts),
     )
+
+
+def _role(path: Path, role: str, ids: dict[str, int]) -> int | None:
+    """The token of a role: by its text in the tokenizer's files, else by its id in the model's."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        text = _text(_optional(path.parent / name).get(f"{role}_token"))
+        if role == "eos" and text not in (None, *ids):
+            raise _refuse(path, f"has no token {text!r}", f"the eos_token of {name}")
+        if text in ids:
+            return ids[text]
+    for name in ("generation_config.json", "config.json"):
+        index = _id(_optional(path.parent / name).get(f"{role}_token_id"), ids)
+        if index is not None:
+            return index
+    return None
 
 
 def _optional(path: Path) -> dict[str, Any]:

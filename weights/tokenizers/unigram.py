@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.files.mapped_file import check_regular
+from weights.tokenizers.byte_level import CONTROL_TEXTS, check_text
 from weights.tokenizers.sentencepiece_proto import (
     BYTE,
     CONTROL,
@@ -171,6 +172,10 @@ def _gguf_pieces(checkpoint: Checkpoint) -> tuple[Piece, ...]:
         raise _refuse(checkpoint.path, "has token lists of different lengths", "one entry for each token")
     if not set(kinds) <= set(range(NORMAL, BYTE + 1)):
         raise _refuse(checkpoint.path, "holds unknown token types", "types 1 to 6")
+    check_text(checkpoint.path, _PREFIX + "tokens", texts)
+    kinds = [
+        CONTROL if text in CONTROL_TEXTS and kind == NORMAL else kind for text, kind in zip(texts, kinds, strict=True)
+    ]
     mend = checkpoint.metadata[_PREFIX + "model"] == "llama"
     return tuple(
         Piece(text, score, USER_DEFINED if mend and kind == NORMAL and score == 0 else kind)

@@ -146,8 +146,11 @@ def load_model(options: ServeOptions, report: _Report) -> Pipeline:
     return load(
         options.model,
         weight_path=options.weight_path,
+        config_path=options.config_path,
+        tokenizer_path=options.tokenizer_path,
         quantization_encoding=options.quantization_encoding,
         max_length=options.max_length,
+        allow_longer=options.allow_longer,
         reserved_sequences=options.max_batch_size,
         serialized_model_path=options.serialized_model_path,
         save_to_serialized_model_path=options.save_to_serialized_model_path,
