@@ -264,6 +264,7 @@ def load(
     threads: int | None = None,
     mmap: bool | None = None,
     draft: str = "auto",
+    drafted_sequences: int | None = None,
     progress: Reporter | None = None,
 ) -> Pipeline:
     """Loads a model: `nano`, a directory, a GGUF file or a hub repository.
@@ -272,7 +273,8 @@ def load(
     `device` is cpu, gpu, or gpu:1 for the second one; a GPU computes in bfloat16. `mmap` None maps the weights only
     where memory is short. A GPU must have room for `reserved_sequences` more, in a cache of the caller's own. `draft`
     says who guesses tokens that are then checked several at a time: auto, none, ngram, or a small model's name
-    (pipelines/drafting.py); the text is the same with any. Raises UserError for everything that a user can mend.
+    (pipelines/drafting.py); the text is the same with any; `drafted_sequences` are those that it can
+    follow at once. Raises UserError for everything that a user can mend.
     """
     progress = progress or Quiet()
     encoding = parse_encoding(quantization_encoding)
@@ -295,7 +297,8 @@ def load(
     compiled = compile_model(files.config, types, options, progress, files.architecture, target)
 
     def drafter(on_gpu: bool) -> Drafter | None:
-        return open_drafter(draft, files, total_bytes(types), max_batch_size, on_gpu, progress)
+        count = drafted_sequences or max_batch_size
+        return open_drafter(draft, files, total_bytes(types), count, on_gpu, progress)
 
     if not target.own_kernels:
         bound = bind_weights(compiled, files.tensors, types, mapped=True, device=gpu, target=target)

@@ -10,7 +10,7 @@ import click
 
 from pipelines.server.options import from_command_line, serve_click_options
 from pipelines.terminal import report
-from pipelines.terminal.options import completion_option, gpu_option
+from pipelines.terminal.options import completion_option, draft_option, gpu_option
 
 # Subcommand to "module:attribute".
 SUBCOMMANDS: dict[str, str] = {
@@ -135,6 +135,7 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
     default=None,
     help="Keep the weights mapped from the file, or read them [default: read if they fit].",
 )
+@draft_option
 @gpu_option
 @click.option("--serve", is_flag=True, help="Serve an OpenAI-compatible API instead.")
 @serve_click_options

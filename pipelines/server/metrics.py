@@ -24,6 +24,10 @@ class Metrics:
             registry=registry,
         )
         self.generated_tokens = Counter("replit_generated_tokens", "Tokens generated", registry=registry)
+        self.drafted_tokens = Counter("replit_draft_tokens", "Guessed tokens that were checked", registry=registry)
+        self.accepted_tokens = Counter(
+            "replit_draft_tokens_accepted", "Guessed tokens that were right", registry=registry
+        )
         self.queue_time = Histogram(
             "replit_queue_seconds", "From a request's arrival to its first pass",
             buckets=_SECONDS, registry=registry,

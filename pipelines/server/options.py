@@ -44,6 +44,7 @@ class ServeOptions:
     log_format: Literal["text", "json"] = "text"
     served_model_name: str | None = None
     prefix_caching: bool = True
+    draft: str = "auto"
     page: bool = True
     # Sampling options given at start; they replace the defaults of a request, not what it states.
     sampling: dict[str, Any] = field(default_factory=dict)
@@ -90,7 +91,7 @@ _SHARED = (
     "model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "max_length", "allow_longer",
     "serialized_model_path",
     "save_to_serialized_model_path", "threads", "mmap", "host", "port", "api_key",
-    "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching",
+    "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching", "draft",
     "page",
 )  # fmt: skip
 _OTHERS = ("serve", "debug", "quiet", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu")

@@ -24,6 +24,8 @@ class Record:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    drafted: int = 0  # guesses that were checked, and those that were right
+    drafted_right: int = 0
     started: float | None = None
     first_token: float | None = None
     user: str | None = None
@@ -42,6 +44,8 @@ class Record:
         metrics.prompt_tokens.inc(self.prompt_tokens)
         metrics.cached_tokens.inc(self.cached_tokens)
         metrics.generated_tokens.inc(self.generated_tokens)
+        metrics.drafted_tokens.inc(self.drafted)
+        metrics.accepted_tokens.inc(self.drafted_right)
         if self.started is not None:
             metrics.queue_time.observe(max(self.started - self.created, 0.0))
         if self.first_token is not None:
@@ -60,6 +64,8 @@ class Record:
             "prompt_tokens": self.prompt_tokens,
             "cached_tokens": self.cached_tokens,
             "generated_tokens": self.generated_tokens,
+            "draft_tokens": self.drafted or None,
+            "draft_tokens_accepted": self.drafted_right if self.drafted else None,
             "queue_ms": since(self.started),
             "first_token_ms": since(self.first_token),
             "total_ms": since(time.monotonic()),

@@ -39,6 +39,8 @@ class RunningSequence:
     first: Step | None = None
     last_token: float = 0.0
     first_token: float = 0.0
+    drafted: int = 0  # guesses that were checked, and those that were right
+    drafted_right: int = 0
     reads: bool = True  # whether it is the one that reads its prompt, of those that share it
 
 
@@ -206,6 +208,9 @@ class Service:
             sequence.first = step
             if sequence.reads:
                 record.cached_tokens += step.cached_tokens
+        record.drafted += step.drafted - sequence.drafted
+        record.drafted_right += step.drafted_right - sequence.drafted_right
+        sequence.drafted, sequence.drafted_right = step.drafted, step.drafted_right
         if step.tokens:
             record.token(step.started)
             sequence.last_token = time.monotonic()

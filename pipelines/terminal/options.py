@@ -15,7 +15,7 @@ Option = Callable[[Any], Any]
 
 MODEL = (
     "model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "max_length", "allow_longer",
-    "threads", "mmap", "serialized_model_path",
+    "threads", "mmap", "serialized_model_path", "draft",
 )  # fmt: skip
 SAMPLING = ("max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "seed", "stop", "strip")
 
@@ -27,6 +27,16 @@ gpu_option: Option = click.option(
     type=click.IntRange(0),
     metavar="[ID]",
     help="Run on this GPU, in bfloat16 [without ID: 0].",
+)
+
+
+draft_option: Option = click.option(
+    "--draft",
+    default="auto",
+    show_default=True,
+    metavar="WHO",
+    help="Who guesses tokens that are checked several at a time: none, ngram (the text itself), nano, a model's name, "
+    "or auto; the text is the same.",
 )
 
 
@@ -44,6 +54,7 @@ def model_options(max_length: int) -> Callable[[Command], Command]:
         click.option("--threads", type=int, metavar="N", help="As for replit."),
         click.option("--mmap/--no-mmap", default=None, help="As for replit."),
         click.option("--serialized-model-path", metavar="PATH", help="Load the compiled model from here."),
+        draft_option,
         gpu_option,
     )  # fmt: skip
 

@@ -18,7 +18,9 @@ from max.pipelines.context import TextContext, TokenBuffer
 from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.modeling.types import Pipeline, RequestID, TextGenerationInputs
 
-from pipelines.engine.sequence import Sequence, SequenceRequest, Vocabulary
+from pipelines.engine.drafter import Drafter
+from pipelines.engine.loop import right_guesses
+from pipelines.engine.sequence import Sequence, SequenceRequest, Token, Vocabulary
 from pipelines.server.process.batch_inputs import BatchInputs
 from pipelines.server.process.messages import Step
 from replit.gpu.top_logits import TopK, TopLogits
@@ -60,14 +62,16 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
         max_length: int,
         vocabulary: Vocabulary,
         device: Any = None,
+        drafter: Drafter | None = None,
     ) -> None:
-        """`device` is a GPU, or None for the CPU, where all logits are at hand."""
+        """`device` is a GPU, or None for the CPU, where all logits are at hand; `drafter` guesses, None for nothing."""
         self._top = None if device is None else TopK(device)
         self._cache = cache
         self._inputs = BatchInputs(cache, passes)
         self._max_batch_size = max_batch_size
         self._max_length = max_length
         self._vocabulary = vocabulary
+        self._drafter = drafter
         self._places: dict[RequestID, Place] = {}
 
     @property
@@ -96,7 +100,9 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
 
     def forget(self, request_id: RequestID) -> None:
         """Drops what is kept of a finished request."""
-        self._places.pop(request_id, None)
+        place = self._places.pop(request_id, None)
+        if place is not None and self._drafter is not None:
+            self._drafter.ended(place.sequence)
 
     def has_read(self, name: str) -> bool:
         """Whether the prompt of a request was read, or the request is gone."""
@@ -111,11 +117,14 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
             place = self._places[context.request_id]
             place.started = place.started or now
         steps = self._pass(batch) if batch else []
+        if self._drafter is not None:
+            self._guess(self._drafter, [context for context, step in steps if step is not None and step.end is None])
         return {context.request_id: StepResult(step) for context, step in steps if step is not None}
 
     def _pass(self, batch: Several[TextContext]) -> list[tuple[TextContext, Step | None]]:
         """Runs a pass; one that fails is run again for each sequence alone, which tells whose fault it is."""
         wanted = [self._rows(context) for context in batch]
+        started = time.perf_counter()
         try:
             logits = self._run(batch, wanted)
         except Exception:
@@ -123,6 +132,8 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
                 return [step for context in batch for step in self._pass([context])]
             traceback.print_exc()
             return [(batch[0], self._fail(batch[0]))]
+        if self._drafter is not None and all(context.tokens.active_length == 1 for context in batch):
+            self._drafter.passed(len(logits), time.perf_counter() - started)
         steps = []
         start = 0
         for context, rows in zip(batch, wanted, strict=True):
@@ -136,13 +147,19 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
                 steps.append((context, self._fail(context)))
         return steps
 
+    def _guess(self, drafter: Drafter, batch: list[TextContext]) -> None:
+        """Guesses for the next pass, for which the scheduler reserves pages."""
+        sequences = [self._places[context.request_id].sequence for context in batch]
+        for context, guesses in zip(batch, drafter.guess(sequences) if batch else (), strict=True):
+            context.spec_decoding_state.draft_tokens_to_verify = guesses
+
     def _rows(self, context: TextContext) -> range:
-        """Which of the active positions need logits."""
+        """Which of the new positions need logits."""
         count = context.tokens.active_length
         place = self._places[context.request_id]
         if place.sequence.request.prompt_logprobs and not place.told:
             return range(count)
-        return range(count - 1, count)
+        return range(count - 1, count + len(context.spec_decoding_state.draft_tokens_to_verify))
 
     def _run(self, batch: Several[TextContext], wanted: Several[range]) -> Rows:
         outputs = self._inputs(batch, wanted).run()
@@ -160,14 +177,20 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
         if tokens.actively_chunked:
             tokens.advance_chunk()
             return None
-        accepted = sequence.accept(logits[-1:])
+        guesses = context.spec_decoding_state.draft_tokens_to_verify
+        context.spec_decoding_state.draft_tokens_to_verify = []
+        before = len(sequence.ids)
+        accepted = sequence.accept(logits[len(logits) - 1 - len(guesses) :], guesses)
+        if guesses and self._drafter is not None:
+            self._drafter.accepted(sequence, len(guesses), right_guesses(sequence.ids[before:], guesses))
         # At its end nothing is run any more: the token only marks what was read as processed.
-        tokens.advance_with_token(accepted[-1].id if accepted else 0)
+        for token in accepted or [Token(0)]:
+            tokens.advance_with_token(token.id)
         scored = sequence.prompt_logprobs if sequence.request.prompt_logprobs and not place.told else None
         place.told = True
         return Step(
             sequence.request.id, tuple(accepted), sequence.end, sequence.error,
-            context.cached_prefix_length or 0, place.started, scored,
+            context.cached_prefix_length or 0, place.started, scored, sequence.drafted, sequence.drafted_right,
         )  # fmt: skip
 
     def _fail(self, context: TextContext) -> Step:

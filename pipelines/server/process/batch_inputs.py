@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
 from max.pipelines.context import TextContext
 from max.pipelines.kv_cache import PagedKVCacheManager
 
@@ -25,20 +26,27 @@ class BatchInputs:
 
     def __call__(self, batch: Sequence[TextContext], wanted: Sequence[range]) -> Pass:
         """The pass, ready to run; `wanted` are the positions of each sequence's new tokens that get logits."""
-        counts = [context.tokens.active_length for context in batch]
+        tokens = [new_tokens(context) for context in batch]
+        counts = [len(part) for part in tokens]
         starts = list(accumulate(counts, initial=0))
         rows = [start + row for start, rows in zip(starts, wanted, strict=False) for row in rows]
         lengths = [context.tokens.processed_length for context in batch]
         graph = begin_pass(self._passes, counts, lengths, rows)
-        self._fill(graph.inputs, batch, starts, lengths)
+        self._fill(graph.inputs, batch, tokens, lengths)
         return graph
 
     def _fill(
-        self, inputs: Inputs, batch: Sequence[TextContext], starts: Sequence[int], lengths: Sequence[int]
+        self, inputs: Inputs, batch: Sequence[TextContext], tokens: Sequence[Sequence[int]], lengths: Sequence[int]
     ) -> None:
-        for index, (context, length) in enumerate(zip(batch, lengths, strict=True)):
-            start, stop = starts[index : index + 2]
-            inputs.tokens[start:stop] = context.tokens.active
+        inputs.tokens[:] = np.concatenate(tokens)
+        for index, (context, part, length) in enumerate(zip(batch, tokens, lengths, strict=True)):
             (pages,) = self._cache.get_req_blocks_per_leaf(context).values()
-            used = pages_for(length + stop - start)
+            used = pages_for(length + len(part))
             inputs.lookup_table[index, :used] = pages[:used]
+
+
+def new_tokens(context: TextContext) -> Sequence[int]:
+    """What a pass takes of a sequence: its next tokens, and the guesses that are to be checked."""
+    guesses = context.spec_decoding_state.draft_tokens_to_verify
+    active: Sequence[int] = context.tokens.active
+    return active if not guesses else [*active, *guesses]

@@ -31,6 +31,8 @@ class Step:
     cached_tokens: int = 0  # of the prompt, found in the prefix cache
     started: float = 0.0  # time.monotonic() when the first pass over the prompt began
     prompt_logprobs: list[TokenLogprob | None] | None = None  # with the first step, if asked for
+    drafted: int = 0  # guesses that were checked so far, and those that were right
+    drafted_right: int = 0
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,8 @@ def load_model(options: ServeOptions, report: _Report) -> Pipeline:
         device=options.device,
         threads=options.threads,
         mmap=options.mmap,
+        draft=options.draft,
+        drafted_sequences=options.max_batch_size,
         progress=report,
     )
 
@@ -244,6 +246,7 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
         options.max_length,
         loaded.tokenizer,
         Engine.get().device,
+        loaded.drafter,
     )
     inbox, outbox = Inbox(connection, pipeline), Outbox(connection, pipeline)
     scheduler = make_scheduler(pipeline, cache, inbox, outbox, options, loaded.model.prompt_chunk)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -57,7 +58,8 @@ class ChatJob:
         seed = service.seed(body.seed)
         params = service.params(sampling, len(prompt.ids))
         scored = (body.top_logprobs or 0) if body.logprobs else None
-        self._sequences = service.start([Plan(prompt, params, (seed, i), scored) for i in range(body.n or 1)], record)
+        plan = Plan(prompt, params, (seed, 0), scored, speculative=body.speculative)
+        self._sequences = service.start([replace(plan, seed=(seed, i)) for i in range(body.n or 1)], record)
 
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The stream's events."""

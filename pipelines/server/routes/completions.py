@@ -74,6 +74,7 @@ class CompletionJob:
                 (seed, sample),
                 scored,
                 prompt_logprobs=bool(body.echo) and body.logprobs is not None,
+                speculative=body.speculative,
             )
             for _, prompt in self._prompts
             for sample in range(self._samples)

@@ -83,7 +83,7 @@ class LlamaJob:
             limits = LineLimits(body.n_indent, self._late)
         plan = Plan(
             prompt, self._params(len(prompt.ids)), (service.seed(body.seed), 0),
-            limits=limits, use_cache=body.cache_prompt is not False,
+            limits=limits, use_cache=body.cache_prompt is not False, speculative=body.speculative,
         )  # fmt: skip
         self._sequence: RunningSequence = service.start([plan], record)[0]
 
@@ -169,10 +169,12 @@ class LlamaJob:
         now = time.monotonic()
         first = self._first or now
         fresh = len(self._prompt.ids) - self._record.cached_tokens
+        drafts = {"draft_n": self._record.drafted, "draft_n_accepted": self._record.drafted_right}
         return {
             "cache_n": self._record.cached_tokens,
             **_rates("prompt", fresh, first - self._begun),
             **_rates("predicted", self._sequence.text.tokens, now - first),
+            **(drafts if self._record.drafted else {}),
         }
 
 

@@ -39,6 +39,7 @@ class LlamaFields(BaseModel):
     response_fields: list[str] | None = None
     return_tokens: bool = Field(False, strict=True)
     timings_per_token: bool = Field(False, strict=True)
+    speculative: bool = Field(True, strict=True, description="false: no guesses are checked; the text is the same.")
     samplers: list[str] | None = Field(None, description="The filters to use; others are off. Their order is fixed.")
     model: str | None = None
     cache_prompt: Annotated[bool, Field(strict=True)] | None = Field(

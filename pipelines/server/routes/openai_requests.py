@@ -92,6 +92,7 @@ class SamplingFields(BaseModel):
         "full", description="Where to end: not before the model does, with the line, or with the indented block."
     )
     strip: bool = Field(False, strict=True, description="Leave out whitespace at the end.")
+    speculative: bool = Field(True, strict=True, description="false: no guesses are checked; the text is the same.")
     seed: Seed | None = Field(None, description="-1 draws one.")
     stream: Annotated[bool, Field(strict=True)] | None = None
     stream_options: StreamOptions | None = None
