@@ -58,6 +58,50 @@ def test_decode_does_not_depend_on_the_batch_bit_for_bit(grouped: RandomModel, g
     np.testing.assert_array_equal(together, np.stack(alone))
 
 
+@pytest.mark.parametrize("length", [1, 100, 128, 129, 300])
+def test_a_copied_prefix_is_as_if_it_had_been_read(grouped_model: CpuModel, grouped: RandomModel, length: int) -> None:
+    """Bit for bit, in another slot; and the slot that it came from goes on as before."""
+    first, second = random_ids(grouped, 320, seed=4), random_ids(grouped, 40, seed=5)
+    alone = grouped_model.prefill(1, first[:length] + second)
+    expected = [alone, grouped_model.decode([1], [7])[0]]
+    grouped_model.prefill(1, random_ids(grouped, 400, seed=6))  # something else was there before
+    grouped_model.prefill(0, first)
+    undisturbed = grouped_model.decode([0], [3])[0]
+    grouped_model.prefill(0, first)
+    grouped_model.copy_prefix(0, 1, length)
+    copied = [grouped_model.extend([1], [second], [len(second) - 1])[0], grouped_model.decode([1], [7])[0]]
+    np.testing.assert_array_equal(copied, expected)
+    np.testing.assert_array_equal(grouped_model.decode([0], [3])[0], undisturbed)
+
+
+def test_only_the_positions_of_a_prefix_are_copied(grouped_model: CpuModel, grouped: RandomModel) -> None:
+    cache = grouped_model.cache
+    grouped_model.prefill(0, random_ids(grouped, 300))
+    for slot in (2, 3):
+        cache.blocks[cache.page_table[slot]] = -1
+    grouped_model.copy_prefix(0, 2, 200)
+    pages = (cache.blocks[cache.page_table[2]] != -1).sum()
+    assert pages == 200 * cache.bytes_per_token(grouped.config) // 4
+    assert (cache.blocks[cache.page_table[3]] == -1).all()
+
+
+def test_a_slot_goes_on_from_where_it_was_cut(grouped_model: CpuModel, grouped: RandomModel) -> None:
+    ids = random_ids(grouped, 200, seed=8)
+    grouped_model.prefill(1, ids[:150])
+    expected = [grouped_model.decode([1], [token])[0] for token in (1, 2, 3)]
+    grouped_model.prefill(0, ids)
+    grouped_model.truncate(0, 150)
+    np.testing.assert_array_equal([grouped_model.decode([0], [token])[0] for token in (1, 2, 3)], expected)
+
+
+def test_no_more_is_copied_or_kept_than_a_slot_holds(grouped_model: CpuModel, grouped: RandomModel) -> None:
+    grouped_model.prefill(0, random_ids(grouped, 20))
+    with pytest.raises(ValueError, match="slot 0 holds 20 positions; expected at least 21"):
+        grouped_model.copy_prefix(0, 1, 21)
+    with pytest.raises(ValueError, match="slot 0 holds 20 positions; expected at least 21"):
+        grouped_model.truncate(0, 21)
+
+
 def test_slots_keep_their_sequences_apart(grouped: RandomModel, grouped_model: CpuModel) -> None:
     first, second = random_ids(grouped, 200, seed=2), random_ids(grouped, 150, seed=3)
     grouped_model.prefill(3, first)

@@ -41,7 +41,7 @@ class CpuModel:
 
     def truncate(self, slot: int, length: int) -> None:
         """Keeps the first `length` positions of a slot."""
-        self.cache.lengths[slot] = length
+        self.cache.truncate(slot, length)
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Gives `target` the first `length` positions of `source`, and no others."""

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from replit.runtime.compile_key import CompileKey
+from weights.atomic_write import written_whole
 from weights.errors import UserError
 
 FORMAT_VERSION = 2
@@ -121,24 +120,15 @@ def write_compiled(path: Path, key: CompileKey, body: Path) -> None:
     content = body.read_bytes()
     header = json.dumps({"key": key.to_json(), "body_sha256": hashlib.sha256(content).hexdigest()}).encode()
     prefix = _PREFIX.pack(_MAGIC, FORMAT_VERSION, len(header), hashlib.sha256(header).digest())
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            temporary = Path(file.name)
+        with written_whole(path) as temporary, temporary.open("wb") as file:
             file.writelines((prefix, header, content))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
     except OSError as error:
         raise UserError(
             f"cannot write the serialized model {path}: {error.strerror}; expected a writable place "
             f"with {len(content) >> 20} MB free: give another path"
         ) from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _parse_header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:

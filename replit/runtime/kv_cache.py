@@ -106,14 +106,19 @@ class PagedKVCache(CacheSlots):
         return 2 * config.n_layers * config.kv_dim * element_bytes
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
-        """Makes slot `target` hold the first `length` positions of slot `source`, in pages of its own.
-
-        Of the last page, which `length` may fill in part, all is copied: where in a page a position lies is the
-        kernels' business, and what is beyond `length` is never read.
-        """
+        """Makes slot `target` hold the first `length` positions of slot `source`, in pages of its own."""
         if not 0 <= length <= self.lengths[source]:
             raise ValueError(f"slot {source} holds {self.lengths[source]} positions; expected at least {length}")
-        used = pages_for(length)
-        for ours, theirs in zip(self.page_table[target, :used], self.page_table[source, :used], strict=True):
-            self.blocks[ours] = self.blocks[theirs]
+        if source != target:
+            for number in range(pages_for(length)):
+                count = min(PAGE_SIZE, length - number * PAGE_SIZE)
+                from_page, to_page = self._by_head(source, number), self._by_head(target, number)
+                to_page[..., :count, :] = from_page[..., :count, :]
         self.lengths[target] = length
+
+    def _by_head(self, slot: int, number: int) -> npt.NDArray[np.float32]:
+        """A page of a slot as the CPU's kernel orders it, `[2, layers, K, PAGE_SIZE, D]`."""
+        page = self.blocks[self.page_table[slot, number]]
+        halves, layers, positions, kv_heads, size = page.shape
+        by_head: npt.NDArray[np.float32] = page.reshape(halves, layers, kv_heads, positions, size)
+        return by_head
