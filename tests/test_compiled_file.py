@@ -11,19 +11,20 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_imports import ROOT, imported_modules, modules
 
 from models import RandomModel, random_model
 from pipelines.terminal.progress import Quiet
 from replit.architecture import REPLIT
-from replit.runtime import compiled_file
 from replit.runtime.compile import CompileOptions, compile_model
 from replit.runtime.compile_key import CompileKey, cpu_features
 from replit.runtime.compiled_file import check_key, read_compiled, write_compiled
 from replit.runtime.weight_memory import weight_types
+from weights.convert import write_gguf
 from weights.errors import UserError
-from weights.tensor import Encoding
+from weights.tensor import Encoding, Tensor
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +113,26 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, key: CompileKey, monk
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiled_file.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     target = tmp_path / "out"
     with pytest.raises(UserError, match="cannot write the serialized model .*No space left"):
         write_compiled(target / "m.replit", key, body)
     assert list(target.iterdir()) == []
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_get_the_permissions_of_any_new_file(tmp_path: Path, key: CompileKey, mask: int, mode: int) -> None:
+    """Compiled files and converted ones."""
+    body = tmp_path / "body"
+    body.write_bytes(b"x")
+    before = os.umask(mask)
+    try:
+        write_compiled(tmp_path / "m.replit", key, body)
+        tensors = {"x": Tensor("x", (4,), Encoding.FLOAT32, np.zeros(16, np.uint8))}
+        write_gguf(tmp_path / "m.gguf", "mpt", lambda writer: None, tensors, {"x": Encoding.FLOAT32})
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("m.replit", "m.gguf")] == [mode, mode]
 
 
 def test_an_unwritable_place_is_one_line(tmp_path: Path, key: CompileKey) -> None:

@@ -18,7 +18,7 @@ from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tokenizers.gguf_tokenizer import tokenizer_keys
 from weights.tokenizers.load import load_tokenizer
 from weights.tokenizers.sentencepiece_proto import parse, serialize
-from weights.tokenizers.unigram import UnigramTokenizer, read_spiece
+from weights.tokenizers.unigram import UnigramTokenizer, gguf_keys, read_spiece
 
 RUNS = ["\u2581" * n for n in range(32, 1, -1)] + ["\t" * n for n in range(8, 0, -1)]
 USER_DEFINED = [*RUNS, "\n\n", "\n", "\r", "\v", "\f", *(f"<extra_id_{i}>" for i in range(10))]
@@ -141,6 +141,9 @@ def test_a_hub_directory_with_spiece_model(spiece: Path, tmp_path: Path) -> None
     (directory / "spiece.model").write_bytes(small)
     tokenizer = load_tokenizer(open_checkpoint(directory))
     assert (tokenizer.vocab_size, tokenizer.token_bytes(639)) == (640, b"")
+    assert isinstance(tokenizer, UnigramTokenizer)
+    converted = load_tokenizer(gguf(gguf_keys(tokenizer)))
+    assert [converted.token_bytes(i) for i in range(640)] == [tokenizer.token_bytes(i) for i in range(640)]
     (directory / "spiece.model").write_bytes(spiece.read_bytes())
     with pytest.raises(UserError, match="has 900 pieces; expected at most 640, the rows"):
         load_tokenizer(open_checkpoint(directory))

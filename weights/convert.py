@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from weights.atomic_write import written_whole
 from weights.errors import UserError
 from weights.files.mapped_file import release_pages
 from weights.quantization import dequantize, quantize
@@ -71,19 +70,10 @@ def write_gguf(
     total = sum(stored_bytes(t.shape, encodings[name]) for name, t in tensors.items())
     _check_destination(path, total, overwrite)
     try:
-        handle, temporary = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
+        with written_whole(path) as temporary:
+            _write(temporary, architecture, describe, tensors, encodings, report)
     except OSError as error:
         raise _unwritable(path, error, total) from None
-    os.close(handle)
-    try:
-        _write(Path(temporary), architecture, describe, tensors, encodings, report)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _unwritable(path, error, total) from None
-    finally:
-        # Also on an interrupt; after the rename there is nothing under this name.
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _check_destination(path: Path, total: int, overwrite: bool) -> None:
@@ -106,13 +96,6 @@ def _unwritable(path: Path, error: OSError, total: int) -> UserError:
         f"cannot write {path} ({reason}): it needs {total:,} bytes, {free:,} are free; nothing was "
         "left behind: make room or give another place"
     )
-
-
-def _umask() -> int:
-    """The process's mask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _write(

@@ -46,7 +46,7 @@ class UnigramTokenizer(Tokenizer):
         """`rows` of the embedding table, at least as many as there are pieces."""
         kinds = [piece.kind for piece in model.pieces]
         control = {i: piece.text for i, piece in enumerate(model.pieces) if piece.kind == CONTROL}
-        table = [_piece_bytes(piece, model.unknown_text) for piece in model.pieces]
+        table = [_piece_bytes(i, piece, model.unknown_text) for i, piece in enumerate(model.pieces)]
         special = SpecialTokens(
             eos=_known(model.eos_id),
             bos=_known(model.bos_id),
@@ -86,8 +86,13 @@ def _known(index: int) -> int | None:
     return index if index >= 0 else None
 
 
-def _piece_bytes(piece: Piece, unknown_text: str) -> bytes:
-    if piece.kind == CONTROL:
+def _padding(index: int) -> str:
+    """How converters spell a row of the embedding table without a piece."""
+    return f"[PAD{index}]"
+
+
+def _piece_bytes(index: int, piece: Piece, unknown_text: str) -> bytes:
+    if piece.kind == CONTROL or (piece.kind == UNUSED and piece.text == _padding(index)):
         return b""
     if piece.kind == UNKNOWN:
         return unknown_text.encode()
@@ -210,7 +215,7 @@ def _nmt_nfkc() -> bytes:
 def gguf_keys(tokenizer: UnigramTokenizer) -> dict[str, Any]:
     """The tokenizer as GGUF metadata of the kind "t5", which says everything that splitting depends on."""
     model, rows = tokenizer.model, tokenizer.vocab_size
-    padding = [Piece(f"[PAD{i}]", 0.0, UNUSED) for i in range(len(model.pieces), rows)]
+    padding = [Piece(_padding(i), 0.0, UNUSED) for i in range(len(model.pieces), rows)]
     pieces = [*model.pieces, *padding]
     ids = {
         "eos": tokenizer.special.eos,
