@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from max.driver import CPU
 from max.dtype import DType
 from max.engine import InferenceSession
 from max.graph import DeviceRef
@@ -81,8 +79,8 @@ class Writer:
 
 
 @pytest.fixture
-def writer(session: InferenceSession) -> Iterator[Writer]:
-    yield Writer(session, 24)
+def writer(session: InferenceSession) -> Writer:
+    return Writer(session, 24)
 
 
 def ids_of(count: int, seed: int = 0) -> list[int]:

@@ -97,7 +97,7 @@ class DevicePages:
         self._blocks[target].inplace_copy_from(self._blocks[source])
 
 
-class PrefixCache(PagedKVCacheManager):
+class PrefixCache(PagedKVCacheManager):  # type: ignore[misc]  # MAX's package has no types here
     """MAX's cache manager as the scheduler uses it."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -165,8 +165,11 @@ class PrefixCache(PagedKVCacheManager):
     def _prefix(self, ctx: TextContext, number: int) -> Prefix:
         """What stands before a sequence's page of that number."""
         if number == 0:
-            return ctx.cache_salt
-        return self._block_manager.req_to_hashes[ctx.request_id][number - 1]
+            salt: str | None = ctx.cache_salt
+            return salt
+        before: bytes = self._block_manager.req_to_hashes[ctx.request_id][number - 1]
+        return before
 
     def _pages(self, ctx: TextContext) -> list[int]:
-        return self._block_manager.get_req_blocks(ctx)
+        pages: list[int] = self._block_manager.get_req_blocks(ctx)
+        return pages
