@@ -21,11 +21,12 @@ from benchmarks.random_model import SHAPES
 from pipelines.registry import ModelFiles, open_model
 from replit.architecture import REPLIT
 from replit.config import ReplitConfig
-from replit.encodings import choose_encodings
-from replit.gguf_export import Conversion, write
+from replit.decoder.encodings import choose_encodings
+from replit.decoder.gguf_export import Conversion, write
 from replit.weight_names import expected_shapes
 from weights.convert import TARGETS, encode_tensor
 from weights.model_name import parse_name
+from weights.quantization import to_float32
 from weights.tensor import Encoding, Tensor
 from weights.tokenizers.gguf_tokenizer import tokenizer_keys
 
@@ -82,7 +83,7 @@ class Widening:
 
     def _encoded(self, source: str, shape: tuple[int, ...], encoding: Encoding, silent: bool) -> Bytes:
         """The bytes of a wide tensor: its distinct rows are encoded, the others are copies of them."""
-        values = self.nano.tensors[source].to_float32()
+        values = to_float32(self.nano.tensors[source])
         kind = source.split(".")[-2]
         if values.ndim == 1:
             wide: Floats = np.tile(values, self.copies) / np.float32(self.copies)

@@ -57,8 +57,8 @@ def test_greedy_text_is_the_same_everywhere(server: RunningServer, client: Any, 
 def test_greedy_text_is_the_same_after_a_prefix_cache_hit(client: Any, nano: Pipeline) -> None:
     prompt = "# a long beginning\n" + "def f(x):\n    return x + 1\n\n" * 40
     first, second = complete(client, prompt), complete(client, prompt)
-    assert first.usage.prompt_tokens_details.cached_tokens == 0
-    assert second.usage.prompt_tokens_details.cached_tokens >= 128
+    assert first.usage.prompt_tokens_details.cached_tokens < 128  # what other prompts begin with, too
+    assert second.usage.prompt_tokens_details.cached_tokens == first.usage.prompt_tokens - 1
     assert second.usage.prompt_tokens == len(nano.encode(prompt))
     text = nano.generate(prompt, max_new_tokens=24).text
     assert first.choices[0].text == second.choices[0].text == text

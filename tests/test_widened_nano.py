@@ -10,7 +10,7 @@ import pytest
 from benchmarks.widened_nano import widen
 from pipelines.pipeline import Pipeline, load
 from pipelines.registry import open_model
-from replit.alibi import alibi_slopes
+from replit.decoder.alibi import alibi_slopes
 from weights.tensor import Encoding
 
 PROMPTS = (

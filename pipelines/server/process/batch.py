@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from max.pipelines.context import TextContext, TokenBuffer
-from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.modeling.types import Pipeline, RequestID, TextGenerationInputs
 
 from pipelines.engine.drafter import Drafter
@@ -23,6 +22,7 @@ from pipelines.engine.loop import right_guesses
 from pipelines.engine.sequence import Sequence, SequenceRequest, Token, Vocabulary
 from pipelines.server.process.batch_inputs import BatchInputs
 from pipelines.server.process.messages import Step
+from pipelines.server.process.prefix_cache import PrefixCache
 from replit.gpu.top_logits import TopK, TopLogits
 from replit.runtime.passes import Passes
 
@@ -57,7 +57,7 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
     def __init__(
         self,
         passes: Passes,
-        cache: PagedKVCacheManager,
+        cache: PrefixCache,
         max_batch_size: int,
         max_length: int,
         vocabulary: Vocabulary,
@@ -197,5 +197,6 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
         place = self._places[context.request_id]
         place.sequence.fail("an internal error; see the server's log")
         place.told = True
+        self._cache.distrust(context)
         context.tokens.advance_with_token(0)
         return Step(place.sequence.request.id, (), "failed", place.sequence.error, started=place.started)

@@ -34,13 +34,13 @@ from weights.errors import UserError
 
 if TYPE_CHECKING:
     from max.pipelines.context import TextContext
-    from max.pipelines.kv_cache import PagedKVCacheManager
     from max.pipelines.modeling.types import RequestID
     from max.serve.scheduler.text_generation_scheduler import TokenGenerationScheduler
     from max.serve.scheduler_result import SchedulerResult
 
     from pipelines.pipeline import Pipeline
     from pipelines.server.process.batch import BatchPipeline, StepResult
+    from pipelines.server.process.prefix_cache import PrefixCache
 
 # Beside the pages that a full batch needs, this much memory keeps the prefixes of earlier requests.
 PREFIX_CACHE_BYTES = 256 << 20
@@ -163,13 +163,13 @@ def load_model(options: ServeOptions, report: _Report) -> Pipeline:
     )
 
 
-def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager:
+def make_cache(pipeline: Pipeline, options: ServeOptions) -> PrefixCache:
     """MAX's paged cache with prefix caching: pages for a full batch of longest sequences, and some more."""
     from max.dtype import DType
     from max.graph import DeviceRef
     from max.nn.kv_cache import MHAKVCacheParams
-    from max.pipelines.kv_cache import PagedKVCacheManager
 
+    from pipelines.server.process.prefix_cache import PrefixCache
     from replit.gpu.device import RESERVE_BYTES, free_bytes
     from replit.runtime.engine import Engine
     from replit.runtime.kv_cache import PAGE_SIZE, pages_for
@@ -190,12 +190,12 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PagedKVCacheManager
         if device is not None:
             spare = min(spare, (free_bytes(device) - RESERVE_BYTES) // params.bytes_per_block - pages)
         pages += max(0, min(pages, spare))
-    return PagedKVCacheManager(params, Engine.get().session, pages, max_batch_size=options.max_batch_size)
+    return PrefixCache(params, Engine.get().session, pages, max_batch_size=options.max_batch_size)
 
 
 def make_scheduler(
     pipeline: BatchPipeline,
-    cache: PagedKVCacheManager,
+    cache: PrefixCache,
     inbox: Inbox,
     outbox: Outbox,
     options: ServeOptions,
@@ -238,9 +238,8 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
     from replit.runtime.engine import Engine
 
     cache = make_cache(loaded, options)
-    (blocks,) = cache.get_device_buffer(0).all_buffers
     pipeline = BatchPipeline(
-        loaded.model.passes_over(blocks),
+        loaded.model.passes_over(cache.blocks),
         cache,
         options.max_batch_size,
         options.max_length,
@@ -257,7 +256,7 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
 
 def run(
     scheduler: TokenGenerationScheduler,
-    cache: PagedKVCacheManager,
+    cache: PrefixCache,
     inbox: Inbox,
     outbox: Outbox,
 ) -> None:
