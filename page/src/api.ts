@@ -15,6 +15,7 @@ export class ApiError extends Error {
   constructor(
     readonly status: number,
     message: string,
+    readonly code: string | null = null,
   ) {
     super(message);
   }
@@ -36,10 +37,9 @@ function headers(): Record<string, string> {
 
 async function checked(response: Response): Promise<Response> {
   if (response.ok) return response;
-  const body = (await response.json().catch(() => null)) as { error?: { message?: string } | string } | null;
-  const error = body?.error;
-  const message = typeof error === "string" ? error : error?.message;
-  throw new ApiError(response.status, message ?? `the server answered ${response.status}`);
+  const body = (await response.json().catch(() => null)) as { error?: { message?: string; code?: string } } | null;
+  const { message, code } = body?.error ?? {};
+  throw new ApiError(response.status, message ?? `the server answered ${response.status}`, code);
 }
 
 export async function get(path: string): Promise<Response> {

@@ -1,5 +1,6 @@
 // One completion at the cursor: the request, what comes back, and how the page tells one from the other.
 
+import type { Text } from "@codemirror/state";
 import { ApiError, events, post } from "./api";
 
 /** What the sliders say. */
@@ -8,6 +9,21 @@ export interface Settings {
   top_k: number;
   max_tokens: number;
   completion: "line" | "block" | "full";
+}
+
+/** What is served. */
+export interface Model {
+  name: string;
+  fillsIn: boolean;
+  /** Tokens of a sequence, prompt and completion together. */
+  length: number;
+}
+
+/** Code before and after the cursor; `cut` where the text had more of it. */
+export interface Code {
+  before: string;
+  after: string;
+  cut: boolean;
 }
 
 /** A candidate for a token's place, by its spelling. */
@@ -64,9 +80,25 @@ interface Chunk {
 
 const CANDIDATES = 5; // the most that /v1/completions takes
 
+/** More characters a token than code has: the server cuts what is left to the token, as it does for every editor. */
+const MOST_CHARACTERS = 16;
+
+/**
+ * What the model is to see of a text. A continuation must fit, since the server refuses a longer one: its length is
+ * reckoned by `characters` a token. Nobody waits for the ends of a long file that the model could not read anyway.
+ */
+export function around(text: Text, at: number, model: Model, newTokens: number, characters: number): Code {
+  const room = model.fillsIn ? model.length * MOST_CHARACTERS : Math.max(model.length - newTokens, 1) * characters;
+  let from = Math.max(at - Math.floor(room), 0);
+  const line = text.lineAt(from);
+  if (from > line.from && line.to < at) from = line.to + 1;
+  const to = model.fillsIn ? Math.min(at + room, text.length) : at;
+  return { before: text.sliceString(from, at), after: text.sliceString(at, to), cut: from > 0 || (model.fillsIn && to < text.length) };
+}
+
 /** The request's body: fill-in-the-middle where there is text after the cursor and the model can. */
-export function body(model: string, before: string, after: string, settings: Settings): Record<string, unknown> {
-  return { model, prompt: before, ...(after ? { suffix: after } : {}), ...settings };
+export function body(model: Model, code: Code, settings: Settings): Record<string, unknown> {
+  return { model: model.name, prompt: code.before, ...(code.after ? { suffix: code.after } : {}), ...settings };
 }
 
 /** Asks, and yields the same growing completion at each piece. Ends early, and in the server too, when `signal` says. */

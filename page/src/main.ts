@@ -2,7 +2,7 @@
 
 import type { EditorView, ViewUpdate } from "@codemirror/view";
 import { ApiError, get, state } from "./api";
-import { body, type Completion } from "./completion";
+import { around, body, type Code, type Completion } from "./completion";
 import { byId, element, setText } from "./dom";
 import { createEditor, showExample } from "./editor";
 import { EXAMPLES } from "./examples";
@@ -17,6 +17,12 @@ import { Suggester } from "./suggester";
 import { Tabs } from "./tabs";
 import { connectTheme } from "./theme";
 
+interface Props {
+  model_path: string;
+  fill_in_the_middle: boolean;
+  default_generation_settings: { n_ctx: number };
+}
+
 const RETRY = 1000; // milliseconds, while the model loads or the server is away
 
 connectTheme();
@@ -29,11 +35,11 @@ const settings = connectSettings(() => {
   example();
   suggester.soon(view);
 });
-let asked: Record<string, unknown> = {};
+let asked: { request: Record<string, unknown>; code: Code } | null = null;
 
 const suggester = new Suggester(settings, {
-  asked(made) {
-    asked = made;
+  asked(made, code) {
+    asked = { request: made, code };
     request.show(requestTabs(made));
     say("");
   },
@@ -43,7 +49,7 @@ const suggester = new Suggester(settings, {
   },
   ended(completion) {
     setText(byId("figures"), figures(completion));
-    sent.show(asked, completion);
+    if (asked) sent.show(asked.request, asked.code, completion);
     setText(byId("said"), completion.text.trim() ? `Suggestion: ${completion.text}` : "");
     if (!completion.text.trim()) say("The model suggests nothing here.");
   },
@@ -84,10 +90,9 @@ function fail(error: unknown): void {
 
 /** The request that the cursor stands for, to copy before anything was asked. */
 function example(): void {
-  const at = view.state.selection.main.head;
-  const { name, fillsIn } = suggester.model ?? { name: "nano", fillsIn: true };
-  const after = fillsIn ? view.state.sliceDoc(at) : "";
-  request.show(requestTabs(body(name, view.state.sliceDoc(0, at), after, settings())));
+  const model = suggester.model ?? { name: "nano", fillsIn: true, length: 512 };
+  const code = around(view.state.doc, view.state.selection.main.head, model, settings().max_tokens, 1);
+  request.show(requestTabs(body(model, code, settings())));
 }
 
 function showState(name: string): void {
@@ -125,8 +130,9 @@ async function ready(): Promise<void> {
 }
 
 async function begin(): Promise<void> {
-  const props = (await (await get("props")).json()) as { model_path: string; fill_in_the_middle: boolean };
-  suggester.model = { name: props.model_path, fillsIn: props.fill_in_the_middle };
+  const props = (await (await get("props")).json()) as Props;
+  const length = props.default_generation_settings.n_ctx;
+  suggester.model = { name: props.model_path, fillsIn: props.fill_in_the_middle, length };
   showState("ready");
   setText(byId("model"), props.model_path);
   const what = props.model_path === "nano" ? "nano, the small model in the package," : props.model_path;

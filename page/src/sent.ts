@@ -1,7 +1,7 @@
 // "What the model was sent": the prompt as the server made it from the request, marker tokens and cuts included.
 
 import { post } from "./api";
-import type { Completion } from "./completion";
+import type { Code, Completion } from "./completion";
 import { byId, element, setText } from "./dom";
 
 /** A stretch of the prompt: a marker token, or text and the number of its tokens. */
@@ -27,14 +27,15 @@ export class Sent {
   private running: AbortController | null = null;
 
   /** Shows the prompt of a request whose completion has ended. */
-  show(request: Record<string, unknown>, completion: Completion): void {
+  show(request: Record<string, unknown>, code: Code, completion: Completion): void {
     this.stop();
     const running = (this.running = new AbortController());
     this.timer = window.setTimeout(async () => {
       try {
         const { model, prompt, suffix, max_tokens } = request;
         const answer = await post("page/prompt", { model, prompt, suffix, max_tokens }, running.signal);
-        this.draw((await answer.json()) as Prompt, completion, suffix !== undefined);
+        const made = (await answer.json()) as Prompt;
+        this.draw({ ...made, truncated: made.truncated || code.cut }, completion, suffix !== undefined);
       } catch (error) {
         if (!running.signal.aborted) setText(this.figures, error instanceof Error ? error.message : String(error));
       }

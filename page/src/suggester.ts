@@ -1,12 +1,13 @@
 // Asks for a completion whenever the text at the cursor changes, and drops what runs at the next keystroke.
 
 import type { EditorView, ViewUpdate } from "@codemirror/view";
-import { type Completion, body, complete, type Settings } from "./completion";
+import { ApiError } from "./api";
+import { around, body, type Code, complete, type Completion, type Model, type Settings } from "./completion";
 import { extendGhost, ghostField, showGhost } from "./ghost";
 
 /** What the rest of the page is told. */
 export interface Listener {
-  asked(request: Record<string, unknown>): void;
+  asked(request: Record<string, unknown>, code: Code): void;
   grown(completion: Completion): void;
   ended(completion: Completion): void;
   failed(error: unknown): void;
@@ -20,12 +21,13 @@ const LONGEST = 250;
 
 export class Suggester {
   /** The served model, once it is known and loaded; until then nothing is asked. */
-  model: { name: string; fillsIn: boolean } | null = null;
+  model: Model | null = null;
   enabled = true;
 
   private timer = 0;
   private running: AbortController | null = null;
   private firstToken = SHORTEST; // running mean, milliseconds
+  private characters = 2.5; // of a token, for prompts that must fit; less once one did not
 
   constructor(
     private readonly settings: () => Settings,
@@ -57,16 +59,19 @@ export class Suggester {
     this.stop();
     const { main } = view.state.selection;
     if (!this.model || !this.enabled || !main.empty || view.composing) return;
-    const before = view.state.sliceDoc(0, main.head);
-    const after = this.model.fillsIn ? view.state.sliceDoc(main.head) : "";
-    if (!before) return;
-    const request = body(this.model.name, before, after, this.settings());
+    const settings = this.settings();
+    const code = around(view.state.doc, main.head, this.model, settings.max_tokens, this.characters);
+    if (!code.before) return;
+    const request = body(this.model, code, settings);
     const running = (this.running = new AbortController());
-    this.listener.asked(request);
+    this.listener.asked(request, code);
     try {
       await this.show(view, main.head, request, running);
     } catch (error) {
-      if (!running.signal.aborted) this.listener.failed(error);
+      if (running.signal.aborted) return;
+      if (!(error instanceof ApiError) || error.code !== "context_length_exceeded") return this.listener.failed(error);
+      this.characters /= 2;
+      this.soon(view);
     } finally {
       if (this.running === running) this.running = null;
     }

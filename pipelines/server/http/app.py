@@ -33,6 +33,7 @@ def create_app(service: Service) -> FastAPI:
     for module in (completions, chat_completions, llama):
         app.include_router(module.router)
     if service.options.page:
+        page.read_files()
         app.include_router(page.router)
     _add_operation_routes(app, service)
     app.add_exception_handler(ApiError, _api_error)

@@ -62,6 +62,12 @@ def asset(name: str) -> Asset:
     return Asset(content, gzip.compress(content, mtime=0), f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
+def read_files() -> None:
+    """Reads and compresses them, while the model loads rather than at the first visit."""
+    for name in ("index.html", *_TYPES):
+        asset(name)
+
+
 @router.api_route("/", methods=["GET", "HEAD"])
 async def document() -> Response:
     """The document. Not kept by the browser, since its nonce is for one time."""
