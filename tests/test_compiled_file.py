@@ -19,8 +19,9 @@ from models import RandomModel, random_model
 from pipelines.terminal.progress import Quiet
 from replit.architecture import REPLIT
 from replit.runtime.compile import CompileOptions, compile_model
-from replit.runtime.compile_key import CompileKey, cpu_features
+from replit.runtime.compile_key import CompileKey, cpu_features, host_level
 from replit.runtime.compiled_file import check_key, read_compiled, write_compiled
+from replit.runtime.target import parse_target
 from replit.runtime.weight_memory import weight_types
 from weights.convert import write_gguf
 from weights.errors import UserError
@@ -186,7 +187,7 @@ import functools, gc, json, sys
 from pathlib import Path
 from refact.architecture import REFACT
 from replit.architecture import REPLIT
-from replit.runtime.compile_key import CompileKey, cpu_features
+from replit.runtime.compile_key import CompileKey, cpu_features, host_level
 from replit.runtime.target import parse_target
 from replit.config import ReplitConfig
 
@@ -261,3 +262,12 @@ def test_a_key_in_a_header_is_the_key(key: CompileKey) -> None:
     assert set(key.to_json()) == names
     for name in names:
         assert replace(key, **{name: "another"}).digest != key.digest
+
+
+def test_host_code_of_a_gpus_model_is_for_every_processor_with_avx2(model: RandomModel) -> None:
+    flags = "fpu sse2 avx avx2 bmi1 bmi2 f16c fma abm movbe avx512f"
+    assert host_level("x86_64", f"processor\t: 0\nflags\t\t: {flags}\n") == "x86-64-v3"
+    assert host_level("x86_64", f"flags\t\t: {flags.replace('avx2 ', '')}\n") == "generic"
+    assert host_level("aarch64", "Features\t: fp asimd\n") == "generic"
+    gpu = CompileKey.of(REPLIT, model.config, {}, parse_target("cuda:sm_90"))
+    assert gpu.processor in ("x86-64-v3", "generic")

@@ -140,10 +140,14 @@ def host_processor() -> str:
     Hardly anything runs there, so one file is to serve every machine with AVX2; "generic" serves the others.
     """
     try:
-        flags = _cpu_flags(Path("/proc/cpuinfo").read_text())
+        return host_level(platform.machine(), Path("/proc/cpuinfo").read_text())
     except OSError:  # not Linux
         return "generic"
-    return "x86-64-v3" if platform.machine() == "x86_64" and _X86_64_V3.issubset(flags) else "generic"
+
+
+def host_level(machine: str, cpuinfo: str) -> str:
+    """`host_processor` of a machine whose /proc/cpuinfo is given."""
+    return "x86-64-v3" if machine == "x86_64" and _X86_64_V3.issubset(_cpu_flags(cpuinfo)) else "generic"
 
 
 def cache_path(key: CompileKey) -> Path:
