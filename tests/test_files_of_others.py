@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
-from model_files import ModelFile, config_json, hub_name, vocabulary, write_gguf, write_hub_directory
+from model_files import MERGES, ModelFile, config_json, hub_name, vocabulary, write_gguf, write_hub_directory
 from safetensors.numpy import save_file
 from tiny_model import write_tokenizer
 from tokenizers import Tokenizer as Backend
@@ -199,8 +199,11 @@ def write_candle(path: Path, model: ModelFile, kind: gguf.GGMLQuantizationType) 
     return path
 
 
+PAIRS = [tuple(merge.split(" ")) for merge in MERGES]
+
+
 def write_vocabulary(path: Path) -> None:
-    backend = Backend(models.BPE(vocab={t: i for i, t in enumerate(vocabulary()[0])}, merges=[]))
+    backend = Backend(models.BPE(vocab={t: i for i, t in enumerate(vocabulary()[0])}, merges=PAIRS))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.add_special_tokens(["<|endoftext|>"])
     backend.add_tokens(vocabulary()[0][-2:])
