@@ -32,14 +32,30 @@ from weights.errors import UserError
 from weights.tensor import Encoding
 
 ENVIRONMENT = dict(os.environ)  # choosing a GPU changes it
+
+
+def reference(setup: Setup) -> Figures:
+    """Logits that the next section compares with, by PyTorch in float32."""
+    from benchmarks.gpu_pytorch import reference as logits
+
+    yield from logits(setup)
+
+
+def pytorch(setup: Setup) -> Figures:
+    """The same model in PyTorch, and what the device can do, by its copy and its product."""
+    from benchmarks.gpu_pytorch import measure
+
+    yield from measure(setup)
+
+
 SECTIONS: dict[str, Callable[[Setup], Figures]] = {
-    "reference": gpu_sections.reference,
+    "reference": reference,
     "check": gpu_sections.check,
     "hardware": gpu_sections.hardware,
     "speed": gpu_sections.speed,
     "prefill": gpu_sections.prefill,
     "server": gpu_sections.server,
-    "pytorch": gpu_sections.pytorch,
+    "pytorch": pytorch,
 }
 ON_REQUEST = {"profile": gpu_sections.profile}
 

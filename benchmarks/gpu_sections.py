@@ -239,20 +239,6 @@ def server(setup: Setup) -> Figures:
     yield measure(setup.path, setup.device, *setup.serving, rounds=rounds)
 
 
-def reference(setup: Setup) -> Figures:
-    """Logits that the next section compares with, by PyTorch in float32."""
-    from benchmarks.gpu_pytorch import reference as logits
-
-    yield from logits(setup)
-
-
-def pytorch(setup: Setup) -> Figures:
-    """The same model in PyTorch, and what the device can do, by its copy and its product."""
-    from benchmarks.gpu_pytorch import measure
-
-    yield from measure(setup)
-
-
 def profile(setup: Setup) -> Figures:
     """Where the time of a decode step and of a prefill goes, kernel by kernel, by PyTorch's profiler."""
     import torch

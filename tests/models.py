@@ -91,3 +91,11 @@ def random_ids(model: RandomModel, count: int, seed: int = 0) -> list[int]:
     generator = np.random.default_rng([seed, count])
     ids: list[int] = generator.integers(0, model.config.vocab_size, count).tolist()
     return ids
+
+
+def score(model: CpuModel, ids: list[int]) -> Array:
+    """Logits `[len(ids), vocab]` after every id, computed in slot 0 in passes as large as the product's."""
+    model.truncate(0, 0)
+    chunk = model.prompt_chunk
+    parts = [ids[start : start + chunk] for start in range(0, len(ids), chunk)]
+    return np.concatenate([model.extend([0], [part], range(len(part))) for part in parts])

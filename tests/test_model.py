@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import reference
-from models import RandomModel, as_tensor, compiled_from, random_ids, random_model
+from models import RandomModel, as_tensor, compiled_from, random_ids, random_model, score
 from replit.cpu.model import CpuModel
 from weights.quantization import to_float32
 from weights.tensor import Encoding
@@ -26,14 +26,14 @@ def test_grouped_query_logits_equal_the_numpy_decoder(
 ) -> None:
     ids = random_ids(grouped, length)
     expected = reference.logits(grouped.config, grouped.weights, ids)
-    np.testing.assert_allclose(grouped_model.score(ids), expected, atol=FLOAT32_BOUND, rtol=0)
+    np.testing.assert_allclose(score(grouped_model, ids), expected, atol=FLOAT32_BOUND, rtol=0)
 
 
 def test_decode_with_the_cache_equals_prefill_of_the_longer_prompt(
     grouped: RandomModel, grouped_model: CpuModel
 ) -> None:
     ids = random_ids(grouped, 300)
-    whole = grouped_model.score(ids)
+    whole = score(grouped_model, ids)
     steps = [grouped_model.prefill(0, ids[:100])]
     steps += [grouped_model.decode([0], [token])[0] for token in ids[100:]]
     np.testing.assert_allclose(np.stack(steps), whole[99:], atol=DECODE_BOUND, rtol=0)
@@ -122,7 +122,7 @@ def test_logits_and_greedy_tokens_equal_those_recorded_from_transformers(n_heads
         ids = random_ids(random, int(length))
         positions = recorded[f"positions-{length}"]
         np.testing.assert_allclose(
-            model.score(ids)[positions], recorded[f"logits-{length}"], atol=FLOAT32_BOUND, rtol=0
+            score(model, ids)[positions], recorded[f"logits-{length}"], atol=FLOAT32_BOUND, rtol=0
         )
     assert greedy(model, random_ids(random, 20), 200) == recorded["greedy"].tolist()
 
@@ -132,11 +132,11 @@ def test_bfloat16_weights_stay_within_their_bound() -> None:
     model = random.compiled(Encoding.BFLOAT16)
     ids = random_ids(random, 300)
     expected = reference.logits(random.config, random.rounded(), ids)
-    np.testing.assert_allclose(model.score(ids), expected, atol=BFLOAT16_BOUND, rtol=0)
+    np.testing.assert_allclose(score(model, ids), expected, atol=BFLOAT16_BOUND, rtol=0)
     # Activations are rounded alike in every path, or a prefix found in a cache would change the text.
     model.prefill(0, ids[:1])
     steps = [model.decode([0], [token])[0] for token in ids[1:41]]
-    np.testing.assert_allclose(np.stack(steps), model.score(ids[:41])[1:], atol=DECODE_BOUND, rtol=0)
+    np.testing.assert_allclose(np.stack(steps), score(model, ids[:41])[1:], atol=DECODE_BOUND, rtol=0)
 
 
 def test_clipping_and_logit_scale_are_computed() -> None:
@@ -148,7 +148,7 @@ def test_clipping_and_logit_scale_are_computed() -> None:
     expected = reference.logits(changed.config, changed.weights, ids)
     plain = reference.logits(random.config, random.weights, ids)
     assert np.abs(expected - plain * 0.25).max() > 0.01  # the clipping matters here
-    np.testing.assert_allclose(changed.compiled().score(ids), expected, atol=FLOAT32_BOUND, rtol=0)
+    np.testing.assert_allclose(score(changed.compiled(), ids), expected, atol=FLOAT32_BOUND, rtol=0)
 
 
 def greedy(model: CpuModel, ids: list[int], count: int) -> list[int]:
@@ -170,7 +170,7 @@ def test_layers_of_different_encodings() -> None:
     ids = random_ids(random, 150)
     weights = {name: to_float32(tensor) for name, tensor in tensors.items()}
     expected = reference.logits(random.config, weights, ids)
-    np.testing.assert_allclose(model.score(ids), expected, atol=2 * BFLOAT16_BOUND, rtol=0)
+    np.testing.assert_allclose(score(model, ids), expected, atol=2 * BFLOAT16_BOUND, rtol=0)
     model.prefill(0, ids[:140])
     steps = np.stack([model.decode([0], [token])[0] for token in ids[140:]])
     np.testing.assert_allclose(steps, expected[140:], atol=2 * BFLOAT16_BOUND, rtol=0)

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from test_model import greedy
 from tiny_model import write_tokenizer
 
-from models import RandomModel, as_tensor, random_ids
+from models import RandomModel, as_tensor, random_ids, score
 from pipelines.pipeline import load
 from pipelines.registry import architecture_of, open_model
 from pipelines.terminal.progress import Quiet
@@ -73,7 +73,7 @@ def graph(random: RandomModel) -> CpuModel:
 def test_logits_equal_the_numpy_decoder(random: RandomModel, graph: CpuModel, length: int) -> None:
     ids = random_ids(random, length)
     expected = reference_refact.logits(random.config, random.weights, ids)  # type: ignore[arg-type]
-    np.testing.assert_allclose(graph.score(ids), expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(score(graph, ids), expected, atol=1e-4, rtol=0)
 
 
 def test_greedy_tokens_equal_the_numpy_decoder(random: RandomModel, graph: CpuModel) -> None:
@@ -86,7 +86,7 @@ def test_greedy_tokens_equal_the_numpy_decoder(random: RandomModel, graph: CpuMo
 
 def test_cached_and_batched_decode_equal_one_pass(random: RandomModel, graph: CpuModel) -> None:
     ids = random_ids(random, 60)
-    whole = graph.score(ids)
+    whole = score(graph, ids)
     for slot in range(3):
         graph.prefill(slot, ids[: 20 + slot])
     for step in range(30):
@@ -100,7 +100,7 @@ def test_bfloat16_weights_stay_within_their_bound() -> None:
     rounded = {n: to_float32(as_tensor(n, w, Encoding.BFLOAT16)) for n, w in model.weights.items()}
     ids = random_ids(model, 100)
     expected = reference_refact.logits(model.config, rounded, ids)  # type: ignore[arg-type]
-    np.testing.assert_allclose(compiled(model, Encoding.BFLOAT16).score(ids), expected, atol=3e-2, rtol=0)
+    np.testing.assert_allclose(score(compiled(model, Encoding.BFLOAT16), ids), expected, atol=3e-2, rtol=0)
 
 
 CONFIG: dict[str, Any] = {

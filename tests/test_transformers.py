@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import random_ids, random_model
+from models import random_ids, random_model, score
 from pipelines.terminal.progress import Quiet
 from replit.architecture import REPLIT
 from replit.config import from_checkpoint
@@ -38,4 +38,4 @@ def test_a_directory_saved_by_transformers_gives_its_logits(tmp_path: Path, dtyp
     ids = random_ids(random, 300)
     with torch.no_grad():
         expected = theirs.float()(torch.tensor([ids])).logits[0].numpy()
-    np.testing.assert_allclose(ours.score(ids), expected, atol=bound, rtol=0)
+    np.testing.assert_allclose(score(ours, ids), expected, atol=bound, rtol=0)

@@ -13,7 +13,7 @@ from test_model import greedy
 from test_unigram import train
 
 import reference
-from models import RandomModel, random_ids, random_model
+from models import RandomModel, random_ids, random_model, score
 from pipelines.registry import open_model
 from replit.architecture import REPLIT
 from replit.config import from_checkpoint
@@ -91,7 +91,7 @@ def v1_model(v1: RandomModel) -> CpuModel:
 def test_32_heads_of_80_equal_the_numpy_decoder(v1: RandomModel, v1_model: CpuModel) -> None:
     ids = random_ids(v1, 130)
     expected = reference.logits(v1.config, v1.weights, ids)
-    np.testing.assert_allclose(v1_model.score(ids), expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(score(v1_model, ids), expected, atol=1e-4, rtol=0)
 
 
 def test_32_heads_of_80_equal_transformers(v1: RandomModel, v1_model: CpuModel) -> None:
@@ -106,7 +106,7 @@ def test_32_heads_of_80_equal_transformers(v1: RandomModel, v1_model: CpuModel) 
     ids = prompt + tokens
     with torch.no_grad():
         expected = theirs(torch.tensor([ids])).logits[0].numpy()
-    np.testing.assert_allclose(v1_model.score(ids), expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(score(v1_model, ids), expected, atol=1e-4, rtol=0)
     assert expected[len(prompt) - 1 : -1].argmax(-1).tolist() == tokens
 
 
