@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.gpu_hardware import timed
-from benchmarks.gpu_sections import Figures, Setup, config_of, random_ids, tensors_of
+from benchmarks.gpu_setup import Figures, Setup, config_of, random_ids, tensors_of
 from replit.decoder.alibi import alibi_slopes
 from weights.quantization import to_float32
 from weights.tensor import Encoding
