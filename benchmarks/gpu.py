@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import gpu_sections
-from benchmarks.gpu_sections import Figures, Setup
+from benchmarks.gpu_setup import Figures, Setup
 from benchmarks.random_model import SHAPES, write
 from weights.errors import UserError
 from weights.tensor import Encoding

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.gpu_hardware import timed
-from benchmarks.gpu_sections import Figures, Setup, config_of, random_ids, tensors_of
+from benchmarks.gpu_setup import Figures, Setup, config_of, random_ids, tensors_of
 from replit.decoder.alibi import alibi_slopes
+from weights.quantization import to_float32
 from weights.tensor import Encoding
 
 _BLOCK = ("attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
@@ -76,7 +77,7 @@ def load_weight(tensor: Any, device: str) -> torch.Tensor:
     if tensor.encoding is Encoding.BFLOAT16:
         data = torch.from_numpy(np.array(tensor.data)).view(torch.bfloat16).view(tensor.shape)
         return data.to(device)
-    return torch.from_numpy(tensor.to_float32().copy()).to(device)
+    return torch.from_numpy(to_float32(tensor).copy()).to(device)
 
 
 def measure(setup: Setup) -> Figures:
