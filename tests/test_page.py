@@ -152,3 +152,11 @@ def test_the_files_that_ship_are_what_the_sources_give() -> None:
 def test_the_picture_shows_the_page_that_ships() -> None:
     assert recorded(PICTURE.read_bytes()) == digest(), "run: python -m docs.picture"
     assert PICTURE.stat().st_size < 150_000
+
+
+def test_the_guesses_are_told_with_the_usage(server: RunningServer) -> None:
+    """A text that repeats itself is guessed from itself; OpenAI has names for what was right and what was not."""
+    body = {"prompt": "x = [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2,", "max_tokens": 40, "temperature": 0}
+    told = server.post("/v1/completions", body).json()["usage"]["completion_tokens_details"]
+    assert told["accepted_prediction_tokens"] > 10
+    assert told["rejected_prediction_tokens"] >= 0

@@ -49,19 +49,14 @@ export interface Completion {
   first: number;
   last: number;
   usage: Usage | null;
-  timings: Timings | null;
 }
 
 export interface Usage {
   prompt_tokens: number;
   completion_tokens: number;
   prompt_tokens_details?: { cached_tokens?: number } | null;
-}
-
-/** Fields of llama.cpp's `timings`, of which a server may send some. */
-export interface Timings {
-  draft_n?: number;
-  draft_n_accepted?: number;
+  /** Guesses that were checked, where there were any: OpenAI's names for them. */
+  completion_tokens_details?: { accepted_prediction_tokens?: number; rejected_prediction_tokens?: number } | null;
 }
 
 interface Logprobs {
@@ -75,7 +70,6 @@ interface Chunk {
   error?: { message: string };
   choices?: { text: string; logprobs: Logprobs | null; finish_reason: string | null }[];
   usage?: Usage | null;
-  timings?: Timings | null;
 }
 
 const CANDIDATES = 5; // the most that /v1/completions takes
@@ -109,13 +103,12 @@ export async function* complete(
   const begun = performance.now();
   const more = { stream: true, stream_options: { include_usage: true }, logprobs: CANDIDATES };
   const response = await post("v1/completions", { ...request, ...more }, signal);
-  const found: Completion = { text: "", tokens: [], finish: null, first: 0, last: 0, usage: null, timings: null };
+  const found: Completion = { text: "", tokens: [], finish: null, first: 0, last: 0, usage: null };
   const parts: Logprobs[] = [];
   for await (const event of events(response)) {
     const chunk = event as Chunk;
     if (chunk.error) throw new ApiError(200, chunk.error.message);
     found.usage = chunk.usage ?? found.usage;
-    found.timings = chunk.timings ?? found.timings;
     const choice = chunk.choices?.[0];
     if (choice) {
       found.last = performance.now() - begun;

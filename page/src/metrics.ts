@@ -37,10 +37,8 @@ export interface Figures {
 
 export function figures(text: string, at: number): Figures {
   const samples = parse(text);
-  const sum = (...names: string[]): number | undefined => {
-    const found = names.map((name) => samples.get(name)).find((some) => some !== undefined);
-    return found?.reduce((total, sample) => total + sample.value, 0);
-  };
+  const sum = (name: string): number | undefined =>
+    samples.get(name)?.reduce((total, sample) => total + sample.value, 0);
   return {
     at,
     info: samples.get("replit_model_info")?.[0]?.labels ?? {},
@@ -49,8 +47,8 @@ export function figures(text: string, at: number): Figures {
     generated: sum("replit_generated_tokens_total"),
     pagesUsed: sum("replit_cache_pages_used"),
     pages: sum("replit_cache_pages"),
-    drafted: sum("replit_draft_tokens_total", "replit_drafted_tokens_total"),
-    accepted: sum("replit_draft_accepted_tokens_total", "replit_accepted_tokens_total"),
+    drafted: sum("replit_draft_tokens_total"),
+    accepted: sum("replit_draft_tokens_accepted_total"),
   };
 }
 

@@ -57,13 +57,15 @@ export class Sent {
     );
     this.shown.scrollTop = this.shown.scrollHeight;
     const cached = completion.usage?.prompt_tokens_details?.cached_tokens;
-    const { draft_n: drafted, draft_n_accepted: accepted } = completion.timings ?? {};
+    const details = completion.usage?.completion_tokens_details;
+    const accepted = details?.accepted_prediction_tokens ?? 0;
+    const guessed = accepted + (details?.rejected_prediction_tokens ?? 0);
     const parts = [
       fill ? "fill in the middle" : "continuation",
       `${prompt.tokens} tokens`,
       prompt.truncated ? "cut to fit" : "whole",
       cached === undefined ? "" : `${cached} from the cache`,
-      drafted ? `${accepted ?? 0} of ${drafted} guesses accepted` : "",
+      guessed ? `${accepted} of ${guessed} guesses accepted` : "",
     ];
     setText(this.figures, parts.filter(Boolean).join(" · "));
   }

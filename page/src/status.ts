@@ -51,7 +51,7 @@ export class Status {
     setText(byId("cache"), cache === undefined ? "–" : `${Math.round(cache * 100)} %`);
     byId<HTMLMeterElement>("cache-meter").value = cache ?? 0;
     const share = now.drafted ? (now.accepted ?? 0) / now.drafted : undefined;
-    setText(byId("acceptance"), share === undefined ? "–" : `${Math.round(share * 100)} %`);
+    setText(byId("acceptance"), share === undefined ? "none yet" : `${Math.round(share * 100)} %`);
     this.before = now;
   }
 

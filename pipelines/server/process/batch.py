@@ -152,6 +152,8 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
         sequences = [self._places[context.request_id].sequence for context in batch]
         for context, guesses in zip(batch, drafter.guess(sequences) if batch else (), strict=True):
             context.spec_decoding_state.draft_tokens_to_verify = guesses
+            # MAX reserves pages by this list; by the other it only compares with the whole cache.
+            context.spec_decoding_state.maybe_accepted_draft_tokens = guesses
 
     def _rows(self, context: TextContext) -> range:
         """Which of the new positions need logits."""
@@ -179,6 +181,7 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
             return None
         guesses = context.spec_decoding_state.draft_tokens_to_verify
         context.spec_decoding_state.draft_tokens_to_verify = []
+        context.spec_decoding_state.maybe_accepted_draft_tokens = []
         before = len(sequence.ids)
         accepted = sequence.accept(logits[len(logits) - 1 - len(guesses) :], guesses)
         if guesses and self._drafter is not None:

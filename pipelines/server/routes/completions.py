@@ -181,11 +181,14 @@ def mean_logprob(delta: Delta) -> float:
 
 def usage(record: Record) -> dict[str, Any]:
     """OpenAI's token counts of a request."""
+    wrong = record.drafted - record.drafted_right
+    guesses = {"accepted_prediction_tokens": record.drafted_right, "rejected_prediction_tokens": wrong}
     return {
         "prompt_tokens": record.prompt_tokens,
         "completion_tokens": record.generated_tokens,
         "total_tokens": record.prompt_tokens + record.generated_tokens,
         "prompt_tokens_details": {"cached_tokens": record.cached_tokens},
+        **({"completion_tokens_details": guesses} if record.drafted else {}),
     }
 
 
