@@ -50,6 +50,8 @@ class SequenceRequest:
     cache_salt: str | None = None
     after: str | None = None
     speculative: bool = True
+    owner: str = ""
+    background: bool = False
 
 
 @dataclass(frozen=True)

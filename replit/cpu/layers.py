@@ -73,12 +73,13 @@ def blocks(
 
     `weights` are those of each block: attention's norm, queries with keys and values, attention's output, the
     feed-forward's norm, up, down, with the same encodings in every block. Queries, keys and values are clipped.
+    Which of the layers a pass goes through is read from the dispatch metadata (replit/cpu/passes.py).
     """
     _, qkv, output, _, up, down = weights[0]
     values: list[Value] = [
         x,
         *(weight.value for block in weights for weight in block),
-        *_over_cache(config, row_offsets, cache, slopes, first),
+        *_over_cache(config, row_offsets, cache, slopes, first, cache.dispatch_metadata),
         scalar(config.layer_norm_eps),
         scalar(math.inf if clip is None else clip),
     ]
@@ -118,11 +119,16 @@ def attention(
 
 
 def _over_cache(
-    config: DecoderConfig, row_offsets: TensorValue, cache: CacheInputs, slopes: TensorValue, layer: TensorValue
+    config: DecoderConfig,
+    row_offsets: TensorValue,
+    cache: CacheInputs,
+    slopes: TensorValue,
+    layer: TensorValue,
+    *more: TensorValue,
 ) -> list[Value]:
     """What attention over a layer of the cache takes besides what it attends with."""
     tables = (row_offsets, cache.blocks, cache.page_stride, cache.cache_lengths, cache.lookup_table)
-    return [*tables, slopes, layer, scalar(config.softmax_scale)]
+    return [*tables, *more, slopes, layer, scalar(config.softmax_scale)]
 
 
 def _call(name: str, values: list[Value], rows: TensorValue, width: object, encoding: Encoding) -> TensorValue:

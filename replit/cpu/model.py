@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from replit.config import ReplitConfig
 from replit.cpu.passes import CpuPasses
 from replit.decoder.architecture import DecoderConfig
 from replit.runtime.kv_cache import PagedKVCache, pages_for
@@ -28,11 +29,12 @@ class CpuModel:
         self._model = model
         from max.driver import Buffer
 
-        self._passes = self.passes_over(Buffer.from_numpy(self.cache.blocks))
+        self.passes = self.passes_over(Buffer.from_numpy(self.cache.blocks))
 
     def passes_over(self, blocks: Any) -> CpuPasses:
         """Passes over the pages of another cache (MAX Serve's), for sequences of up to `max_length` positions."""
-        return CpuPasses(self._model, blocks, pages_for(self.max_length))
+        layers = self.config.n_layers if isinstance(self.config, ReplitConfig) else 1  # Refact's are ops of their own
+        return CpuPasses(self._model, blocks, pages_for(self.max_length), layers, self.config.d_model)
 
     @property
     def prompt_chunk(self) -> int:
@@ -49,7 +51,7 @@ class CpuModel:
 
     def extend(self, slots: Sequence[int], ids: Sequence[Sequence[int]], rows: Sequence[int]) -> Floats:
         """Appends `ids[i]` to `slots[i]`, in one pass; logits `[len(rows), vocab]` after those `rows` of all."""
-        logits: Floats = run_slots(self._passes, self.cache, slots, ids, rows)[0].to_numpy()
+        logits: Floats = run_slots(self.passes, self.cache, slots, ids, rows)[0].to_numpy()
         return logits
 
     def prefill(self, slot: int, ids: Sequence[int]) -> Floats:

@@ -32,7 +32,7 @@ class CacheInputs:
     max_prompt_length: TensorValue  # uint32 [1]
     max_cache_length: TensorValue  # uint32 [1]
     page_stride: TensorValue  # int64 [1], in elements; -1: pages are packed
-    dispatch_metadata: TensorValue  # int64 [4], for GPU kernels
+    dispatch_metadata: TensorValue  # int64 [4], for GPU kernels; on the CPU a slice of layers (replit/cpu/passes.py)
 
     @classmethod
     def of(cls, values: Sequence[Value]) -> CacheInputs:

@@ -31,7 +31,7 @@ class Inputs:
         self.max_prompt_length = np.zeros(1, np.uint32)
         self.max_cache_length = np.zeros(1, np.uint32)
         packed = np.array([-1], np.int64)
-        self.dispatch = np.zeros(4, np.int64)  # for GPU kernels
+        self.dispatch = np.zeros(4, np.int64)  # see CacheInputs
         arrays = (
             self.cache_lengths, self.lookup_table, self.max_prompt_length, self.max_cache_length,
             packed, self.dispatch,
@@ -85,12 +85,22 @@ def begin_pass(passes: Passes, counts: Sequence[int], lengths: Sequence[int], ro
         graph = passes.decode(len(counts), longest)
     else:
         graph = passes.prompt(sum(counts), len(counts), len(rows))
-        np.cumsum(counts, out=graph.inputs.row_offsets[1:])
-        graph.inputs.rows[:] = rows
-        graph.inputs.max_prompt_length[0] = max(counts)
-    graph.inputs.cache_lengths[:] = lengths
-    graph.inputs.max_cache_length[0] = longest  # as MAX counts: with the new positions
+        describe_prompt(graph.inputs, counts, rows)
+    describe_cache(graph.inputs, lengths, longest)
     return graph
+
+
+def describe_prompt(inputs: Inputs, counts: Sequence[int], rows: Sequence[int]) -> None:
+    """Fills in which tokens of a pass over prompts are whose, and which get logits."""
+    np.cumsum(counts, out=inputs.row_offsets[1:])
+    inputs.rows[:] = rows
+    inputs.max_prompt_length[0] = max(counts)
+
+
+def describe_cache(inputs: Inputs, lengths: Sequence[int], longest: int) -> None:
+    """Fills in what is cached of each sequence; `longest` as MAX counts: with the new positions."""
+    inputs.cache_lengths[:] = lengths
+    inputs.max_cache_length[0] = longest
 
 
 def run_slots(

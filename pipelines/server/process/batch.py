@@ -20,11 +20,15 @@ from max.pipelines.modeling.types import Pipeline, RequestID, TextGenerationInpu
 from pipelines.engine.drafter import Drafter
 from pipelines.engine.loop import right_guesses
 from pipelines.engine.sequence import Sequence, SequenceRequest, Token, Vocabulary
-from pipelines.server.process.batch_inputs import BatchInputs
+from pipelines.server.process.batch_inputs import BatchInputs, new_tokens
 from pipelines.server.process.messages import Step
 from pipelines.server.process.prefix_cache import PrefixCache
+from pipelines.server.process.turns import Turn, Turns
+from replit.cpu.passes import CpuPasses, SlicedPass
 from replit.gpu.top_logits import TopK, TopLogits
+from replit.runtime.kv_cache import pages_for
 from replit.runtime.passes import Passes
+from replit.runtime.target import CPU
 
 Floats = npt.NDArray[np.float32]
 Rows = Floats | list[TopLogits]
@@ -49,6 +53,15 @@ class Place:
     sequence: Sequence
     started: float = 0.0
     told: bool = False  # whether its first step has gone out
+    turn: float = 0.0  # when it last ran
+
+
+@dataclass
+class Piece:
+    """A pass over a part of a prompt that is under way: what is run, and where that is."""
+
+    graph: SlicedPass
+    where: tuple[int, int, list[int]]
 
 
 class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
@@ -70,6 +83,10 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
         self._inputs = BatchInputs(cache, passes)
         self._max_batch_size = max_batch_size
         self._max_length = max_length
+        self._turns = None
+        if isinstance(passes, CpuPasses):
+            self._turns = Turns(passes.layers, CPU.prompt_chunk, self._urgency)
+        self._pieces: dict[RequestID, Piece] = {}
         self._vocabulary = vocabulary
         self._drafter = drafter
         self._places: dict[RequestID, Place] = {}
@@ -97,6 +114,7 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
 
     def release(self, request_id: RequestID) -> None:
         """Called at the end, at a cancellation, and when a sequence is put back in the queue."""
+        self._pieces.pop(request_id, None)
 
     def forget(self, request_id: RequestID) -> None:
         """Drops what is kept of a finished request."""
@@ -110,21 +128,31 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
         return place is None or place.told
 
     def execute(self, inputs: TextGenerationInputs[TextContext]) -> dict[RequestID, StepResult]:
-        """One pass. Sequences in the middle of their prompts are advanced and yield nothing."""
+        """One pass, or two short ones. Sequences in the middle of their prompts are advanced and yield nothing."""
         batch = inputs.flat_batch
-        now = time.monotonic()
-        for context in batch:
+        turn = Turn(list(batch))
+        if self._turns is not None and batch:
+            turn = self._turns.choose(batch, [context for context in batch if context.request_id in self._pieces])
+        begun = time.monotonic()
+        for context in (*turn.together, *([turn.long] if turn.long else ())):
             place = self._places[context.request_id]
-            place.started = place.started or now
-        steps = self._pass(batch) if batch else []
+            place.started, place.turn = place.started or begun, begun
+        steps = self._pass(turn.together) if turn.together else []
+        if turn.long is not None:
+            steps += self._piece(turn.long, time.monotonic() - begun)
         if self._drafter is not None:
             self._guess(self._drafter, [context for context, step in steps if step is not None and step.end is None])
         return {context.request_id: StepResult(step) for context, step in steps if step is not None}
 
+    def _urgency(self, context: TextContext) -> tuple[bool, float]:
+        place = self._places[context.request_id]
+        return place.sequence.request.background, place.turn
+
     def _pass(self, batch: Several[TextContext]) -> list[tuple[TextContext, Step | None]]:
         """Runs a pass; one that fails is run again for each sequence alone, which tells whose fault it is."""
         wanted = [self._rows(context) for context in batch]
-        started = time.perf_counter()
+        rows = sum(len(new_tokens(context)) for context in batch)
+        begun = time.monotonic()
         try:
             logits = self._run(batch, wanted)
         except Exception:
@@ -132,8 +160,39 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
                 return [step for context in batch for step in self._pass([context])]
             traceback.print_exc()
             return [(batch[0], self._fail(batch[0]))]
+        seconds = time.monotonic() - begun
+        if self._turns is not None:
+            self._turns.costs.measured(rows, seconds)
         if self._drafter is not None and all(context.tokens.active_length == 1 for context in batch):
-            self._drafter.passed(len(logits), time.perf_counter() - started)
+            self._drafter.passed(rows, seconds)
+        return self._take(batch, wanted, logits)
+
+    def _piece(self, context: TextContext, spent: float) -> list[tuple[TextContext, Step | None]]:
+        """Goes through some more layers of the pass over a prompt, for as long as a pass may take."""
+        assert self._turns is not None
+        tokens, wanted = context.tokens, self._rows(context)
+        (pages,) = self._cache.get_req_blocks_per_leaf(context).values()
+        where = tokens.processed_length, tokens.active_length, pages[: pages_for(tokens.current_position)]
+        try:
+            piece = self._pieces.get(context.request_id)
+            if piece is None or piece.where != where:
+                piece = self._pieces[context.request_id] = Piece(self._inputs.sliced(context, wanted), where)
+            before, begun = piece.graph.done, time.monotonic()
+            outputs = piece.graph.run(self._turns.layers(tokens.active_length, spent))
+            share = (piece.graph.done - before) / piece.graph.layers
+            self._turns.costs.measured(tokens.active_length, (time.monotonic() - begun) / share)
+        except Exception:
+            traceback.print_exc()
+            return [(context, self._fail(context))]
+        if outputs is None:
+            return []
+        del self._pieces[context.request_id]
+        return self._take([context], [wanted], outputs[0].to_numpy())
+
+    def _take(
+        self, batch: Several[TextContext], wanted: Several[range], logits: Rows
+    ) -> list[tuple[TextContext, Step | None]]:
+        """Hands each sequence of a pass its logits."""
         steps = []
         start = 0
         for context, rows in zip(batch, wanted, strict=True):

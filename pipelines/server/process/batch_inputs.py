@@ -14,8 +14,9 @@ import numpy as np
 from max.pipelines.context import TextContext
 from max.pipelines.kv_cache import PagedKVCacheManager
 
+from replit.cpu.passes import CpuPasses, SlicedPass
 from replit.runtime.kv_cache import pages_for
-from replit.runtime.passes import Inputs, Pass, Passes, begin_pass
+from replit.runtime.passes import Inputs, Pass, Passes, begin_pass, describe_cache, describe_prompt
 
 
 class BatchInputs:
@@ -34,6 +35,17 @@ class BatchInputs:
         graph = begin_pass(self._passes, counts, lengths, rows)
         self._fill(graph.inputs, batch, tokens, lengths)
         return graph
+
+    def sliced(self, context: TextContext, wanted: range) -> SlicedPass:
+        """A pass over one sequence's prompt, ready to run layer by layer."""
+        count, length = context.tokens.active_length, context.tokens.processed_length
+        assert isinstance(self._passes, CpuPasses)
+        sliced, *graphs = self._passes.sliced(count, len(wanted))
+        for graph, rows in zip(graphs, (wanted[-1:], wanted), strict=True):
+            describe_prompt(graph.inputs, [count], rows)
+            describe_cache(graph.inputs, [length], length + count)
+            self._fill(graph.inputs, [context], [context.tokens.active], [length])
+        return sliced
 
     def _fill(
         self, inputs: Inputs, batch: Sequence[TextContext], tokens: Sequence[Sequence[int]], lengths: Sequence[int]

@@ -107,7 +107,7 @@ class PrefixCache(PagedKVCacheManager):  # type: ignore[misc]  # MAX's package h
         self._memory: PageMemory = HostPages(blocks) if blocks.device.is_host else DevicePages(blocks)
         self._index = PageIndex()
         self._running: dict[str, TextContext] = {}
-        self._known: dict[str, int] = {}  # of the pages of each running sequence, how many were looked at
+        self._known: dict[str, tuple[int, int]] = {}  # pages of each running sequence, and how many were full
 
     def alloc(self, ctx: TextContext) -> KVTransfer:
         """See PagedKVCacheManager; the window of a sequence is advanced past what was found, to the token."""
@@ -116,10 +116,11 @@ class PrefixCache(PagedKVCacheManager):  # type: ignore[misc]  # MAX's package h
             return transfer
         name = str(ctx.request_id)
         pages = self._pages(ctx)
-        if self._known.get(name) != len(pages) or ctx.tokens.processed_length == 0:
+        place = len(pages), ctx.tokens.processed_length // PAGE_SIZE
+        if self._known.get(name) != place:  # once a page: a pass may come back here before it is through
             self._continue(ctx, pages)
             self._running[name] = ctx
-            self._known[name] = len(pages)
+            self._known[name] = place
         return transfer
 
     def _continue(self, ctx: TextContext, pages: Several[int]) -> None:

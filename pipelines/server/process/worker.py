@@ -73,6 +73,8 @@ class Inbox:
         self._messages: queue.SimpleQueue[SequenceRequest | Cancel | None] = queue.SimpleQueue()
         self._pipeline = pipeline
         self._waiting: dict[str, SequenceRequest] = {}
+        self._served: dict[str, int] = {}  # the last turn of each owner, while anybody waits
+        self._turns = 0
         self.cancelled: queue.SimpleQueue[list[RequestID]] = queue.SimpleQueue()
         self.closed = False
         threading.Thread(target=self._receive, args=(connection,), daemon=True).start()
@@ -86,12 +88,21 @@ class Inbox:
 
     def get_nowait(self) -> TextContext:
         """The next request, as the scheduler takes it; one that shares a prompt waits until that was read."""
-        for name, request in self._waiting.items():
-            first = request.after
-            if first is None or (first not in self._waiting and self._pipeline.has_read(first)):
-                del self._waiting[name]
-                return self._pipeline.admit(request)
-        raise queue.Empty
+        ready = [request for request in self._waiting.values() if self._may_start(request)]
+        if not ready:
+            raise queue.Empty
+        # Owners take turns; what one of them sent stays in order.
+        request = min(ready, key=lambda request: (request.background, self._served.get(request.owner, 0)))
+        self._turns += 1
+        self._served[request.owner] = self._turns
+        del self._waiting[request.id]
+        if not self._waiting:
+            self._served.clear()
+        return self._pipeline.admit(request)
+
+    def _may_start(self, request: SequenceRequest) -> bool:
+        first = request.after
+        return first is None or (first not in self._waiting and self._pipeline.has_read(first))
 
     def __len__(self) -> int:
         """Requests that the scheduler has not taken."""
@@ -205,9 +216,12 @@ def make_scheduler(
     from max.serve.scheduler import TokenGenerationSchedulerConfig
     from max.serve.scheduler.text_generation_scheduler import TokenGenerationScheduler
 
+    # On the CPU every sequence of a batch may bring a part of its prompt: turns.py chooses from them.
+    prompts, most = (1, 0) if options.device != "cpu" else (options.max_batch_size, prompt_chunk)
     config = TokenGenerationSchedulerConfig(
         max_batch_size=options.max_batch_size,
-        target_tokens_per_batch_ce=max(prompt_chunk, options.max_batch_size),
+        target_tokens_per_batch_ce=max(prompt_chunk, options.max_batch_size) * prompts + options.max_batch_size,
+        max_request_input_tokens=most,
         max_seq_len=options.max_length,
         enable_chunked_prefill=True,
         enable_in_flight_batching=True,
@@ -251,7 +265,7 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
     scheduler = make_scheduler(pipeline, cache, inbox, outbox, options, loaded.model.prompt_chunk)
     connection.send(Ready())
     react_at_once()  # not earlier: the engine's own threads shall not inherit it
-    run(scheduler, cache, inbox, outbox)
+    run(scheduler, cache, inbox, outbox, options.max_batch_size)
 
 
 def run(
@@ -259,6 +273,7 @@ def run(
     cache: PrefixCache,
     inbox: Inbox,
     outbox: Outbox,
+    max_batch_size: int,
 ) -> None:
     """Serves until the pipe is closed."""
     from max.serve.scheduler.base import SchedulerProgress
@@ -268,8 +283,10 @@ def run(
         inbox.sort(wait=idle)
         if inbox.closed:
             return
-        idle = scheduler.run_iteration() is SchedulerProgress.NO_PROGRESS
         constructor = scheduler.batch_constructor
+        # What has no seat yet stays with us, where its turn comes by its owner.
+        scheduler.max_pending_requests = max_batch_size - len(constructor.all_tg_reqs)
+        idle = scheduler.run_iteration() is SchedulerProgress.NO_PROGRESS
         blocks = cache.block_count()
         outbox.send(
             Load(

@@ -8,6 +8,7 @@ import extensibility
 from extensibility import InputTensor, InputVariadicTensors
 from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
+from std.sys import simd_width_of
 
 from .attention import ATTENTION_PHASES, Attention, layer_of, split
 from .linear import Activations, Result, format_of, is_encoding
@@ -91,6 +92,36 @@ struct Block[Qkv: Format, Out: Format, Up: Format, Down: Format](TrivialRegister
         return self.project.bytes() + self.join.bytes() + self.up.bytes() + self.down.bytes()
 
 
+def copy(destination: Floats, source: Floats, count: Int):
+    comptime WIDTH = simd_width_of[DType.float32]()
+    for i in range(0, count - WIDTH + 1, WIDTH):
+        destination.unsafe_store(i, source.unsafe_load[width=WIDTH](i))
+    for i in range(count // WIDTH * WIDTH, count):
+        destination.unsafe_store(i, source.unsafe_load(i))
+
+
+@fieldwise_init
+struct Slice(TrivialRegisterPassable):
+    """Which of the blocks a pass goes through; what it leaves in the middle is kept for the pass that goes on there."""
+
+    var start: Int
+    var stop: Int
+    var resumes: Bool
+    var pauses: Bool
+    var kept: Floats
+
+    def __init__(out self, numbers: Pointer[Int64, MutUntrackedOrigin], first: Int, count: Int):
+        """Of `count` blocks from layer `first` on. `numbers`: the first layer, the one after the last (0: to the end),
+        and the address of `[rows, width]` floats."""
+        var begin = Int(numbers[unsafe_offset=0])
+        var end = Int(numbers[unsafe_offset=1])
+        self.start = max(begin - first, 0)
+        self.stop = min(end - first, count) if end > 0 else count
+        self.resumes = 0 < begin and first <= begin and begin < first + count
+        self.pauses = first < end and end <= first + count
+        self.kept = Floats(unsafe_from_address=Int(numbers[unsafe_offset=2]))
+
+
 @extensibility.register("replit.blocks")
 struct Blocks:
     """`x + attention(norm(x))`, then `x + down(gelu(up(norm(x))))`, `count` times; queries, keys, values are clipped.
@@ -121,6 +152,7 @@ struct Blocks:
         page_stride: InputTensor[dtype=DType.int64, rank=1, ...],
         cache_lengths: InputTensor[dtype=DType.uint32, rank=1, ...],
         lookup_table: InputTensor[dtype=DType.uint32, rank=2, ...],
+        slice: InputTensor[dtype=DType.int64, rank=1, ...],
         slopes: InputTensor[dtype=DType.float32, rank=1, ...],
         first_layer: UInt32,
         scale: Float32,
@@ -146,11 +178,14 @@ struct Blocks:
         comptime for i in range(WEIGHTS * count):
             var matrix = Matrix(rebind[Bytes](weights[i].unsafe_ptr()), weights[i].dim_size(1))
             w.append(Weights(matrix, weights[i].dim_size(0)))
+        var part = Slice(rebind[Pointer[Int64, MutUntrackedOrigin]](slice.unsafe_ptr()), Int(first_layer), count)
+        if part.resumes:
+            copy(memory.result, part.kept, rows * x.dim_size(1))
         var steps = List[Block[Qkv, Out, Up, Down]]()
         var bytes = 0
         for i in range(count):
             # a block's result is the next one's input, and is overwritten when nothing reads it any more
-            var inputs = rebind[Floats](x.unsafe_ptr()) if i == 0 else memory.result
+            var inputs = rebind[Floats](x.unsafe_ptr()) if i == 0 and not part.resumes else memory.result
             steps.append(
                 Block[Qkv, Out, Up, Down](
                     w, WEIGHTS * i, inputs, memory, rows, x.dim_size(1), n_heads * head_size, epsilon, clip
@@ -163,19 +198,21 @@ struct Blocks:
         )
         comptime FEW = min(min(Qkv.SMALL_ROWS, Out.SMALL_ROWS), min(Up.SMALL_ROWS, Down.SMALL_ROWS))
         if rows > FEW:
-            for i in range(count):
+            for i in range(part.start, part.stop):
                 steps[i].project.run()
                 attention.run(layer.following(i))
                 steps[i].join.run()
                 steps[i].up.run()
                 steps[i].down.run()
+            if part.pauses:
+                copy(part.kept, memory.result, rows * x.dim_size(1))
             return
         var threads = threads_for(bytes)
         var phases = Phases(count * (4 + ATTENTION_PHASES))
 
         def thread(number: Int) {imm}:
             var team = Team(phases)
-            for i in range(count):
+            for i in range(part.start, part.stop):
                 steps[i].project.stream(team, threads)
                 attention.share(layer.following(i), team)
                 steps[i].join.stream(team, threads)
@@ -183,6 +220,8 @@ struct Blocks:
                 steps[i].down.stream(team, threads)
 
         on_threads(thread, threads)
+        if part.pauses:
+            copy(part.kept, memory.result, rows * x.dim_size(1))
         _ = phases^
         _ = attention^
         _ = steps^
