@@ -36,7 +36,10 @@ class Ours:
         from pipelines.pipeline import load
 
         self.model = load(path, max_length=length, max_batch_size=sequences, mmap=mapped).model
-        self.model.cache.blocks[:] = 0.01  # pages that were never written are all one page of zeros, in the cache
+        cache = self.model.cache.blocks
+        cache[:] = (
+            0.01 if cache.dtype == np.float32 else 0x3C24
+        )  # bfloat16: 0.01. Pages that were never written are all one page of zeros, in the cache
 
     def prefill(self, tokens: list[int], sequences: int) -> None:
         for slot in range(sequences):

@@ -140,16 +140,18 @@ def _run(
     from replit.decoder.encodings import substitutions
     from replit.runtime.compile_key import CompileKey, cache_path
     from replit.runtime.kv_cache import PAGE_SIZE, PagedKVCache
-    from replit.runtime.weight_memory import total_bytes, weight_types
+    from replit.runtime.target import CPU, CPU_MAPPED
+    from replit.runtime.weight_memory import fits_in_memory, total_bytes, weight_types
 
     batch, max_length = wanted.batch, wanted.max_length
     longer = check_length(max_length, config, wanted.allow_longer)
     types = weight_types(tensors, wanted.encoding)
     notes = [] if wanted.encoding else substitutions(tensors, {name: used for name, (used, _) in types.items()})
+    target = CPU if fits_in_memory(total_bytes(types)) else CPU_MAPPED
     positions = batch * -(-max_length // PAGE_SIZE) * PAGE_SIZE
     memory = {
         "weights": total_bytes(types),
-        "cache": positions * PagedKVCache.bytes_per_token(config),
+        "cache": positions * PagedKVCache.bytes_per_token(config, target.cache),
         "engine": ENGINE_BYTES,
     }
     return {
@@ -159,7 +161,7 @@ def _run(
         "encodings": _counts(types),
         "notes": [*notes, *([longer] if longer else [])],
         "memory": memory | {"total": sum(memory.values()), "available": _available()},
-        "compiled": cache_path(CompileKey.of(architecture, config, types)).exists(),
+        "compiled": cache_path(CompileKey.of(architecture, config, types, target)).exists(),
     }
 
 

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,7 +38,7 @@ from replit.gpu.model import GpuModel
 from replit.runtime.bind import bind_weights
 from replit.runtime.compile import CompileOptions, Reporter, compile_model
 from replit.runtime.engine import Engine
-from replit.runtime.target import Target
+from replit.runtime.target import CPU_CACHES, Target
 from replit.runtime.weight_memory import fits_in_memory, total_bytes, weight_types
 from weights.errors import UserError
 from weights.tensor import Encoding
@@ -263,6 +263,7 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
     mmap: bool | None = None,
+    kv_cache_encoding: str | None = None,
     draft: str = "auto",
     drafted_sequences: int | None = None,
     progress: Reporter | None = None,
@@ -271,7 +272,8 @@ def load(
 
     `config_path` and `tokenizer_path` give what its files leave out. `allow_longer`: `max_length` may exceed its own.
     `device` is cpu, gpu, or gpu:1 for the second one; a GPU computes in bfloat16. `mmap` None maps the weights only
-    where memory is short. A GPU must have room for `reserved_sequences` more, in a cache of the caller's own. `draft`
+    where memory is short. `kv_cache_encoding` is that of keys and values: float32 or bfloat16 on the CPU. A GPU must
+    have room for `reserved_sequences` more, in a cache of the caller's own. `draft`
     says who guesses tokens that are then checked several at a time: auto, none, ngram, or a small model's name
     (pipelines/drafting.py); the text is the same with any; `drafted_sequences` are those that it can
     follow at once. Raises UserError for everything that a user can mend.
@@ -286,12 +288,18 @@ def load(
     if note := check_length(max_length, files.config, allow_longer):
         progress.note(note)
     target, gpu = open_device(device)
+    target = replace(target, cache=cache_encoding(kv_cache_encoding, target))
     types = weight_types(files.tensors, encoding if target.own_kernels else gpu_encoding(encoding, target))
     if encoding is None and target.own_kernels:
         for line in substitutions(files.tensors, {name: used for name, (used, _) in types.items()}):
             progress.note(line)
     if target.on_gpu:
         plan_memory(files.config, types, max_batch_size + reserved_sequences, max_length).check(free_bytes(gpu))
+    mapped = not fits_in_memory(total_bytes(types)) if mmap is None else mmap
+    if mapped and target.panels:
+        target = replace(target, panels=False)
+        if mmap is None:
+            progress.note("memory is short: weights stay mapped from the file, which decodes slower")
     Engine.get(threads, gpu if target.on_gpu else None)
     options = CompileOptions(*(Path(p) if p else None for p in (serialized_model_path, save_to_serialized_model_path)))
     compiled = compile_model(files.config, types, options, progress, files.architecture, target)
@@ -304,13 +312,18 @@ def load(
         bound = bind_weights(compiled, files.tensors, types, mapped=True, device=gpu, target=target)
         on_gpu = GpuModel(files.config, bound, max_batch_size, max_length, gpu, target, progress.note)
         return Pipeline(files, on_gpu, total_bytes(types), drafter(True))
-    mapped = not fits_in_memory(total_bytes(types)) if mmap is None else mmap
-    if mapped and mmap is None:
-        progress.note("memory is short: weights stay mapped from the file, which decodes slower")
-    bound = bind_weights(compiled, files.tensors, types, mapped)
-    return Pipeline(
-        files, CpuModel(files.config, bound, max_batch_size, max_length), total_bytes(types), drafter(False)
-    )
+    bound = bind_weights(compiled, files.tensors, types, mapped, target=target)
+    on_cpu = CpuModel(files.config, bound, max_batch_size, max_length, target.cache)
+    return Pipeline(files, on_cpu, total_bytes(types), drafter(False))
+
+
+def cache_encoding(requested: str | None, target: Target) -> Encoding:
+    """The encoding of keys and values on a target. Raises UserError for one that it cannot have."""
+    known = CPU_CACHES if target.own_kernels else (target.cache,)
+    if requested is not None and requested not in known:
+        where = "on the CPU" if target.own_kernels else "with --use-gpu"
+        raise UserError(f"--kv-cache-encoding is {requested!r}; expected {' or '.join(known)} {where}")
+    return target.cache if requested is None else Encoding(requested)
 
 
 def gpu_encoding(requested: Encoding | None, target: Target) -> Encoding:

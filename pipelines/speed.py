@@ -12,7 +12,6 @@ from statistics import median
 import numpy as np
 
 from pipelines.pipeline import Pipeline
-from replit.gpu.model import GpuModel
 from replit.runtime.kv_cache import PagedKVCache
 
 
@@ -72,8 +71,7 @@ def _decode(
 
     seconds = _repeat(repeats, generate)
     rate = batch * count / median(seconds)
-    element = 2 if isinstance(model, GpuModel) else 4  # bytes
-    cache = batch * (len(prompt) + count / 2) * PagedKVCache.bytes_per_token(pipeline.config, element)
+    cache = batch * (len(prompt) + count / 2) * PagedKVCache.bytes_per_token(pipeline.config, model.cache_encoding)
     read = (pipeline.weight_bytes + cache) * count / median(seconds)
     name = f"tg{count}" + (f"@d{depth}" if depth else "")
     share = read / bandwidth if bandwidth else None

@@ -14,6 +14,7 @@ from replit.config import ReplitConfig
 from replit.cpu.model import CpuModel
 from replit.runtime.bind import bind_weights
 from replit.runtime.compile import CompileOptions, compile_model
+from replit.runtime.target import CPU, Target
 from replit.runtime.weight_memory import weight_types
 from replit.weight_names import expected_shapes
 from weights.quantization import to_float32
@@ -42,11 +43,14 @@ class RandomModel:
         return compiled_from(self.config, self.tensors(encoding), slots, max_length)
 
 
-def compiled_from(config: ReplitConfig, tensors: dict[str, Tensor], slots: int = 1, max_length: int = 1024) -> CpuModel:
+def compiled_from(
+    config: ReplitConfig, tensors: dict[str, Tensor], slots: int = 1, max_length: int = 1024, target: Target = CPU
+) -> CpuModel:
     """A model of these tensors as they are stored."""
     types = weight_types(tensors, None)
-    compiled = compile_model(config, types, CompileOptions(), Quiet(), REPLIT)
-    return CpuModel(config, bind_weights(compiled, tensors, types, mapped=False), slots, max_length)
+    compiled = compile_model(config, types, CompileOptions(), Quiet(), REPLIT, target)
+    bound = bind_weights(compiled, tensors, types, mapped=not target.panels, target=target)
+    return CpuModel(config, bound, slots, max_length)
 
 
 def random_model(

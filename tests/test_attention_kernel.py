@@ -111,8 +111,12 @@ class Case:
         for row, (cached, _), (_, keys, values) in zip(self.table, self.batch, self.sequences, strict=True):
             for position in range(cached):
                 page, slot = row[position // PAGE], position % PAGE
-                blocks[page, 0, LAYER, slot] = keys[position]
                 blocks[page, 1, LAYER, slot] = values[position]
+                if self.heads_first:  # panels of 16 keys
+                    panels = grid[page].reshape(2, LAYERS, k, PAGE // 16, d, 16)
+                    panels[0, LAYER, :, slot // 16, :, slot % 16] = keys[position]
+                else:
+                    blocks[page, 0, LAYER, slot] = keys[position]
 
     def inputs(self) -> list[Any]:
         """The kernel's inputs. A padded cache is bound as a packed view with its stride beside it, as MAX does."""

@@ -11,15 +11,18 @@ from max.driver import CPU, Buffer
 from max.dtype import DType
 from max.engine import InferenceSession
 from max.graph import DeviceRef, Graph, TensorType, ops
+from panels import panels_of
 
 import replit
+from replit.cpu.panels import panels_shape
+from weights.tensor import Encoding
 
 Floats = npt.NDArray[np.float32]
 KERNELS = Path(replit.__file__).parent / "cpu/kernels"
 EPSILON = 1e-5
 # [N, K]: whole tiles, ragged tiles, rows shorter than a vector, more than one block, odd everything
 SHAPES = [(64, 256), (37, 96), (5, 4), (41, 2100), (203, 1031)]
-ROWS = [1, 2, 3, 7, 16, 17, 40, 512]
+ROWS = [1, 2, 3, 7, 16, 17, 40, 512, 600]
 OPERATIONS = ["linear", "linear_gelu", "linear_add", "norm_linear", "norm_linear_gelu"]
 
 cpu = DeviceRef.CPU()
@@ -34,21 +37,25 @@ def build(weight_type: DType) -> Graph:
             TensorType(DType.float32, [1, k], cpu),
             TensorType(DType.float32, ["rows", n], cpu),
             TensorType(weight_type, [n, k], cpu),
+            TensorType(DType.uint8, panels_shape(Encoding(weight_type.name), (n, k)), cpu),
         ]
     with Graph("linear", input_types=types, custom_extensions=[KERNELS]) as graph:
         outputs = []
         epsilon = ops.constant(EPSILON, DType.float32, cpu)
         for i in range(len(SHAPES)):
-            x, gain, residual, weights = (value.tensor for value in graph.inputs[4 * i : 4 * i + 4])
+            x, gain, residual, weights, panels = (value.tensor for value in graph.inputs[5 * i : 5 * i + 5])
             for name in OPERATIONS:
                 values = {
                     "linear_add": [residual, x, weights],
                     "norm_linear": [x, gain, weights, epsilon],
                     "norm_linear_gelu": [x, gain, weights, epsilon],
                 }.get(name, [x, weights])
-                encoding: dict[str, bool | int | str | DType] = {"encoding": weight_type.name}
-                (result,) = ops.custom(f"replit.{name}", cpu, values, [residual.type], encoding)
+                parameters: dict[str, bool | int | str | DType] = {"encoding": weight_type.name, "panels": False}
+                (result,) = ops.custom(f"replit.{name}", cpu, values, [residual.type], parameters)
                 outputs.append(result)
+            # and the first of them with panels
+            parameters = {"encoding": weight_type.name, "panels": True}
+            outputs += ops.custom("replit.linear", cpu, [x, panels], [residual.type], parameters)
         graph.output(*outputs)
     return graph
 
@@ -59,10 +66,17 @@ def kernels(request: pytest.FixtureRequest) -> tuple[str, Callable[..., list[Flo
     model = InferenceSession(devices=[CPU()]).load(build(weight_type))
 
     def run(inputs: list[npt.NDArray[np.generic]]) -> list[Floats]:
-        buffers = [Buffer.from_numpy(value) for value in inputs]
-        for i in range(3, len(buffers), 4):
-            buffers[i] = buffers[i].view(weight_type, SHAPES[i // 4])
-        return [output.to_numpy() for output in model.execute(*buffers)]
+        buffers = []
+        for i, (n, k) in enumerate(SHAPES):
+            buffers += map(Buffer.from_numpy, inputs[4 * i : 4 * i + 3])
+            weights = np.ascontiguousarray(inputs[4 * i + 3])
+            buffers.append(Buffer.from_numpy(weights).view(weight_type, (n, k)))
+            buffers.append(Buffer.from_numpy(panels_of(weights.view(np.uint8), Encoding(request.param), k)))
+        outputs = [output.to_numpy() for output in model.execute(*buffers)]
+        size = len(OPERATIONS) + 1
+        for i in range(0, len(outputs), size):  # both layouts give the same
+            np.testing.assert_array_equal(outputs[i], outputs[i + size - 1])
+        return [output for i, output in enumerate(outputs) if i % size < size - 1]
 
     return request.param, run
 
@@ -125,9 +139,9 @@ def test_a_row_does_not_depend_on_its_batch(
     kernels: tuple[str, Callable[..., list[Floats]]],
 ) -> None:
     kind, run = kernels
-    inputs = make_inputs(40, kind)
+    inputs = make_inputs(600, kind)
     together = run(inputs)
-    for first, last in [(0, 1), (5, 6), (3, 5), (8, 24), (10, 37)]:
+    for first, last in [(0, 1), (5, 6), (3, 5), (8, 24), (10, 37), (60, 130), (77, 600)]:
         part = [v[first:last] if i % 4 in (0, 2) else v for i, v in enumerate(inputs)]
         for got, want in zip(run(part), together, strict=True):
             np.testing.assert_array_equal(got, want[first:last])

@@ -24,8 +24,7 @@ def mapped_tensor(path: Path, encoding: Encoding) -> Tensor:
 
 def test_a_mapped_weight_is_used_where_it_lies(tmp_path: Path) -> None:
     tensor = mapped_tensor(tmp_path / "w", Encoding.BFLOAT16)
-    types = weight_types({"m": tensor}, None)
-    ((_, data),) = materialize({"m": tensor}, types, mapped=True)
+    data = materialize(tensor, tensor.encoding, mapped=True)
     assert data.ctypes.data == tensor.data.ctypes.data
     assert data.flags.writeable  # or the engine would copy it
 
@@ -50,7 +49,7 @@ def test_weights_are_converted_where_another_encoding_is_asked_for(tmp_path: Pat
     types = weight_types(tensors, encoding)
     assert types["m"] == (encoding, (64, 32))
     assert types["g"] == (Encoding.FLOAT32, (32,))  # norms always
-    data = dict(materialize(tensors, types, mapped=True))
+    data = {name: materialize(tensor, types[name][0], mapped=True) for name, tensor in tensors.items()}
     assert sum(d.size for d in data.values()) == total_bytes(types)
     expected = as_tensor("m", MATRIX.astype(np.float16).astype(np.float32), encoding).data
     np.testing.assert_array_equal(data["m"], expected)

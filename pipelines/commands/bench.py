@@ -35,6 +35,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 @click.option("--batch-size", "-b", default="1", show_default=True, callback=_numbers, help="Sequences at once.")
 @click.option("--threads", "-t", type=int, help="As for replit.")
 @click.option("--mmap/--no-mmap", default=None, help="As for replit.")
+@click.option("--kv-cache-encoding", metavar="E", help="As for replit.")
 @gpu_option
 @click.option("--repeats", "-r", default=5, show_default=True, help="Counted runs of each test.")
 @click.option("--output", "-o", type=click.Choice(["table", "json", "csv", "md"]), default="table", show_default=True)
@@ -59,6 +60,7 @@ def bench(**options: Any) -> None:
         max_batch_size=max(options["batch_size"] or [1]),
         threads=options["threads"],
         mmap=options["mmap"],
+        kv_cache_encoding=options["kv_cache_encoding"],
         device=device_name(options["use_gpu"]),
     )
     loaded = time.perf_counter() - started

@@ -135,6 +135,11 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
     default=None,
     help="Keep the weights mapped from the file, or read them [default: read if they fit].",
 )
+@click.option(
+    "--kv-cache-encoding",
+    metavar="E",
+    help="Keys and values in float32 or bfloat16 [default: float32, on a GPU bfloat16].",
+)
 @draft_option
 @gpu_option
 @click.option("--serve", is_flag=True, help="Serve an OpenAI-compatible API instead.")

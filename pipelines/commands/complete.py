@@ -48,6 +48,7 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
         device=device_name(options["use_gpu"]),
         threads=options["threads"],
         mmap=options["mmap"],
+        kv_cache_encoding=options["kv_cache_encoding"],
         draft=options["draft"],
         progress=progress,
     )

@@ -34,6 +34,7 @@ class ServeOptions:
     device: str = "cpu"
     threads: int | None = None
     mmap: bool | None = None
+    kv_cache_encoding: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = field(default=None, repr=False)
@@ -90,7 +91,7 @@ _SAMPLING = ("max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repeti
 _SHARED = (
     "model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "max_length", "allow_longer",
     "serialized_model_path",
-    "save_to_serialized_model_path", "threads", "mmap", "host", "port", "api_key",
+    "save_to_serialized_model_path", "threads", "mmap", "kv_cache_encoding", "host", "port", "api_key",
     "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching", "draft",
     "page",
 )  # fmt: skip

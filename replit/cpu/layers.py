@@ -1,7 +1,7 @@
 """The operations of a decoder on the CPU: our Mojo kernels as functions on graph values.
 
-Activations are float32 matrices over the T tokens of a ragged batch. A weight keeps its stored encoding, as rows of
-bytes, `[out, bytes]`; the gains of a norm are one row.
+Activations are float32 matrices over the T tokens of a ragged batch. A weight keeps its stored encoding, as panels or
+rows of bytes; the gains of a norm are one row.
 """
 
 from __future__ import annotations
@@ -22,10 +22,17 @@ CPU = DeviceRef.CPU()
 
 @dataclass(frozen=True)
 class Stored:
-    """A weight in the graph: on the CPU `[out, bytes of a row]`, on a GPU `[out, in]`."""
+    """A weight: on the CPU `[panels, bytes of a panel]` or `[out, bytes of a row]`, on a GPU `[out, in]`."""
 
     value: TensorValue
     encoding: Encoding = Encoding.FLOAT32
+    rows: int = 0  # out, where it is known
+    panels: bool = False
+
+    @property
+    def parameters(self) -> dict[str, bool | int | str | DType]:
+        """What kernels have to know of it."""
+        return {"encoding": str(self.encoding), "panels": self.panels}
 
 
 def scalar(value: float) -> TensorValue:
@@ -35,12 +42,12 @@ def scalar(value: float) -> TensorValue:
 
 def lookup(ids: TensorValue, table: Stored, width: int) -> TensorValue:
     """Rows `table[ids]` as float32, `[T, width]`."""
-    return _call("embedding", [ids, table.value], ids, width, table.encoding)
+    return _call("embedding", [ids, table.value], ids, width, table.parameters | {"rows": table.rows})
 
 
 def linear_add(residual: TensorValue, x: TensorValue, weight: Stored) -> TensorValue:
     """`residual + x @ weight^T`, `[T, out]`."""
-    return _call("linear_add", [residual, x, weight.value], x, weight.value.shape[0], weight.encoding)
+    return _call("linear_add", [residual, x, weight.value], x, weight.rows, weight.parameters)
 
 
 def norm_linear(x: TensorValue, gain: Stored, weight: Stored, eps: float) -> TensorValue:
@@ -49,8 +56,8 @@ def norm_linear(x: TensorValue, gain: Stored, weight: Stored, eps: float) -> Ten
         "norm_linear",
         [x, gain.value, weight.value, scalar(eps)],
         x,
-        weight.value.shape[0],
-        weight.encoding,
+        weight.rows,
+        weight.parameters,
     )
 
 
@@ -91,9 +98,10 @@ def blocks(
         "output_encoding": str(output.encoding),
         "up_encoding": str(up.encoding),
         "down_encoding": str(down.encoding),
+        "panels": down.panels,
     }
     heads = config.n_heads * config.head_dim
-    widths = (config.d_model, qkv.value.shape[0], heads, config.d_model, up.value.shape[0])
+    widths = (config.d_model, qkv.rows, heads, config.d_model, up.rows)
     results = [TensorType(DType.float32, [x.shape[0], width], CPU) for width in widths]
     return ops.inplace_custom("replit.blocks", CPU, values, results, parameters)[0].tensor
 
@@ -131,7 +139,8 @@ def _over_cache(
     return [*tables, *more, slopes, layer, scalar(config.softmax_scale)]
 
 
-def _call(name: str, values: list[Value], rows: TensorValue, width: object, encoding: Encoding) -> TensorValue:
+def _call(
+    name: str, values: list[Value], rows: TensorValue, width: int, parameters: dict[str, bool | int | str | DType]
+) -> TensorValue:
     out = TensorType(DType.float32, [rows.shape[0], width], CPU)
-    parameters: dict[str, bool | int | str | DType] = {"encoding": str(encoding)}
     return ops.custom(f"replit.{name}", CPU, values, [out], parameters)[0].tensor

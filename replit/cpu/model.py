@@ -14,6 +14,7 @@ from replit.decoder.architecture import DecoderConfig
 from replit.runtime.kv_cache import PagedKVCache, pages_for
 from replit.runtime.passes import run_slots
 from replit.runtime.target import CPU
+from weights.tensor import Encoding
 
 Floats = npt.NDArray[np.float32]
 
@@ -21,15 +22,21 @@ Floats = npt.NDArray[np.float32]
 class CpuModel:
     """Logits of a batch of sequences, each in a slot of the cache."""
 
-    def __init__(self, config: DecoderConfig, model: Any, slots: int, max_length: int) -> None:
+    def __init__(
+        self, config: DecoderConfig, model: Any, slots: int, max_length: int, cache: Encoding = CPU.cache
+    ) -> None:
+        """`cache` is the encoding of keys and values that the model was compiled for."""
         self.config = config
         self.slots = slots
         self.max_length = max_length
-        self.cache = PagedKVCache(config, slots, max_length)
+        self.cache = PagedKVCache(config, slots, max_length, cache)
         self._model = model
-        from max.driver import Buffer
+        self.passes = self.passes_over(self.cache.buffer())
 
-        self.passes = self.passes_over(Buffer.from_numpy(self.cache.blocks))
+    @property
+    def cache_encoding(self) -> Encoding:
+        """Of keys and values."""
+        return self.cache.encoding
 
     def passes_over(self, blocks: Any) -> CpuPasses:
         """Passes over the pages of another cache (MAX Serve's), for sequences of up to `max_length` positions."""

@@ -6,8 +6,10 @@ D head size, E model size.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from max.dtype import DType
-from max.graph import DeviceRef, Graph, TensorType, TensorValue, Type, Weight, ops
+from max.graph import BufferType, DeviceRef, Graph, TensorType, TensorValue, Type, Weight, ops
 
 from replit.cpu import layers as cpu_layers
 from replit.cpu.layers import Stored
@@ -15,7 +17,7 @@ from replit.decoder.alibi import alibi_slopes
 from replit.decoder.architecture import DecoderConfig
 from replit.gpu import layers as gpu_layers
 from replit.runtime.kv_cache import CacheInputs, cache_input_types
-from replit.runtime.target import CPU, Target
+from replit.runtime.target import CPU, DECODER, LAY_OUT, Target
 from replit.runtime.weight_memory import WeightTypes
 from weights.tensor import Encoding
 
@@ -43,9 +45,9 @@ def build_graph(
         TensorType(DType.int64, ["tokens"], device),
         TensorType(DType.uint32, ["offsets"], device),
         TensorType(DType.int64, ["rows"], device),
-        *cache_input_types(config, device, _DTYPES[target.activations]),
+        *cache_input_types(config, device, _DTYPES[target.cache]),
     ]
-    with Graph("decoder", input_types=inputs, custom_extensions=[target.kernels]) as graph:
+    with Graph(DECODER, input_types=inputs, custom_extensions=[target.kernels]) as graph:
         tokens, row_offsets, rows, *cache_inputs = graph.inputs
         cache = CacheInputs.of(cache_inputs)
         forward = decoder(config, weights, row_offsets.tensor, cache, target)
@@ -54,7 +56,26 @@ def build_graph(
             graph.output(logits)
         else:
             graph.output(logits, ops.argmax(logits).reshape((-1,)))
+    if target.panels:
+        add_lay_out(graph, {encoding for encoding, shape in weights.values() if target.in_panels(shape)})
     return graph
+
+
+def add_lay_out(decoder: Graph, encodings: Iterable[Encoding]) -> None:
+    """Adds to a model one graph for each encoding, which lays out weights in panels: kernels/layout.mojo."""
+    device = DeviceRef.CPU()
+    for encoding in sorted(encodings):
+        types = [
+            BufferType(DType.uint8, ["panels", "panel_bytes"], device),
+            TensorType(DType.uint8, ["rows", "row_bytes"], device),
+        ]
+        with Graph(
+            LAY_OUT + encoding, input_types=types, custom_extensions=[CPU.kernels], module=decoder.module
+        ) as graph:
+            panels, rows = graph.inputs
+            parameters: dict[str, bool | int | str | DType] = {"encoding": str(encoding)}
+            ops.inplace_custom("replit.lay_out", device, [panels.buffer, rows.tensor], [], parameters)
+            graph.output()
 
 
 class DecoderGraph:
@@ -119,4 +140,5 @@ def graph_weight(name: str, encoding: Encoding, shape: tuple[int, ...], target: 
     device = DeviceRef.GPU() if target.on_gpu else DeviceRef.CPU()
     weight = Weight(name, dtype, target.stored_shape(encoding, shape), device, align=1 if target.own_kernels else None)
     # a GPU's are there when they are bound
-    return Stored(Graph.current.add_weight(weight, force_initial_weight_on_host=not target.on_gpu), encoding)
+    value = Graph.current.add_weight(weight, force_initial_weight_on_host=not target.on_gpu)
+    return Stored(value, encoding, shape[0], target.in_panels(shape))

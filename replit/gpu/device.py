@@ -13,6 +13,7 @@ from replit.runtime.kv_cache import PAGE_SIZE, PagedKVCache, pages_for
 from replit.runtime.target import CPU, CPU_LIKE_GPU, GPU_PROMPT_CHUNK, Target, parse_target
 from replit.runtime.weight_memory import WeightTypes, total_bytes
 from weights.errors import UserError
+from weights.tensor import Encoding
 
 # Kernels' own workspace and captured graphs. A guess: it was never measured on a GPU.
 RESERVE_BYTES = 1 << 30
@@ -139,7 +140,7 @@ def plan_memory(config: DecoderConfig, types: WeightTypes, sequences: int, max_l
     activations = rows * (2 * (widest + config.d_model) * 2 + config.vocab_size * 4)
     return MemoryPlan(
         weights=total_bytes(types),
-        cache=positions * PagedKVCache.bytes_per_token(config, 2),
+        cache=positions * PagedKVCache.bytes_per_token(config, Encoding.BFLOAT16),
         workspace=activations + RESERVE_BYTES,
         sequences=sequences,
         max_length=max_length,

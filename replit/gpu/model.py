@@ -43,7 +43,7 @@ class GpuModel:
         self.cache = CacheSlots(slots, max_length)
         self.device = device
         self._model, self._target, self._note = model, target, note
-        dtype = DType.bfloat16 if target.activations is Encoding.BFLOAT16 else DType.float32
+        dtype = DType.bfloat16 if target.cache is Encoding.BFLOAT16 else DType.float32
         self._blocks = Buffer.zeros(cache_shape(config, slots, max_length), dtype, device)
         self.passes = self.passes_over(self._blocks)
         self._top = TopK(device)
@@ -52,6 +52,11 @@ class GpuModel:
         """Passes over the pages of another cache (MAX Serve's), for sequences of up to `max_length` positions."""
         pages, kv_heads = pages_for(self.max_length), self.config.n_kv_heads
         return GpuPasses(self._model, blocks, pages, self.max_length, kv_heads, self.device, self._target, self._note)
+
+    @property
+    def cache_encoding(self) -> Encoding:
+        """Of keys and values."""
+        return self._target.cache
 
     @property
     def prompt_chunk(self) -> int:

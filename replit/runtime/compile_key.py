@@ -24,6 +24,7 @@ _GRAPH = (
     "replit/decoder/graph.py",
     "replit/decoder/alibi.py",
     "replit/cpu/layers.py",
+    "replit/cpu/panels.py",
     "replit/runtime/kv_cache.py",
     "replit/runtime/target.py",
     "weights/tensor.py",
@@ -43,6 +44,8 @@ class CompileKey:
     config: Mapping[str, Any]
     weights: Mapping[str, tuple[str, tuple[int, ...]]]  # encoding and shape, by canonical name
     device: str  # "cpu", or "cuda:sm_90"
+    layout: str  # of the weights in memory: "panels", "rows"
+    cache: str  # encoding of keys and values
     processor: str  # of the machine that it runs on; for a GPU see `host_processor`
     max_version: str
     package: str  # version of this package
@@ -80,6 +83,8 @@ def environment(architecture: Architecture, target: Target) -> dict[str, str]:
     """What a key holds besides the model: the device, and what of this installation makes a graph."""
     return {
         "device": target.name,
+        "layout": "panels" if target.panels else "rows",
+        "cache": str(target.cache),
         "processor": host_processor() if target.on_gpu else processor(),
         "max_version": _version("max"),
         "package": _version(_PACKAGE),

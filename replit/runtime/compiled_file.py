@@ -83,6 +83,8 @@ def check_key(file: CompiledFile, key: CompileKey) -> None:
 # In the order of how much they tell: a different configuration also has different weights.
 _WHAT = {
     "device": "the device",
+    "layout": "weights that lie in",
+    "cache": "a key-value cache in",
     "max_version": "MAX",
     "processor": "the processor",
     "architecture": "the architecture",

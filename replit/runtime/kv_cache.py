@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from max.dtype import DType
 from max.graph import BufferType, BufferValue, DeviceRef, TensorType, TensorValue, Type, Value
 
 from replit.decoder.architecture import DecoderConfig
+from weights.tensor import Encoding
 
 # Positions of a page. A multiple of the attention kernel's KEY_BLOCK, and what MAX Serve uses.
 PAGE_SIZE = 128
@@ -59,7 +61,7 @@ def cache_input_types(config: DecoderConfig, device: DeviceRef, dtype: DType = D
 def cache_shape(config: DecoderConfig, slots: int, max_length: int) -> tuple[int, ...]:
     """The blocks of a cache for `slots` sequences of up to `max_length` positions, as MAX declares them.
 
-    The CPU's kernel keeps a head's positions together inside a page (replit/cpu/kernels/attention.mojo).
+    The CPU's kernel keeps a head's positions together inside a page (replit/cpu/kernels/attention_cache.mojo).
     """
     pages = slots * pages_for(max_length)
     return pages, 2, config.n_layers, PAGE_SIZE, config.n_kv_heads, config.head_dim  # 2: keys, values
@@ -94,16 +96,25 @@ class CacheSlots:
 
 
 class PagedKVCache(CacheSlots):
-    """Keys and values of up to `slots` sequences of up to `max_length` positions."""
+    """Keys and values of up to `slots` sequences of up to `max_length` positions, in float32 or bfloat16."""
 
-    def __init__(self, config: DecoderConfig, slots: int, max_length: int) -> None:
+    def __init__(self, config: DecoderConfig, slots: int, max_length: int, encoding: Encoding) -> None:
         super().__init__(slots, max_length)
-        self.blocks: npt.NDArray[np.float32] = np.zeros(cache_shape(config, slots, max_length), np.float32)
+        self.encoding = encoding
+        # NumPy has no bfloat16
+        dtype = np.float32 if encoding is Encoding.FLOAT32 else np.uint16
+        self.blocks: npt.NDArray[np.generic] = np.zeros(cache_shape(config, slots, max_length), dtype)
+
+    def buffer(self) -> Any:
+        """The blocks as the engine takes them, a `max.driver.Buffer`."""
+        from max.driver import Buffer
+
+        return Buffer.from_numpy(self.blocks).view(DType[str(self.encoding)], self.blocks.shape)
 
     @staticmethod
-    def bytes_per_token(config: DecoderConfig, element_bytes: int = 4) -> int:
-        """Memory of one position over all layers; an element has 4 bytes on the CPU, 2 on a GPU."""
-        return 2 * config.n_layers * config.kv_dim * element_bytes
+    def bytes_per_token(config: DecoderConfig, encoding: Encoding) -> int:
+        """Memory of one position over all layers."""
+        return 2 * config.n_layers * encoding.row_bytes(config.kv_dim)
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
         """Makes slot `target` hold the first `length` positions of slot `source`, in pages of its own."""

@@ -6,9 +6,10 @@ A third target has the GPU's operations on the CPU in float32, so that its arith
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from replit.cpu.panels import panels_shape
 from weights.errors import UserError
 from weights.tensor import Encoding
 
@@ -17,6 +18,9 @@ _REPLIT = Path(__file__).parent.parent
 # Prompt tokens of one pass. On the CPU more make no product faster, and the activations of 512 rows stay small.
 PROMPT_CHUNK = 512
 GPU_PROMPT_CHUNK = 2048
+# The graphs of a compiled model: the decoder, and one for each encoding of weights that are laid out in panels.
+DECODER = "decoder"
+LAY_OUT = "lay_out_"
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,9 @@ class Target:
     name: str
     on_gpu: bool
     own_kernels: bool  # ours, or MAX's
-    activations: Encoding  # of the key-value cache too
+    activations: Encoding
+    cache: Encoding  # of keys and values
+    panels: bool = False  # whether weights lie in panels (replit/cpu/panels.py), or as in their file
 
     @property
     def kernels(self) -> Path:
@@ -39,10 +45,16 @@ class Target:
         return PROMPT_CHUNK if self.own_kernels else GPU_PROMPT_CHUNK
 
     def stored_shape(self, encoding: Encoding, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of a weight in the graph: rows of bytes for our kernels, elements for MAX's."""
+        """Shape of a weight in the graph: panels or rows of bytes for our kernels, elements for MAX's."""
         if not self.own_kernels:
             return shape
+        if self.in_panels(shape):
+            return panels_shape(encoding, shape)
         return (shape[0] if len(shape) > 1 else 1, encoding.row_bytes(shape[-1]))
+
+    def in_panels(self, shape: tuple[int, ...]) -> bool:
+        """Whether a weight of this shape lies in panels: every matrix, if any do."""
+        return self.panels and len(shape) == 2
 
     @property
     def architecture(self) -> str:
@@ -50,9 +62,12 @@ class Target:
         return self.name.partition(":")[2] if self.on_gpu else ""
 
 
-CPU = Target("cpu", on_gpu=False, own_kernels=True, activations=Encoding.FLOAT32)
+CPU = Target("cpu", on_gpu=False, own_kernels=True, activations=Encoding.FLOAT32, cache=Encoding.FLOAT32, panels=True)
+# Weights that stay mapped from their file.
+CPU_MAPPED = replace(CPU, panels=False)
+CPU_CACHES = (Encoding.FLOAT32, Encoding.BFLOAT16)
 # For tests and for rehearsing benchmarks/gpu.py.
-CPU_LIKE_GPU = Target("cpu:max", on_gpu=False, own_kernels=False, activations=Encoding.FLOAT32)
+CPU_LIKE_GPU = Target("cpu:max", on_gpu=False, own_kernels=False, activations=Encoding.FLOAT32, cache=Encoding.FLOAT32)
 
 
 def parse_target(name: str) -> Target:
@@ -64,4 +79,5 @@ def parse_target(name: str) -> Target:
     found = re.fullmatch(r"(cuda:sm_\d{2,3})[af]?", name)
     if found is None:
         raise UserError(f"--target is {name!r}; expected cpu, or cuda: and an architecture such as cuda:sm_90")
-    return Target(found[1], on_gpu=True, own_kernels=False, activations=Encoding.BFLOAT16)
+    half = Encoding.BFLOAT16
+    return Target(found[1], on_gpu=True, own_kernels=False, activations=half, cache=half)

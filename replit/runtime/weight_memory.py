@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ COMPUTABLE = (
 Bytes = npt.NDArray[np.uint8]
 WeightTypes = Mapping[str, tuple[Encoding, tuple[int, ...]]]
 
-_PIECE = 16 << 20  # bytes copied at once
+PIECE = 16 << 20  # bytes copied at once
 
 
 def weight_types(tensors: Mapping[str, Tensor], requested: Encoding | None) -> WeightTypes:
@@ -79,16 +79,16 @@ def fits_in_memory(size: int) -> bool:
     return size * 1.1 < available
 
 
-def materialize(tensors: Mapping[str, Tensor], types: WeightTypes, mapped: bool) -> Iterator[tuple[str, Bytes]]:
-    """The bytes of one weight after the other: converted where the encoding differs, else copied or `mapped`."""
-    for name, tensor in tensors.items():
-        encoding, _ = types[name]
-        if encoding is not tensor.encoding:
-            yield name, converted(tensor, encoding)
-        elif mapped:
-            yield name, writable_view(tensor.data)
-        else:
-            yield name, aligned_copy(tensor.data)
+def materialize(tensor: Tensor, encoding: Encoding, mapped: bool) -> Bytes:
+    """The bytes of a weight that is computed with: converted where the encoding differs, else copied or `mapped`."""
+    if mapped or encoding is not tensor.encoding:
+        return source(tensor, encoding)
+    return aligned_copy(tensor.data)
+
+
+def source(tensor: Tensor, encoding: Encoding) -> Bytes:
+    """The bytes of a weight in an encoding, where they lie if it is their own."""
+    return writable_view(tensor.data) if encoding is tensor.encoding else converted(tensor, encoding)
 
 
 def converted(tensor: Tensor, encoding: Encoding) -> Bytes:
@@ -120,9 +120,9 @@ def aligned(size: int, alignment: int = 64) -> Bytes:
 def aligned_copy(data: Bytes) -> Bytes:
     """A copy in aligned memory, made piece by piece: no page of a mapped file stays beside its copy."""
     copy = aligned(data.size)
-    for start in range(0, data.size, _PIECE):
-        part = data[start : start + _PIECE]
-        copy[start : start + _PIECE] = part
+    for start in range(0, data.size, PIECE):
+        part = data[start : start + PIECE]
+        copy[start : start + PIECE] = part
         release_pages(part)
     return copy
 

@@ -168,6 +168,7 @@ def load_model(options: ServeOptions, report: _Report) -> Pipeline:
         device=options.device,
         threads=options.threads,
         mmap=options.mmap,
+        kv_cache_encoding=options.kv_cache_encoding,
         draft=options.draft,
         drafted_sequences=options.max_batch_size,
         progress=report,
@@ -187,7 +188,7 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PrefixCache:
 
     config, device = pipeline.config, Engine.get().device
     params = MHAKVCacheParams(
-        dtype=DType.float32 if device is None else DType.bfloat16,
+        dtype=DType[str(pipeline.model.cache_encoding)],
         head_dim=config.head_dim,
         num_layers=config.n_layers,
         n_kv_heads=config.n_kv_heads,

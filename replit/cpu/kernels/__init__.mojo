@@ -3,4 +3,5 @@
 from .attention import PagedAlibiAttention
 from .bandwidth import ReadBytes
 from .embedding import Embedding
+from .layout import LayOut
 from .linear import Linear, LinearAdd, LinearGelu, NormLinear, NormLinearGelu

@@ -7,7 +7,8 @@ from max.runtime.asyncrt import parallelism_level
 from std.memory import bitcast
 from std.sys.intrinsics import PrefetchOptions, prefetch
 
-comptime LINE = 64
+from .linear_formats import LINE
+
 comptime STEP = 4 * LINE
 comptime AHEAD = 4096  # bytes; the distance that measured best
 

@@ -10,13 +10,15 @@ from extensibility import _MutableInputTensor as MutableInputTensor
 from max.gpu.host import DeviceContext
 from std.sys import simd_width_of
 
-from .attention import ATTENTION_PHASES, Attention, layer_of, split
+from .attention import ATTENTION_PHASES, Attention
+from .attention_cache import layer_of
 from .linear import Activations, Result, format_of, is_encoding
 from .linear_epilogue import AddResidual, Clip, Gelu
-from .linear_formats import Bytes, Floats, Format
+from .linear_amx import Tiles, tiles_if_allowed
+from .linear_formats import Bytes, Floats, Format, PANEL
 from .linear_inputs import Norm
-from .linear_product import Product
-from .linear_weights import Matrix
+from .linear_product import FEW_ROWS, Product
+from .linear_panels import Weights
 from .threads import Phases, Team, on_threads, threads_for
 
 comptime WEIGHTS = 6
@@ -25,14 +27,21 @@ norm, up, down."""
 
 
 @fieldwise_init
-struct Weights(Copyable, ImplicitlyCopyable, Movable):
-    """A weight as rows of bytes."""
+struct Stored(Copyable, ImplicitlyCopyable, Movable):
+    """A weight as it is stored: `[rows, bytes]`, or `[panels, bytes]`."""
 
-    var matrix: Matrix
-    var rows: Int
+    var start: Bytes
+    var count: Int
+    var bytes: Int
 
     def gains(self) -> Floats:
-        return self.matrix.start.unsafe_bitcast[Float32]()
+        return self.start.unsafe_bitcast[Float32]()
+
+    def weights[F: Format, panels: Bool](self, rows: Int, depth: Int) raises -> Weights:
+        """So many rows; raises if these are not those of `depth` inputs."""
+        var weights = Weights(self.start, rows, self.bytes // PANEL if panels else self.bytes)
+        weights.check[F, panels](self.count, depth)
+        return weights
 
 
 @fieldwise_init
@@ -47,44 +56,53 @@ struct Memory(TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct Block[Qkv: Format, Out: Format, Up: Format, Down: Format](TrivialRegisterPassable):
+struct Widths(TrivialRegisterPassable):
+    """Of the activations: the block's own, and those between its steps."""
+
+    var model: Int
+    var qkv: Int
+    var heads: Int  # of all heads together
+    var hidden: Int
+
+
+@fieldwise_init
+struct Block[Qkv: Format, Out: Format, Up: Format, Down: Format, panels: Bool](TrivialRegisterPassable):
     """The products of one block."""
 
-    var project: Product[Self.Qkv, Clip]
-    var join: Product[Self.Out, AddResidual]
-    var up: Product[Self.Up, Gelu]
-    var down: Product[Self.Down, AddResidual]
+    var project: Product[Self.Qkv, Self.panels, Clip]
+    var join: Product[Self.Out, Self.panels, AddResidual]
+    var up: Product[Self.Up, Self.panels, Gelu]
+    var down: Product[Self.Down, Self.panels, AddResidual]
 
     def __init__(
         out self,
-        w: List[Weights],
+        w: List[Stored],
         first: Int,
         x: Floats,
         m: Memory,
         rows: Int,
-        width: Int,
-        heads: Int,
+        width: Widths,
         epsilon: Float32,
         clip: Float32,
+        tiles: Tiles,
     ) raises:
-        """Of the weights from `first` on: `x[rows, width]`, all heads together `heads` wide."""
-        var hidden = w[first + 4].rows
-        w[first + 1].matrix.check[Self.Qkv](width)
-        w[first + 2].matrix.check[Self.Out](heads)
-        w[first + 4].matrix.check[Self.Up](width)
-        w[first + 5].matrix.check[Self.Down](hidden)
+        """Of the weights from `first` on: `x[rows, width]`."""
         var attention_norm = Norm(w[first].gains(), epsilon)
         var norm = Norm(w[first + 3].gains(), epsilon)
         var no_norm = Norm(x, -1)
-        self.project = Product[Self.Qkv](
-            x, w[first + 1].matrix, m.qkv, rows, w[first + 1].rows, width, attention_norm, Clip(clip)
+        var qkv = w[first + 1].weights[Self.Qkv, Self.panels](width.qkv, width.model)
+        var out = w[first + 2].weights[Self.Out, Self.panels](width.model, width.heads)
+        var up = w[first + 4].weights[Self.Up, Self.panels](width.hidden, width.model)
+        var down = w[first + 5].weights[Self.Down, Self.panels](width.model, width.hidden)
+        self.project = Product[Self.Qkv, Self.panels](
+            x, qkv, m.qkv, rows, width.model, attention_norm, Clip(clip), tiles
         )
-        self.join = Product[Self.Out](
-            m.attended, w[first + 2].matrix, m.middle, rows, width, heads, no_norm, AddResidual(x, width)
+        self.join = Product[Self.Out, Self.panels](
+            m.attended, out, m.middle, rows, width.heads, no_norm, AddResidual(x, width.model), tiles
         )
-        self.up = Product[Self.Up](m.middle, w[first + 4].matrix, m.hidden, rows, hidden, width, norm, Gelu())
-        self.down = Product[Self.Down](
-            m.hidden, w[first + 5].matrix, m.result, rows, width, hidden, no_norm, AddResidual(m.middle, width)
+        self.up = Product[Self.Up, Self.panels](m.middle, up, m.hidden, rows, width.model, norm, Gelu(), tiles)
+        self.down = Product[Self.Down, Self.panels](
+            m.hidden, down, m.result, rows, width.hidden, no_norm, AddResidual(m.middle, width.model), tiles
         )
 
     def bytes(self) -> Int:
@@ -126,11 +144,13 @@ struct Slice(TrivialRegisterPassable):
 struct Blocks:
     """`x + attention(norm(x))`, then `x + down(gelu(up(norm(x))))`, `count` times; queries, keys, values are clipped.
 
-    `weights` are rows of bytes, `[N, bytes]`, WEIGHTS of them for each block. The results after the first are memory.
+    `weights` are panels or rows of bytes, WEIGHTS of them for each block. The results after the first are memory.
     """
 
     @staticmethod
     def execute[
+        dtype: DType,
+        //,
         head_size: Int,
         n_heads: Int,
         count: Int,
@@ -138,6 +158,7 @@ struct Blocks:
         output_encoding: StaticString,
         up_encoding: StaticString,
         down_encoding: StaticString,
+        panels: Bool,
         target: StaticString,
     ](
         result: Result,
@@ -148,7 +169,7 @@ struct Blocks:
         x: Activations,
         weights: InputVariadicTensors[dtype=DType.uint8, rank=2, size = WEIGHTS * count, ...],
         row_offsets: InputTensor[dtype=DType.uint32, rank=1, ...],
-        blocks: MutableInputTensor[dtype=DType.float32, rank=6, ...],
+        blocks: MutableInputTensor[dtype=dtype, rank=6, ...],
         page_stride: InputTensor[dtype=DType.int64, rank=1, ...],
         cache_lengths: InputTensor[dtype=DType.uint32, rank=1, ...],
         lookup_table: InputTensor[dtype=DType.uint32, rank=2, ...],
@@ -174,30 +195,26 @@ struct Blocks:
             rebind[Floats](middle.unsafe_ptr()),
             rebind[Floats](hidden.unsafe_ptr()),
         )
-        var w = List[Weights]()
+        var w = List[Stored]()
         comptime for i in range(WEIGHTS * count):
-            var matrix = Matrix(rebind[Bytes](weights[i].unsafe_ptr()), weights[i].dim_size(1))
-            w.append(Weights(matrix, weights[i].dim_size(0)))
+            w.append(Stored(rebind[Bytes](weights[i].unsafe_ptr()), weights[i].dim_size(0), weights[i].dim_size(1)))
+        var widths = Widths(x.dim_size(1), qkv.dim_size(1), n_heads * head_size, hidden.dim_size(1))
+        var tiles = tiles_if_allowed()
         var part = Slice(rebind[Pointer[Int64, MutUntrackedOrigin]](slice.unsafe_ptr()), Int(first_layer), count)
         if part.resumes:
             copy(memory.result, part.kept, rows * x.dim_size(1))
-        var steps = List[Block[Qkv, Out, Up, Down]]()
+        var steps = List[Block[Qkv, Out, Up, Down, panels]]()
         var bytes = 0
         for i in range(count):
             # a block's result is the next one's input, and is overwritten when nothing reads it any more
             var inputs = rebind[Floats](x.unsafe_ptr()) if i == 0 and not part.resumes else memory.result
             steps.append(
-                Block[Qkv, Out, Up, Down](
-                    w, WEIGHTS * i, inputs, memory, rows, x.dim_size(1), n_heads * head_size, epsilon, clip
-                )
+                Block[Qkv, Out, Up, Down, panels](w, WEIGHTS * i, inputs, memory, rows, widths, epsilon, clip, tiles)
             )
             bytes += steps[i].bytes()
         var layer = layer_of[head_size, n_heads](blocks, page_stride, lookup_table, slopes, first_layer, scale)
-        var attention = Attention[head_size](
-            layer, split(row_offsets, cache_lengths, layer), memory.qkv, memory.attended
-        )
-        comptime FEW = min(min(Qkv.SMALL_ROWS, Out.SMALL_ROWS), min(Up.SMALL_ROWS, Down.SMALL_ROWS))
-        if rows > FEW:
+        var attention = Attention[head_size](layer, row_offsets, cache_lengths, memory.qkv, memory.attended)
+        if rows > FEW_ROWS:
             for i in range(part.start, part.stop):
                 steps[i].project.run()
                 attention.run(layer.following(i))

@@ -1,4 +1,4 @@
-"""Linear layers of the CPU graph: float32 activations `[T, K]`, weights `[N, K]` as `[N, bytes]` of their encoding.
+"""Linear layers of the CPU graph: float32 activations `[T, K]`, weights `[N, K]` in panels, or as rows of their encoding.
 
 Every op computes `epilogue(norm(x) @ weights^T)`; the norm is LayerNorm without bias, or none. Refact is made of them, and
 the tests reach each norm and epilogue by them; Replit's blocks hold the same products (blocks.mojo).
@@ -9,13 +9,15 @@ from extensibility import InputTensor, OutputTensor
 
 from std.sys import size_of
 
+from .linear_amx import tiles_if_allowed
 from .linear_blocks import BlockFormat
 from .linear_epilogue import AddResidual, Epilogue, Gelu, Identity
-from .linear_formats import BFloat16Format, Bytes, Float32Format, Floats, Format
-from .linear_superblocks import SuperblockFormat
+from .linear_floats import BFloat16Format, Float32Format, HAS_BF16_DOT
+from .linear_formats import Bytes, Floats, Format, PANEL
 from .linear_inputs import Norm
+from .linear_panels import Weights
 from .linear_product import Product
-from .linear_weights import Matrix
+from .linear_superblocks import SuperblockFormat
 
 comptime Activations = InputTensor[dtype=DType.float32, rank=2, ...]
 comptime Gain = InputTensor[rank=2, ...]
@@ -33,7 +35,7 @@ def norm_of(gain: Gain, epsilon: Float32) -> Norm:
 
 comptime format_of[encoding: StaticString] = (
     Float32Format if encoding == "float32"
-    else BFloat16Format if encoding == "bfloat16"
+    else BFloat16Format[HAS_BF16_DOT] if encoding == "bfloat16"
     else BlockFormat[8] if encoding == "q8_0"
     else BlockFormat[4] if encoding == "q4_0"
     else SuperblockFormat[4] if encoding == "q4_k"
@@ -45,30 +47,35 @@ comptime is_encoding[name: StaticString] = (
 )
 
 
-def matrix_of[F: Format](weights: InputTensor[rank=2, ...], depth: Int) raises -> Matrix:
-    """Weights as rows of bytes; raises if these are not those of `depth` inputs."""
-    var row_bytes = weights.dim_size(1) * size_of[weights.dtype]()
-    var matrix = Matrix(rebind[Bytes](weights.unsafe_ptr().unsafe_bitcast[UInt8]()), row_bytes)
-    matrix.check[F](depth)
-    return matrix
+comptime Stored = InputTensor[rank=2, ...]
+"""Weights `[N, bytes of a row]`, or `[panels, bytes of a panel]`."""
+
+
+def weights_of[F: Format, panels: Bool](stored: Stored, rows: Int, depth: Int) raises -> Weights:
+    """So many weight rows; raises if these are not those of `depth` inputs."""
+    var bytes = stored.dim_size(1) * size_of[stored.dtype]()
+    var start = rebind[Bytes](stored.unsafe_ptr().unsafe_bitcast[UInt8]())
+    var weights = Weights(start, rows, bytes // PANEL if panels else bytes)
+    weights.check[F, panels](stored.dim_size(0), depth)
+    return weights
 
 
 def run[
-    E: Epilogue, //, encoding: StaticString
+    E: Epilogue, //, encoding: StaticString, panels: Bool
 ](
-    output: Result, x: Activations, weights: InputTensor[rank=2, ...], norm: Norm, epilogue: E
+    output: Result, x: Activations, weights: Stored, norm: Norm, epilogue: E
 ) raises:
     comptime assert is_encoding[encoding], "no kernel for this encoding of the weights"
     comptime F = format_of[encoding]
-    Product[F](
+    Product[F, panels](
         rebind[Floats](x.unsafe_ptr()),
-        matrix_of[F](weights, x.dim_size(1)),
+        weights_of[F, panels](weights, output.dim_size(1), x.dim_size(1)),
         rebind[Floats](output.unsafe_ptr()),
         x.dim_size(0),
-        weights.dim_size(0),
         x.dim_size(1),
         norm,
         epilogue,
+        tiles_if_allowed(),
     ).run()
 
 
@@ -78,9 +85,9 @@ struct Linear:
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString
-    ](output: Result, x: Activations, weights: InputTensor[rank=2, ...]) raises:
-        run[encoding](output, x, weights, no_norm(x), Identity())
+        target: StaticString, encoding: StaticString, panels: Bool
+    ](output: Result, x: Activations, weights: Stored) raises:
+        run[encoding, panels](output, x, weights, no_norm(x), Identity())
 
 
 @extensibility.register("replit.linear_gelu")
@@ -89,9 +96,9 @@ struct LinearGelu:
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString
-    ](output: Result, x: Activations, weights: InputTensor[rank=2, ...]) raises:
-        run[encoding](output, x, weights, no_norm(x), Gelu())
+        target: StaticString, encoding: StaticString, panels: Bool
+    ](output: Result, x: Activations, weights: Stored) raises:
+        run[encoding, panels](output, x, weights, no_norm(x), Gelu())
 
 
 @extensibility.register("replit.linear_add")
@@ -100,15 +107,15 @@ struct LinearAdd:
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString
+        target: StaticString, encoding: StaticString, panels: Bool
     ](
         output: Result,
         residual: Activations,
         x: Activations,
-        weights: InputTensor[rank=2, ...],
+        weights: Stored,
     ) raises:
-        var epilogue = AddResidual(rebind[Floats](residual.unsafe_ptr()), weights.dim_size(0))
-        run[encoding](output, x, weights, no_norm(x), epilogue)
+        var epilogue = AddResidual(rebind[Floats](residual.unsafe_ptr()), output.dim_size(1))
+        run[encoding, panels](output, x, weights, no_norm(x), epilogue)
 
 
 @extensibility.register("replit.norm_linear")
@@ -117,15 +124,15 @@ struct NormLinear:
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString
+        target: StaticString, encoding: StaticString, panels: Bool
     ](
         output: Result,
         x: Activations,
         gain: Gain,
-        weights: InputTensor[rank=2, ...],
+        weights: Stored,
         epsilon: Float32,
     ) raises:
-        run[encoding](output, x, weights, norm_of(gain, epsilon), Identity())
+        run[encoding, panels](output, x, weights, norm_of(gain, epsilon), Identity())
 
 
 @extensibility.register("replit.norm_linear_gelu")
@@ -134,12 +141,12 @@ struct NormLinearGelu:
 
     @staticmethod
     def execute[
-        target: StaticString, encoding: StaticString
+        target: StaticString, encoding: StaticString, panels: Bool
     ](
         output: Result,
         x: Activations,
         gain: Gain,
-        weights: InputTensor[rank=2, ...],
+        weights: Stored,
         epsilon: Float32,
     ) raises:
-        run[encoding](output, x, weights, norm_of(gain, epsilon), Gelu())
+        run[encoding, panels](output, x, weights, norm_of(gain, epsilon), Gelu())

@@ -1,21 +1,29 @@
-"""How a row of weights is stored, read and multiplied: one struct for each weight type.
+"""What a product needs to know of an encoding of weights: one struct for each.
 
-A row is read in steps of `STEP` elements; a step adds its products to one vector of partial sums, so
-the order of the additions is the same in every kernel that uses the format.
+A stored row is a sequence of units, the encoding's smallest pieces: a float32, two bfloat16, a block, a superblock. A
+product goes through the units of a row in order, so every sum is added up in one order, however many rows there are.
 """
 
-from std.sys import CompilationTarget, llvm_intrinsic, simd_width_of
-from std.memory import bitcast
+from std.sys import CompilationTarget, simd_width_of
+from std.sys.intrinsics import PrefetchOptions, prefetch
 from std.memory.alloc import unsafe_alloc
 
 comptime Bytes = MutPointer[UInt8, MutUntrackedOrigin]
 comptime Floats = MutPointer[Float32, MutUntrackedOrigin]
 comptime LANES = simd_width_of[DType.float32]()
 comptime Vector = SIMD[DType.float32, LANES]
-comptime REGISTERS = 16 if CompilationTarget.is_x86() and LANES < 16 else 32
-comptime FLOAT_TILE_ROWS = 4
-comptime FLOAT_TILE_COLUMNS = 6 if REGISTERS == 32 else 2
-comptime HAS_BF16_DOT = CompilationTarget._has_feature["avx512bf16"]()
+comptime PANEL = 32
+"""Weight rows of a panel, see linear_panels.mojo."""
+comptime COLUMNS = 16
+"""Weight rows in the lanes of a vector, half a panel: on every processor, so that none has a layout of its own."""
+comptime HALVES = PANEL // COLUMNS
+comptime WORD = 4
+"""Bytes of one row that stand together in a panel."""
+comptime LINE = 4 * COLUMNS
+"""Bytes of a cache line, which is a word of half a panel."""
+comptime READ = PrefetchOptions().for_read().medium_locality().to_data_cache()
+"""To the second-level cache: the first is full with what is multiplied now (bfloat16: 32 GB/s, to the first 25)."""
+comptime Sums = SIMD[DType.float32, COLUMNS]
 
 
 def scratch(count: Int) -> Bytes:
@@ -24,184 +32,83 @@ def scratch(count: Int) -> Bytes:
     return rebind[Bytes](unsafe_alloc[UInt8](count, alignment=64))
 
 
+@fieldwise_init
+struct Ahead(TrivialRegisterPassable):
+    """Lines to fetch into the cache, so many at each step of what is done meanwhile: a memory that is read in bursts is
+    read half of the time."""
+
+    var start: Bytes
+    var lines: Int
+    """Of a step."""
+
+    @always_inline
+    def fetch(self, step: Int):
+        for line in range(step * self.lines, (step + 1) * self.lines):
+            prefetch[READ](self.start.unsafe_offset(line * LINE))
+
+
+@fieldwise_init
+struct PanelBlock(TrivialRegisterPassable):
+    """A block of a panel as it lies in memory, and the block that comes next."""
+
+    var words: Bytes
+    """`[unit][word][row]`"""
+    var shorts: Bytes
+    """`[unit][row]`, the two bytes of a unit that are no whole word."""
+    var next_words: Bytes
+    var next_shorts: Bytes
+
+
 trait Format:
-    comptime Weights: TrivialRegisterPassable
-    comptime Inputs: TrivialRegisterPassable
-    comptime STEP: Int
-    """Elements of a row in one step."""
-    comptime WEIGHT_BYTES: Int
-    """Bytes of a stored row in one step."""
-    comptime INPUT_BYTES: Int
-    """Bytes of a packed activation row in one step."""
+    comptime UNIT: Int
+    """Elements of a unit."""
+    comptime UNIT_BYTES: Int
+    comptime SHORT_AT: Int = -1
+    """Where in a unit its odd two bytes are, if its size is no multiple of a word."""
+    comptime BLOCK: Int
+    """Elements of the depth that are multiplied at a time: those of a panel fill half of a first-level cache."""
     comptime TILE_ROWS: Int
-    comptime TILE_COLUMNS: Int
-    """Activation and weight rows whose sums, with what is multiplied, fit in the registers."""
-    comptime SMALL_ROWS: Int
-    """Up to so many activation rows the weights are streamed, row after row."""
-    comptime BFLOAT16: Bool
-    """Whether more rows than that are multiplied in bfloat16."""
-    comptime EXPANDED: Bool
-    """Whether the weights are expanded for that."""
-    comptime GROUP: Int
-    """Elements decoded together, and activations that share a scale."""
-    comptime CODE_GROUP: Int = 0
-    """Elements that share a scale: `scale * (code - CODE_OFFSET) - minimum`; 0: they are no integers."""
-    comptime CODE_OFFSET: Int = 0
-    comptime HAS_MINIMUM: Bool = False
+    """The most activation rows whose sums with a panel fit in the registers, with what is multiplied."""
+    comptime BEST_ROWS: Int
+    """Rows of the fastest tile: larger ones are for a few rows that they hold without a rest."""
+    comptime RECORD: Int
+    """Bytes of an activation row in a block."""
+    comptime STEP: Int
+    """Elements of a step of `multiply`."""
+    comptime UNPACKED: Int = 0
+    """Bytes of a block of a panel as `multiply` wants it; 0: as it lies."""
+    comptime UNPACK_STEPS: Int = 1
+    """Steps of `unpack`, at each of which it fetches."""
+    comptime BFLOAT16: Bool = False
+    """Whether AMX tiles can multiply it: panels and records hold pairs of bfloat16."""
 
     @staticmethod
-    def pack_step(x: Floats, step: Bytes):
-        """Writes the `STEP` activations at `x` as `add_product` wants them."""
+    def pack(x: Floats, count: Int, record: Bytes):
+        """Writes the first `count` activations of a block as `multiply` wants them."""
         ...
 
     @staticmethod
-    def load_weights(step: Bytes) -> Self.Weights:
+    def unpack(block: PanelBlock, units: Int, unpacked: Bytes, ahead: Ahead):
+        """Reads a block of a panel, where it is not multiplied as it lies."""
+        comptime assert Self.UNPACKED == 0, "a format must say how it is unpacked"
+
+    @staticmethod
+    def multiply[
+        rows: Int
+    ](weights: Bytes, inputs: Bytes, units: Int, first: Bool, output: Floats, stride: Int, ahead: Ahead):
+        """Adds the products of a block to `output[rows, PANEL]`, or sets it if it is the `first`.
+
+        `inputs` are records of rows. A step is `STEP` elements.
+        """
         ...
 
     @staticmethod
-    def load_inputs(step: Bytes) -> Self.Inputs:
+    def decode(row: Bytes, unit: Int) -> SIMD[DType.float32, Self.UNIT]:
+        """The elements of a unit of a stored row."""
         ...
 
-    @staticmethod
-    def add_product(sum: Vector, weights: Self.Weights, inputs: Self.Inputs) -> Vector:
-        ...
 
-    @staticmethod
-    def decode(row: Bytes, group: Int) -> SIMD[DType.float32, Self.GROUP]:
-        """Elements `GROUP * group` and following of a stored row."""
-        ...
-
-    @staticmethod
-    def unpack(row: Bytes, group: Int, codes: Bytes, scales: Floats, minimums: Floats, stride: Int):
-        """The same elements as unsigned codes; scales and minimums are written `stride` apart."""
-        comptime assert Self.CODE_GROUP == 0, "a format of integers must say how they are unpacked"
-
-
-struct Float32Format(Format):
-    comptime Weights = Vector
-    comptime Inputs = Vector
-    comptime STEP = LANES
-    comptime WEIGHT_BYTES = 4 * LANES
-    comptime INPUT_BYTES = 4 * LANES
-    comptime TILE_ROWS = FLOAT_TILE_ROWS
-    comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
-    comptime SMALL_ROWS = 16
-    comptime BFLOAT16 = False
-    comptime EXPANDED = False
-    comptime GROUP = 1
-
-    @staticmethod
-    @always_inline
-    def pack_step(x: Floats, step: Bytes):
-        step.unsafe_bitcast[Float32]().unsafe_store(0, x.unsafe_load[width=LANES]())
-
-    @staticmethod
-    @always_inline
-    def load_weights(step: Bytes) -> Vector:
-        return step.unsafe_bitcast[Float32]().unsafe_load[width=LANES, alignment=1]()
-
-    @staticmethod
-    @always_inline
-    def load_inputs(step: Bytes) -> Vector:
-        return step.unsafe_bitcast[Float32]().unsafe_load[width=LANES]()
-
-    @staticmethod
-    @always_inline
-    def add_product(sum: Vector, weights: Vector, inputs: Vector) -> Vector:
-        return weights.fma(inputs, sum)
-
-    @staticmethod
-    @always_inline
-    def decode(row: Bytes, group: Int) -> SIMD[DType.float32, 1]:
-        return row.unsafe_bitcast[Float32]().unsafe_load[alignment=1](group)
-
-
-struct BFloat16Rounded(Format):
-    """AVX512-BF16: activations rounded to bfloat16, products and sums in float32."""
-
-    comptime Weights = SIMD[DType.bfloat16, 2 * LANES]
-    comptime Inputs = SIMD[DType.bfloat16, 2 * LANES]
-    comptime STEP = 2 * LANES
-    comptime WEIGHT_BYTES = 4 * LANES
-    comptime INPUT_BYTES = 4 * LANES
-    comptime TILE_ROWS = FLOAT_TILE_ROWS
-    comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
-    comptime SMALL_ROWS = 16
-    comptime BFLOAT16 = True
-    comptime EXPANDED = False
-    comptime GROUP = 1
-
-    @staticmethod
-    @always_inline
-    def pack_step(x: Floats, step: Bytes):
-        var rounded = x.unsafe_load[width=2 * LANES]().cast[DType.bfloat16]()
-        step.unsafe_bitcast[BFloat16]().unsafe_store(0, rounded)
-
-    @staticmethod
-    @always_inline
-    def load_weights(step: Bytes) -> Self.Weights:
-        return step.unsafe_bitcast[BFloat16]().unsafe_load[width=2 * LANES, alignment=1]()
-
-    @staticmethod
-    @always_inline
-    def load_inputs(step: Bytes) -> Self.Inputs:
-        return step.unsafe_bitcast[BFloat16]().unsafe_load[width=2 * LANES]()
-
-    @staticmethod
-    @always_inline
-    def add_product(sum: Vector, weights: Self.Weights, inputs: Self.Inputs) -> Vector:
-        return llvm_intrinsic[
-            "llvm.x86.avx512bf16.dpbf16ps.512", Vector, has_side_effect=False
-        ](sum, weights, inputs)
-
-    @staticmethod
-    @always_inline
-    def decode(row: Bytes, group: Int) -> SIMD[DType.float32, 1]:
-        return row.unsafe_bitcast[BFloat16]().unsafe_load[alignment=1](group).cast[DType.float32]()
-
-
-struct BFloat16Widened(Format):
-    """Without AVX512-BF16: weights widened to float32, even and odd elements apart."""
-
-    comptime Weights = SIMD[DType.uint32, LANES]
-    comptime Inputs = SIMD[DType.float32, 2 * LANES]
-    comptime STEP = 2 * LANES
-    comptime WEIGHT_BYTES = 4 * LANES
-    comptime INPUT_BYTES = 8 * LANES
-    comptime TILE_ROWS = FLOAT_TILE_ROWS
-    comptime TILE_COLUMNS = FLOAT_TILE_COLUMNS
-    comptime SMALL_ROWS = 16
-    comptime BFLOAT16 = True
-    comptime EXPANDED = False
-    comptime GROUP = 1
-
-    @staticmethod
-    @always_inline
-    def pack_step(x: Floats, step: Bytes):
-        var pairs = x.unsafe_load[width=2 * LANES]().deinterleave()
-        step.unsafe_bitcast[Float32]().unsafe_store(0, pairs[0].join(pairs[1]))
-
-    @staticmethod
-    @always_inline
-    def load_weights(step: Bytes) -> Self.Weights:
-        return step.unsafe_bitcast[UInt32]().unsafe_load[width=LANES, alignment=1]()
-
-    @staticmethod
-    @always_inline
-    def load_inputs(step: Bytes) -> Self.Inputs:
-        return step.unsafe_bitcast[Float32]().unsafe_load[width=2 * LANES]()
-
-    @staticmethod
-    @always_inline
-    def add_product(sum: Vector, weights: Self.Weights, inputs: Self.Inputs) -> Vector:
-        var even = bitcast[DType.float32, LANES](weights << 16)
-        var odd = bitcast[DType.float32, LANES](weights & 0xFFFF0000)
-        return odd.fma(inputs.slice[LANES, offset=LANES](), even.fma(inputs.slice[LANES](), sum))
-
-    @staticmethod
-    @always_inline
-    def decode(row: Bytes, group: Int) -> SIMD[DType.float32, 1]:
-        return row.unsafe_bitcast[BFloat16]().unsafe_load[alignment=1](group).cast[DType.float32]()
-
-
-comptime BFloat16Format = BFloat16Rounded if HAS_BF16_DOT else BFloat16Widened
+comptime words_of[F: Format] = F.UNIT_BYTES // WORD
+"""Whole words of a unit."""
+comptime is_tile[F: Format, rows: Int] = rows <= F.TILE_ROWS and (rows <= 6 or rows == 8 or rows == 12)
+"""Whether so many rows are a tile of their own; others are made of several."""

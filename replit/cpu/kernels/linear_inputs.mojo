@@ -1,46 +1,51 @@
-"""Activations made ready for a product: normalized, converted and laid out as the tiles read them."""
+"""Activations made ready for a product: normalized, converted, and laid out block after block of the depth."""
 
-from std.math import ceildiv, sqrt
+from std.math import align_up, ceildiv, sqrt
 
 from .linear_formats import Bytes, Floats, Format, LANES, Vector, scratch
 
-comptime BLOCK_STEPS = 48 if LANES >= 8 else 64
-"""Steps of a row that a tile adds up before its sums go to the output: the weights of a tile and
-the activations that pass by fit in a first-level cache of 32 KiB."""
+comptime TOGETHER = 32
+"""Rows are made up to a multiple of this many, which AMX multiplies together."""
 
 
-struct Shape[F: Format](TrivialRegisterPassable):
-    """Where the blocks of `rows` packed activation rows of `depth` elements lie.
+struct Inputs[F: Format](TrivialRegisterPassable):
+    """Memory for packed activation rows, `[block][row]` of records, to be freed."""
 
-    Block after block, then tile after tile; within a tile the rows are interleaved step by step.
-    The elements after the last whole step are a block of one step of their own.
-    """
-
-    comptime INPUT_BLOCK = BLOCK_STEPS * Self.F.INPUT_BYTES
+    var start: Bytes
     var rows: Int
     var depth: Int
-    var blocks: Int
-    var tail: Int
 
     def __init__(out self, rows: Int, depth: Int):
         self.rows = rows
         self.depth = depth
-        self.blocks = ceildiv(depth // Self.F.STEP, BLOCK_STEPS)
-        self.tail = depth % Self.F.STEP
+        self.start = scratch(ceildiv(depth, Self.F.BLOCK) * align_up(rows, TOGETHER) * Self.F.RECORD)
 
-    def steps(self, block: Int) -> Int:
-        return min(BLOCK_STEPS, self.depth // Self.F.STEP - block * BLOCK_STEPS)
+    def blocks(self) -> Int:
+        return ceildiv(self.depth, Self.F.BLOCK)
 
-    def tile_rows(self, row: Int) -> Int:
-        return min(Self.F.TILE_ROWS, self.rows - row // Self.F.TILE_ROWS * Self.F.TILE_ROWS)
+    def padded(self) -> Int:
+        return align_up(self.rows, TOGETHER)
 
-    def place(self, block: Int, row: Int) -> Int:
-        """The first step of a row; the next is `tile_rows(row) * F.INPUT_BYTES` further."""
-        var first = row // Self.F.TILE_ROWS * Self.F.TILE_ROWS
-        return (block * self.rows + first) * self.INPUT_BLOCK + (row - first) * Self.F.INPUT_BYTES
+    def place(self, block: Int, row: Int) -> Bytes:
+        return self.start.unsafe_offset((block * self.padded() + row) * Self.F.RECORD)
 
-    def size(self) -> Int:
-        return (self.blocks + 1) * self.rows * self.INPUT_BLOCK
+    def units(self, block: Int) -> Int:
+        """Of a block; the last one may have fewer, and its last unit fewer elements."""
+        return ceildiv(min(Self.F.BLOCK, self.depth - block * Self.F.BLOCK), Self.F.UNIT)
+
+    @no_inline
+    def pack(self, x: Floats, norm: Norm, row0: Int, row1: Int):
+        """Rows `row0..row1` of `x[rows, depth]`."""
+        var space = scratch(4 * self.depth if norm.active() else 1)
+        for row in range(row0, row1):
+            var source = norm.row(
+                x.unsafe_offset(row * self.depth), self.depth, space.unsafe_bitcast[Float32]()
+            )
+            for block in range(self.blocks()):
+                var first = block * Self.F.BLOCK
+                var count = min(Self.F.BLOCK, self.depth - first)
+                Self.F.pack(source.unsafe_offset(first), count, self.place(block, row))
+        space.unsafe_free()
 
 
 @fieldwise_init
@@ -81,32 +86,3 @@ def normalize(x: Floats, count: Int, norm: Norm, output: Floats):
     var scale = 1 / sqrt(variance / Float32(count) + norm.epsilon)
     for i in range(count):
         output.unsafe_store(i, (x.unsafe_load(i) - mean) * scale * norm.gain.unsafe_load(i))
-
-
-@no_inline
-def pack_row[F: Format](x: Floats, shape: Shape[F], row: Int, packed: Bytes):
-    var advance = shape.tile_rows(row) * F.INPUT_BYTES
-    for block in range(shape.blocks):
-        var source = x.unsafe_offset(block * BLOCK_STEPS * F.STEP)
-        var dest = packed.unsafe_offset(shape.place(block, row))
-        for s in range(shape.steps(block)):
-            F.pack_step(source.unsafe_offset(s * F.STEP), dest.unsafe_offset(s * advance))
-    if shape.tail > 0:
-        var last = scratch(4 * F.STEP).unsafe_bitcast[Float32]()
-        for i in range(F.STEP):
-            var inside = i < shape.tail
-            last.unsafe_store(i, x.unsafe_load(shape.depth - shape.tail + i) if inside else 0)
-        F.pack_step(last, packed.unsafe_offset(shape.place(shape.blocks, row)))
-        last.unsafe_free()
-
-
-@no_inline
-def pack_rows[
-    F: Format
-](x: Floats, shape: Shape[F], norm: Norm, row0: Int, row1: Int, packed: Bytes):
-    var space = scratch(4 * shape.depth if norm.active() else 1)
-    for row in range(row0, row1):
-        var place = space.unsafe_bitcast[Float32]()
-        var source = norm.row(x.unsafe_offset(row * shape.depth), shape.depth, place)
-        pack_row(source, shape, row, packed)
-    space.unsafe_free()

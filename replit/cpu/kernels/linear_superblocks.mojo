@@ -1,193 +1,163 @@
-"""Weights in q4_k and q6_k: superblocks of 256 with 16 numbers of their own, `parts`.
+"""Weights in q4_k and q6_k: superblocks of 256.
 
-With 4 bits an element is `scale * n - minimum` for groups of 32, and the parts are 8 scales, then 8 minimums. With 6
-bits it is `scale * (n - 32)` for groups of 16, and the parts are the scales. Activations are quantized to 8 bits in
-blocks of 256, with the sums of their groups laid out so that one product with the parts makes up for minimum or 32.
+With 4 bits an element is `scale * n - minimum` for groups of 32, with 6 bits `scale * (n - 32)` for groups of 16.
+Activations are quantized to 8 bits in blocks of 256 as well.
 """
 
-from std.math import iota
 from std.memory import bitcast
+from std.sys.intrinsics import prefetch
 
-from .linear_blocks import read_bits, read_scale
-from .linear_formats import Bytes, Floats, Format, LANES, Vector
-from .linear_integer import Integers, dot4, quantize
+from .linear_blocks import load_shorts, read_scale
+from .linear_floats import load_words
+from .linear_formats import Ahead, Bytes, COLUMNS, Floats, Format, HALVES, LINE, PanelBlock, READ, Sums
+from .linear_integer import BOTH_HALVES, INTEGER_TILE, Integers, Record, Unpacked, multiply_integers
+from .linear_panels import Words
 
 comptime SUPERBLOCK = 256
-comptime PARTS = 16
-comptime Parts = SIMD[DType.float32, PARTS]
+comptime Numbers = SIMD[DType.float32, 16]
 comptime Codes = SIMD[DType.uint8, SUPERBLOCK]
-comptime SUMS_AT = SUPERBLOCK
-comptime SCALE_AT = SUPERBLOCK + 4 * PARTS
-
-
-@fieldwise_init
-struct GroupedBytes(TrivialRegisterPassable):
-    """A superblock: its codes in the order of `SuperblockFormat.group_at`."""
-
-    var values: Codes
-    var parts: Parts
-
-
-@fieldwise_init
-struct GroupedInputs(TrivialRegisterPassable):
-    """Activations of a superblock in the same order: 8-bit integers, what the parts are multiplied with, one scale."""
-
-    var values: SIMD[DType.int8, SUPERBLOCK]
-    var sums: Parts
-    var scale: Float32
 
 
 @always_inline
-def read_q4_k(block: Bytes) -> GroupedBytes:
-    """Scale of the scales, of the minimums (float16), 12 bytes of 6-bit scales and minimums, codes.
-
-    A load of 64 bytes has groups 0 and 2 in its low halves, 1 and 3 in the high ones: they stay like that.
-    """
-    var words = block.unsafe_bitcast[UInt32]()
-    var a = words.unsafe_load[alignment=1](1)
-    var b = words.unsafe_load[alignment=1](2)
-    var c = words.unsafe_load[alignment=1](3)
-    comptime HIGH = UInt32(0x30303030)
-    var last_scales = (c & 0x0F0F0F0F) | ((a >> 2) & HIGH)
-    var last_minimums = ((c >> 4) & 0x0F0F0F0F) | ((b >> 2) & HIGH)
-    var packed = SIMD[DType.uint32, 4](a & 0x3F3F3F3F, last_scales, b & 0x3F3F3F3F, last_minimums)
-    comptime Halves = SIMD[DType.uint16, PARTS]
-    var is_scale = iota[DType.uint16, PARTS]().lt(PARTS // 2)
-    var units = is_scale.select(Halves(read_bits(block)), Halves(read_bits(block.unsafe_offset(2))))
-    var parts = bitcast[DType.uint8, PARTS](packed).cast[DType.float32]()
-    parts *= bitcast[DType.float16, PARTS](units).cast[DType.float32]()
-    var first = block.unsafe_offset(16).unsafe_load[width=64]()
-    var last = block.unsafe_offset(80).unsafe_load[width=64]()
-    return GroupedBytes((first & 15).join(first >> 4).join((last & 15).join(last >> 4)), parts)
+def as_floats(numbers: Words) -> Sums:
+    """Small unsigned numbers."""
+    return bitcast[DType.int32, COLUMNS](numbers).cast[DType.float32]()
 
 
 @always_inline
-def read_q6_k(block: Bytes) -> GroupedBytes:
-    """Low 4 bits, high 2 bits, signed 8-bit scales and their float16 scale; codes are 32 too large."""
-    var scales = block.unsafe_offset(192).unsafe_bitcast[Int8]().unsafe_load[width=16]()
-    var groups = scales.cast[DType.float32]() * read_scale(block.unsafe_offset(208))
-    var first = read_six_bits(block, block.unsafe_offset(128))
-    var last = read_six_bits(block.unsafe_offset(64), block.unsafe_offset(160))
-    return GroupedBytes(first.join(last), groups)
+def low_half(words: Words) -> Sums:
+    """The float16 in the low halves."""
+    return bitcast[DType.float16, COLUMNS](words.cast[DType.uint16]()).cast[DType.float32]()
 
 
 @always_inline
-def read_six_bits(low: Bytes, high: Bytes) -> SIMD[DType.uint8, 128]:
-    var a = low.unsafe_load[width=32]()
-    var b = low.unsafe_load[width=32](32)
-    var h = high.unsafe_load[width=32]()
-    var first = ((a & 15) | ((h & 3) << 4)).join((b & 15) | ((h & 12) << 2))
-    var last = ((a >> 4) | (h & 48)).join((b >> 4) | ((h & 192) >> 2))
-    return first.join(last)
+def number_of_q4_k[group: Int, minimum: Bool](a: Words, b: Words, c: Words) -> Words:
+    """The 6-bit scale or minimum of a group, from the 12 bytes that hold them all."""
+    comptime own = 8 * (group % 4)
+    var first = b if minimum else a
+    comptime if group < 4:
+        return (first >> Words(own)) & 63
+    else:
+        comptime at = own + 4 if minimum else own
+        return ((c >> Words(at)) & 15) | ((first >> Words(own + 2)) & 48)
 
 
 struct SuperblockFormat[BITS: Int](Format):
-    comptime Weights = GroupedBytes
-    comptime Inputs = GroupedInputs
-    comptime STEP = SUPERBLOCK
-    comptime WEIGHT_BYTES = 144 if Self.BITS == 4 else 210
-    comptime INPUT_BYTES = SCALE_AT + 64
-    comptime TILE_ROWS = 4
-    comptime TILE_COLUMNS = 2
-    comptime SMALL_ROWS = 64
-    comptime BFLOAT16 = True
-    comptime EXPANDED = True
-    comptime GROUP = SUPERBLOCK
-    comptime CODE_GROUP = 32 if Self.BITS == 4 else 16
-    comptime CODE_OFFSET = 0 if Self.BITS == 4 else 32
-    comptime HAS_MINIMUM = Self.BITS == 4
+    comptime UNIT = SUPERBLOCK
+    comptime UNIT_BYTES = 144 if Self.BITS == 4 else 210
+    comptime SHORT_AT = -1 if Self.BITS == 4 else 208
+    comptime BLOCK = SUPERBLOCK
+    comptime GROUP = 32 if Self.BITS == 4 else 16
+    comptime STEP = Self.GROUP
+    comptime TILE_ROWS = INTEGER_TILE
+    comptime BEST_ROWS = BOTH_HALVES
+    comptime RECORD = Record[SUPERBLOCK, Self.GROUP].BYTES
+    comptime UNPACK_STEPS = HALVES * (4 if Self.BITS == 4 else 2)
+    comptime UNPACKED = Unpacked[SUPERBLOCK, Self.GROUP].BYTES
 
     @staticmethod
-    def group_at(place: Int) -> Int:
-        """Which of the groups that share a scale stands at that place of the loaded codes: 0 2 1 3 with 4 bits."""
-        comptime if Self.BITS == 4:
-            return place // 4 * 4 + place % 2 * 2 + place // 2 % 2
-        else:
-            return place
+    def pack(x: Floats, count: Int, record: Bytes):
+        Record[SUPERBLOCK, Self.GROUP](record).pack[SUPERBLOCK, 0 if Self.BITS == 4 else 32](x, count)
 
     @staticmethod
-    @always_inline
-    def pack_step(x: Floats, step: Bytes):
-        var values, scale = quantize[SUPERBLOCK](x.unsafe_load[width=SUPERBLOCK]())
-        var sums = Parts(0)
-        comptime for place in range(SUPERBLOCK // Self.CODE_GROUP):
-            comptime group = Self.group_at(place)
-            var part = values.slice[Self.CODE_GROUP, offset = group * Self.CODE_GROUP]()
-            step.unsafe_bitcast[Int8]().unsafe_store(place * Self.CODE_GROUP, part)
-            var sum = part.cast[DType.int32]().reduce_add().cast[DType.float32]()
-            comptime if Self.HAS_MINIMUM:
-                sums[PARTS // 2 + group] = -sum
+    @no_inline
+    def unpack(block: PanelBlock, units: Int, unpacked: Bytes, ahead: Ahead):
+        var result = Unpacked[SUPERBLOCK, Self.GROUP](unpacked)
+        for h in range(HALVES):
+            var words = block.words.unsafe_offset(h * LINE)
+            comptime if Self.BITS == 4:
+                unpack_q4_k(words, h, result, ahead)
             else:
-                sums[group] = -Float32(Self.CODE_OFFSET) * sum
-        step.unsafe_offset(SUMS_AT).unsafe_bitcast[Float32]().unsafe_store(0, sums)
-        step.unsafe_offset(SCALE_AT).unsafe_bitcast[Float32]().unsafe_store(0, scale)
+                unpack_q6_k(words, load_shorts(block.shorts.unsafe_offset(2 * h * COLUMNS)), h, result, ahead)
+        prefetch[READ](block.next_shorts)
 
     @staticmethod
-    @always_inline
-    def load_weights(step: Bytes) -> GroupedBytes:
-        comptime if Self.BITS == 4:
-            return read_q4_k(step)
-        else:
-            return read_q6_k(step)
-
-    @staticmethod
-    @always_inline
-    def load_inputs(step: Bytes) -> GroupedInputs:
-        return GroupedInputs(
-            step.unsafe_bitcast[Int8]().unsafe_load[width=SUPERBLOCK](),
-            step.unsafe_offset(SUMS_AT).unsafe_bitcast[Float32]().unsafe_load[width=PARTS](),
-            step.unsafe_offset(SCALE_AT).unsafe_bitcast[Float32]().unsafe_load(),
+    def multiply[
+        rows: Int
+    ](weights: Bytes, inputs: Bytes, units: Int, first: Bool, output: Floats, stride: Int, ahead: Ahead):
+        multiply_integers[SUPERBLOCK, Self.GROUP, True, Self.BITS == 6, Self.BITS == 4, rows](
+            weights, inputs, SUPERBLOCK // Self.GROUP, first, output, stride, ahead
         )
 
     @staticmethod
-    @always_inline
-    def scales_of[width: Int, each: Int, first: Int](parts: Parts) -> SIMD[DType.float32, width]:
-        """The scales of `width` times `each` codes from code `first` on, as they stand."""
-        var lanes = SIMD[DType.float32, width]()
-        comptime for i in range(width):
-            lanes[i] = parts[Self.group_at((first + i * each) // Self.CODE_GROUP)]
-        return lanes
+    def decode(row: Bytes, unit: Int) -> SIMD[DType.float32, SUPERBLOCK]:
+        var block = row.unsafe_offset(unit * Self.UNIT_BYTES)
+        comptime if Self.BITS == 4:
+            return decode_q4_k(block)
+        else:
+            return decode_q6_k(block)
 
-    @staticmethod
-    @always_inline
-    def add_product(sum: Vector, weights: GroupedBytes, inputs: GroupedInputs) -> Vector:
-        comptime BYTES = 4 * LANES
-        var corrections = weights.parts * inputs.sums
-        var total = corrections.slice[LANES]()
-        comptime for i in range(1, PARTS // LANES):
-            total += corrections.slice[LANES, offset = i * LANES]()
-        comptime for v in range(SUPERBLOCK // BYTES):
-            var dot = dot4(
-                Integers(0),
-                weights.values.slice[BYTES, offset=v * BYTES](),
-                inputs.values.slice[BYTES, offset=v * BYTES](),
-            )
-            total = dot.cast[DType.float32]().fma(Self.scales_of[LANES, 4, v * BYTES](weights.parts), total)
-        return total.fma(Vector(inputs.scale), sum)
 
-    @staticmethod
-    @always_inline
-    def decode(row: Bytes, group: Int) -> SIMD[DType.float32, SUPERBLOCK]:
-        var block = Self.load_weights(row.unsafe_offset(group * Self.WEIGHT_BYTES))
-        var elements = SIMD[DType.float32, SUPERBLOCK]()
-        comptime for place in range(SUPERBLOCK // Self.CODE_GROUP):
-            comptime at = Self.group_at(place)
-            var codes = block.values.slice[Self.CODE_GROUP, offset = place * Self.CODE_GROUP]().cast[DType.float32]()
-            comptime if Self.HAS_MINIMUM:
-                codes = codes * block.parts[at] - block.parts[PARTS // 2 + at]
-            else:
-                codes = (codes - Float32(Self.CODE_OFFSET)) * block.parts[at]
-            elements = elements.insert[offset = at * Self.CODE_GROUP](codes)
-        return elements
+@always_inline
+def unpack_q4_k[GROUP: Int](words: Bytes, half: Int, result: Unpacked[SUPERBLOCK, GROUP], ahead: Ahead):
+    """Scale of the scales, of the minimums (float16), 12 bytes of 6-bit scales and minimums, codes: 32 bytes have a
+    group in their low halves and the next one in the high ones."""
+    var units = load_words(words)
+    var a = load_words(words.unsafe_offset(1 * HALVES * LINE))
+    var b = load_words(words.unsafe_offset(2 * HALVES * LINE))
+    var c = load_words(words.unsafe_offset(3 * HALVES * LINE))
+    var scale = low_half(units)
+    var minimum = low_half(units >> 16)
+    comptime for group in range(8):
+        result.put_scale(group, half, as_floats(number_of_q4_k[group, False](a, b, c)) * scale)
+        result.put_minimum(group, half, as_floats(number_of_q4_k[group, True](a, b, c)) * minimum)
+    for pair in range(4):
+        ahead.fetch(half * 4 + pair)
+        comptime for word in range(8):
+            var codes = load_words(words.unsafe_offset((4 + word) * HALVES * LINE + pair * 8 * HALVES * LINE))
+            result.put(pair * 16 + word, half, codes & 0x0F0F0F0F)
+            result.put(pair * 16 + 8 + word, half, (codes >> 4) & 0x0F0F0F0F)
 
-    @staticmethod
-    @always_inline
-    def unpack(row: Bytes, group: Int, codes: Bytes, scales: Floats, minimums: Floats, stride: Int):
-        var block = Self.load_weights(row.unsafe_offset(group * Self.WEIGHT_BYTES))
-        comptime for place in range(SUPERBLOCK // Self.CODE_GROUP):
-            comptime at = Self.group_at(place)
-            var part = block.values.slice[Self.CODE_GROUP, offset = place * Self.CODE_GROUP]()
-            codes.unsafe_store(at * Self.CODE_GROUP, part)
-            scales.unsafe_store(at * stride, block.parts[at])
-            comptime if Self.HAS_MINIMUM:
-                minimums.unsafe_store(at * stride, block.parts[PARTS // 2 + at])
+
+@always_inline
+def unpack_q6_k[GROUP: Int](words: Bytes, scale: Sums, half: Int, result: Unpacked[SUPERBLOCK, GROUP], ahead: Ahead):
+    """Low 4 bits of all codes, high 2 bits, signed 8-bit scales; codes are 32 too large."""
+    for part in range(2):  # 128 elements
+        ahead.fetch(half * 2 + part)
+        var low = words.unsafe_offset(part * 16 * HALVES * LINE)
+        var high = words.unsafe_offset((32 + part * 8) * HALVES * LINE)
+        comptime for word in range(8):
+            var a = load_words(low.unsafe_offset(word * HALVES * LINE))
+            var b = load_words(low.unsafe_offset((8 + word) * HALVES * LINE))
+            var h = load_words(high.unsafe_offset(word * HALVES * LINE))
+            var quad = part * 32 + word
+            result.put(quad, half, (a & 0x0F0F0F0F) | ((h << 4) & 0x30303030))
+            result.put(quad + 8, half, (b & 0x0F0F0F0F) | ((h << 2) & 0x30303030))
+            result.put(quad + 16, half, ((a >> 4) & 0x0F0F0F0F) | (h & 0x30303030))
+            result.put(quad + 24, half, ((b >> 4) & 0x0F0F0F0F) | ((h >> 2) & 0x30303030))
+    comptime for word in range(4):
+        var scales = bitcast[DType.int32, COLUMNS](load_words(words.unsafe_offset((48 + word) * HALVES * LINE)))
+        comptime for i in range(4):
+            var own = (scales << Integers(24 - 8 * i)) >> 24
+            result.put_scale(4 * word + i, half, own.cast[DType.float32]() * scale)
+
+
+@always_inline
+def decode_q4_k(block: Bytes) -> SIMD[DType.float32, SUPERBLOCK]:
+    var words = block.unsafe_bitcast[UInt32]()
+    var a = Words(words.unsafe_load[alignment=1](1))
+    var b = Words(words.unsafe_load[alignment=1](2))
+    var c = Words(words.unsafe_load[alignment=1](3))
+    var elements = SIMD[DType.float32, SUPERBLOCK]()
+    comptime for group in range(8):
+        var packed = block.unsafe_offset(16 + group // 2 * 32).unsafe_load[width=32]()
+        var codes = (packed & 15) if group % 2 == 0 else (packed >> 4)
+        var scale = as_floats(number_of_q4_k[group, False](a, b, c))[0] * read_scale(block)
+        var minimum = as_floats(number_of_q4_k[group, True](a, b, c))[0] * read_scale(block.unsafe_offset(2))
+        elements = elements.insert[offset = group * 32](codes.cast[DType.float32]() * scale - minimum)
+    return elements
+
+
+@always_inline
+def decode_q6_k(block: Bytes) -> SIMD[DType.float32, SUPERBLOCK]:
+    var elements = SIMD[DType.float32, SUPERBLOCK]()
+    comptime for part in range(8):  # 32 elements
+        var low = block.unsafe_offset(part // 4 * 64 + part % 2 * 32).unsafe_load[width=32]()
+        var high = block.unsafe_offset(128 + part // 4 * 32).unsafe_load[width=32]()
+        var four = (low & 15) if part % 4 < 2 else (low >> 4)
+        var codes = (four | (((high >> UInt8(2 * (part % 4))) & 3) << 4)).cast[DType.float32]() - 32
+        comptime for i in range(2):
+            var own = block.unsafe_offset(192 + 2 * part + i).unsafe_bitcast[Int8]().unsafe_load().cast[DType.float32]()
+            var scaled = codes.slice[16, offset = 16 * i]() * (own * read_scale(block.unsafe_offset(208)))
+            elements = elements.insert[offset = part * 32 + 16 * i](scaled)
+    return elements

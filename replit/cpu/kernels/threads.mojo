@@ -7,10 +7,9 @@ from std.runtime import parallelism_level
 
 from max.algorithm import sync_parallelize
 
-from .linear_formats import Bytes, scratch
+from .linear_formats import Bytes, LINE, scratch
 
 comptime Counter = Atomic[Int64]
-comptime LINE = 64
 comptime SPINS = 100_000
 """Looks at a counter, about 100 microseconds of them, before the thread lets others have the core: for milliseconds, if
 they want it."""
