@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import replit
+from weights.written import WRITTEN
 
 KERNELS = Path(replit.__file__).parent / "cpu/kernels"
 FLAGS = Path("/proc/cpuinfo")
@@ -20,7 +21,7 @@ PROCESSORS = {
     "skylake-avx512": ("avx512bw", 16),  # neither VNNI nor bfloat16
     "znver4": ("avx512_bf16", 16),
 }
-FORMATS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
+FORMATS = WRITTEN
 
 
 @pytest.mark.parametrize(
