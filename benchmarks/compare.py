@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.random_model import SHAPES, write
+from weights.embedded_models import EMBEDDED
 from weights.tensor import Encoding
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -162,7 +163,7 @@ def main() -> None:
     lines += ["Tokens a second: pp512 prefill, tg16 decode, x8 eight sequences at once, @4000 after 4 000 tokens."]
     files = [(f"4 layers of the 3.3B shape, {e}", model_file(arguments.folder, e), e) for e in arguments.encodings]
     if arguments.nano:
-        nano = Path(__file__).parent.parent / "weights" / "embedded" / "nano.gguf"
+        nano = EMBEDDED["nano"]
         files.append(("nano", nano, Encoding.BFLOAT16))
     results = {}
     for name, path, encoding in files:

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import weights
+from weights.embedded_models import EMBEDDED
 
 MEBI = 1 << 20
 
@@ -87,8 +87,7 @@ def find(name: str) -> KnownModel | None:
 
 def where(model: KnownModel) -> str | None:
     """Where the model's weights are on this machine, None if they are not here."""
-    if model.name == "nano":
-        path = Path(weights.__file__).parent / "embedded" / "nano.gguf"
+    if (path := EMBEDDED.get(model.name)) is not None:
         return str(path) if path.exists() else None
     for repository in (model.name, *model.repositories):
         folder = hub_cache() / f"models--{repository.replace('/', '--')}" / "snapshots"

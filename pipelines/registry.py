@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import weights
 from refact.architecture import REFACT
 from replit.architecture import REPLIT
 from replit.decoder.architecture import Architecture, DecoderConfig
 from replit.decoder.finite import check_finite
+from weights.embedded_models import EMBEDDED
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tensor import Encoding, Tensor
@@ -18,7 +18,6 @@ from weights.tokenizers.load import load_tokenizer
 from weights.tokenizers.tokenizer import Tokenizer
 
 ARCHITECTURES = (REPLIT, REFACT)
-EMBEDDED = {"nano": "nano.gguf"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def locate(model: str, weight_path: str | None, encoding: Encoding | None) -> Pa
     Raises UserError for an unknown name, a missing file and an unreachable hub.
     """
     if weight_path is None and model in EMBEDDED:
-        return Path(weights.__file__).parent / "embedded" / EMBEDDED[model]
+        return EMBEDDED[model]
     from weights.hub import resolve
 
     return resolve(model, encoding=encoding, weight_path=weight_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import replit
+from weights.written import WRITTEN
 
 KERNELS = Path(replit.__file__).parent / "cpu/kernels"
 FLAGS = Path("/proc/cpuinfo")
@@ -21,7 +22,7 @@ PROCESSORS = {
     "znver4": ("avx512_bf16", 16, []),
     "sapphirerapids": ("avx512_bf16", 16, ["-D", "EMULATED_TILES"]),  # AMX, computed in memory
 }
-FORMATS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
+FORMATS = WRITTEN
 
 
 @pytest.mark.parametrize(

@@ -24,19 +24,13 @@ from weights.quantization import dequantize, quantize
 from weights.quantization.decode import Bytes
 from weights.quantization.recode import recode
 from weights.tensor import Encoding, Tensor, stored_bytes
+from weights.written import WRITTEN
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 #: What a model can be converted to.
-TARGETS = (
-    Encoding.FLOAT32,
-    Encoding.BFLOAT16,
-    Encoding.Q8_0,
-    Encoding.Q4_0,
-    Encoding.Q4_K,
-    Encoding.Q6_K,
-)
+TARGETS = tuple(map(Encoding, WRITTEN))
 
 #: gguf-py's names of the tensor types, where they differ from ours.
 _GGML_NAMES = {"FLOAT64": "F64", "FLOAT32": "F32", "FLOAT16": "F16", "BFLOAT16": "BF16"}

@@ -11,6 +11,7 @@ import click
 from pipelines.server.options import from_command_line, serve_click_options
 from pipelines.terminal import report
 from pipelines.terminal.options import completion_option, draft_option, gpu_option
+from weights.written import WRITTEN
 
 # Subcommand to "module:attribute".
 SUBCOMMANDS: dict[str, str] = {
@@ -38,9 +39,6 @@ class LazyGroup(click.Group):
         module, attribute = SUBCOMMANDS[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
-
-
-ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 
 
 @click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"max_content_width": 100})
@@ -74,7 +72,7 @@ ENCODINGS = ["float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k"]
 )
 @click.option(
     "--quantization-encoding",
-    type=click.Choice(ENCODINGS, case_sensitive=False),
+    type=click.Choice(WRITTEN, case_sensitive=False),
     help="What to compute with [default: the file's own encoding].",
 )
 @click.option(

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from weights.written import WRITTEN
+
 if TYPE_CHECKING:
     from replit.decoder.gguf_export import Conversion
     from weights.files.checkpoint import Checkpoint
 
-_ENCODINGS = ("float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
 
 
@@ -31,7 +32,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
 @click.option(
     "--quantization-encoding",
     "encoding",
-    type=click.Choice(_ENCODINGS),
+    type=click.Choice(WRITTEN),
     default="bfloat16",
     show_default=True,
     help="How matrices are stored; norms stay float32, and the matrix that makes the logits "
@@ -78,11 +79,11 @@ def open_source(
     With `headers`, a folder, only what is needed to open it is downloaded, to there: the weights are missing. `config`
     and `problems` as for `open_checkpoint`.
     """
-    from pipelines.registry import EMBEDDED, locate
+    from weights.embedded_models import EMBEDDED
     from weights.files.checkpoint import open_checkpoint
 
     if source in EMBEDDED:
-        return open_checkpoint(locate(source, None, None)), source
+        return open_checkpoint(EMBEDDED[source]), source
     path = Path(source) if Path(source).exists() else _download(source, headers)
     return open_checkpoint(path, config, problems), _name(source)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-_ENCODINGS = ("float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k")
+from weights.written import WRITTEN
 
 
 @click.command()
@@ -21,7 +21,7 @@ _ENCODINGS = ("float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k")
 @click.option(
     "--quantization-encoding",
     "encoding",
-    type=click.Choice(_ENCODINGS),
+    type=click.Choice(WRITTEN),
     help="What it would be run with [default: the file's own encoding].",
 )
 @click.option(

@@ -18,16 +18,10 @@ from replit.decoder.encodings import COMPUTED_IN, choose_encodings
 from weights.errors import UserError
 from weights.files.mapped_file import release_pages
 from weights.tensor import Encoding, Tensor, stored_bytes
+from weights.written import WRITTEN
 
 # What the CPU kernels multiply with.
-COMPUTABLE = (
-    Encoding.FLOAT32,
-    Encoding.BFLOAT16,
-    Encoding.Q8_0,
-    Encoding.Q4_0,
-    Encoding.Q4_K,
-    Encoding.Q6_K,
-)
+COMPUTABLE = tuple(map(Encoding, WRITTEN))
 
 Bytes = npt.NDArray[np.uint8]
 WeightTypes = Mapping[str, tuple[Encoding, tuple[int, ...]]]

@@ -1,0 +1,6 @@
+"""The encodings that models are written and computed in, in words: the command line's help must not wait for NumPy."""
+
+from __future__ import annotations
+
+# From the largest to the smallest. float16, q4_1, q5_0, q5_1 and q5_k are read only.
+WRITTEN = ("float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k")
