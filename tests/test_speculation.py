@@ -79,7 +79,7 @@ def test_limits_hold(plain: Pipeline, guessing: Pipeline, limit: int) -> None:
 
 
 def test_the_end_of_the_sequence(plain: Pipeline, guessing: Pipeline) -> None:
-    prompt = plain.encode(CODE * 30)[:1000]
+    prompt = plain.tokenizer.encode(CODE * 30)[:1000]
     done = guessing.generate(prompt, ignore_eos=True)
     assert everything(done) == everything(plain.generate(prompt, ignore_eos=True))
     assert len(done.token_ids) == 24

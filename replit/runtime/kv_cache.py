@@ -22,6 +22,8 @@ from weights.tensor import Encoding
 
 # Positions of a page. A multiple of the attention kernel's KEY_BLOCK, and what MAX Serve uses.
 PAGE_SIZE = 128
+# Positions whose keys the CPU's kernel keeps together; KEYS in replit/cpu/kernels/attention_cache.mojo.
+KEY_PANEL = 16
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,7 @@ class PagedKVCache(CacheSlots):
         if not 0 <= length <= self.lengths[source]:
             raise ValueError(f"slot {source} holds {self.lengths[source]} positions; expected at least {length}")
         if source != target:
-            for number in range(pages_for(length)):
-                count = min(PAGE_SIZE, length - number * PAGE_SIZE)
-                from_page, to_page = self._by_head(source, number), self._by_head(target, number)
-                to_page[..., :count, :] = from_page[..., :count, :]
+            # Whole pages: where in one a position lies is the kernels' business, what is beyond is not read.
+            used = pages_for(length)
+            self.blocks[self.page_table[target, :used]] = self.blocks[self.page_table[source, :used]]
         self.lengths[target] = length
-
-    def _by_head(self, slot: int, number: int) -> npt.NDArray[np.float32]:
-        """A page of a slot as the CPU's kernel orders it, `[2, layers, K, PAGE_SIZE, D]`."""
-        page = self.blocks[self.page_table[slot, number]]
-        halves, layers, positions, kv_heads, size = page.shape
-        by_head: npt.NDArray[np.float32] = page.reshape(halves, layers, kv_heads, positions, size)
-        return by_head

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from max.dtype import DType
 from max.pipelines.context import TextContext
 from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.kv_cache.kv_connector import KVTransfer
 
-from replit.runtime.kv_cache import PAGE_SIZE
+from replit.runtime.kv_cache import KEY_PANEL, PAGE_SIZE
 
 Ids = npt.NDArray[np.int64]
 # What stands before a page: the hash of the page before it, or the salt of sequences that share.
@@ -74,15 +75,17 @@ class PageMemory(Protocol):
 
 
 class HostPages:
-    """Pages in main memory, `[pages, 2, layers, K, PAGE_SIZE, D]` as the CPU's attention kernel lays them out."""
+    """Pages in main memory, a head's positions together as the CPU's attention kernel lays them out."""
 
     def __init__(self, blocks: Any) -> None:
-        declared: npt.NDArray[np.float32] = blocks.to_numpy()
-        pages, two, layers, slots, heads, size = declared.shape
-        self._blocks = declared.reshape(pages, two, layers, heads, slots, size)
+        pages, two, layers, slots, heads, size = blocks.shape
+        row_bytes = size * blocks.dtype.size_in_bytes
+        raw = blocks.view(DType.uint8, (pages, two, layers, heads, slots, row_bytes))
+        self._blocks: npt.NDArray[np.uint8] = raw.to_numpy()
 
     def copy(self, source: int, target: int, count: int) -> None:
-        """See PageMemory."""
+        """See PageMemory. Whole panels of keys, in which the kernel keeps some positions together."""
+        count = -(-count // KEY_PANEL) * KEY_PANEL
         self._blocks[target, ..., :count, :] = self._blocks[source, ..., :count, :]
 
 
