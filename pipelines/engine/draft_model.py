@@ -69,6 +69,8 @@ class DraftModel:
         if reader is None:
             return [], []
         ids = self._ids(sequence, reader)
+        if not ids:
+            return [], []  # nothing but control tokens so far
         limit = min(most, self._model.max_length - len(ids) - 1)
         logits = self._read(reader.slot, ids)
         guessed: list[int] = []
