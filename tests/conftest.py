@@ -41,6 +41,6 @@ def server() -> Iterator[RunningServer]:
         pytest.skip("needs the extras serve and test")
     from running_server import RunningServer
 
-    options = ["--max-length", "1024", "--max-cache-batch-size", "8", "--max-queue-size", "24", *__import__("os").environ.get("ED_OPTS", "").split()]
+    options = ["--max-length", "1024", "--max-cache-batch-size", "8", "--max-queue-size", "24"]
     with RunningServer(*options) as running:
         yield running.wait_ready()

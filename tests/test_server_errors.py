@@ -208,7 +208,7 @@ def test_their_names_are_bounded_and_escaped(server: RunningServer) -> None:
     names = answer.headers["x-ignored-fields"].split(", ")
     assert names[0] == "a\\r\\nX-Evil: 1"
     assert names[1] == "x" * 60 + "..."
-    assert names[2] == "\\xe9\\ud800\\x2c"
+    assert names[2] == "\\xe9?\\x2c"
     assert ignored(server, {f"name{i}": i for i in range(500)})[-1].endswith(" and 480 more")
     assert server.log.count("field ignored") <= 200
 

@@ -53,7 +53,10 @@ class Fields(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, data: Any) -> Any:
-        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
+        if not isinstance(data, dict):
+            return data
+        # A name that is no text, which JSON can carry, would be refused before it could be ignored.
+        return {name.encode(errors="replace").decode(): value for name, value in data.items() if value is not None}
 
 
 def unknown_fields(body: Fields, path: str = "") -> Iterator[tuple[str, Any]]:

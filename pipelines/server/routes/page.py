@@ -113,7 +113,8 @@ async def prompt(body: CompletionRequest, request: Request) -> dict[str, Any]:
     if not isinstance(body.prompt, str):
         raise ApiError("the prompt is no text; expected the code before the cursor", param="prompt")
     most = OPENAI_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    _, found = encode(service, body, body.prompt, most)
+    whole = body.model_copy(update={"token_healing": False})  # with its end, which the completion spells again
+    _, found = encode(service, whole, body.prompt, most)
     told = segments(service.tokenizer, found.ids)
     return {"segments": told, "tokens": len(found.ids), "truncated": found.truncated}
 
