@@ -25,6 +25,7 @@ from pipelines.engine.sequence import Sequence as RunningSequence
 from pipelines.engine.sequence import TokenLogprob
 from pipelines.engine.slots import Slots
 from pipelines.prompts.gap import Gap, gap_prompt
+from pipelines.prompts.healing import healed
 from pipelines.prompts.prompt import Prompt, check_ids, encode_prompt
 from pipelines.registry import ModelFiles, check_length, open_model
 from pipelines.terminal.progress import Quiet
@@ -104,23 +105,28 @@ class Pipeline:
         """Longest sequence, prompt included."""
         return self.model.max_length
 
-    def prompt(self, prompt: PromptLike) -> Prompt:
-        """A prompt, checked: UserError if there are no token ids, too many or unknown ones."""
+    def prompt(self, prompt: PromptLike, *, token_healing: bool = False) -> Prompt:
+        """A prompt, checked: UserError if there are no token ids, too many or unknown ones.
+
+        With `token_healing` the end of a text is spelled again by the completion, so that it may end inside a token.
+        """
         found = encode_prompt(self.tokenizer, prompt)
         if len(found.ids) >= self.max_length:
             raise UserError(
                 f"the prompt has {len(found.ids)} tokens; expected fewer than {self.max_length}: shorten "
                 f"it, or raise --max-length (this model's limit is {self.config.max_seq_len})"
             )
-        return found
+        return healed(self.tokenizer, found) if token_healing and isinstance(prompt, str) else found
 
     def encode(self, prompt: PromptLike) -> list[int]:
         """The prompt's token ids, checked like `prompt`."""
         return self.prompt(prompt).ids
 
-    def gap(self, gap: Gap, max_new_tokens: int = -1, *, suffix_first: bool | None = None) -> Prompt:
+    def gap(
+        self, gap: Gap, max_new_tokens: int = -1, *, suffix_first: bool | None = None, token_healing: bool = True
+    ) -> Prompt:
         """The prompt of a gap in code. Raises UserError for a model without fill-in-the-middle."""
-        return gap_prompt(self.tokenizer, gap, self.max_length, max_new_tokens, suffix_first)
+        return gap_prompt(self.tokenizer, gap, self.max_length, max_new_tokens, suffix_first, token_healing)
 
     def logits(self, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits after every id, float32 `[len(ids), vocab]`; at most `max_length` ids."""
@@ -196,7 +202,7 @@ class Pipeline:
             last[piece.index] = piece
         return [
             Completion(
-                "".join(texts[i]), ids[i], last[i].finish_reason or "failed", len(plan.prompt.ids), i, scores[i],
+                "".join(texts[i]), ids[i], last[i].finish_reason or "failed", plan.prompt.tokens, i, scores[i],
                 last[i].error,
             )
             for i, plan in enumerate(plans)

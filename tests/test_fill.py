@@ -88,8 +88,7 @@ def test_fill_completes_at_a_position(nano: Pipeline, tmp_path: Path) -> None:
 
 
 def test_a_suffix_on_the_command_line(nano: Pipeline, tmp_path: Path) -> None:
-    ids = nano.gap(Gap("def add(a, b):\n    return ", "\nprint(add(1, 2))"), 8).ids
-    expected = nano.generate(ids, max_new_tokens=8).text
+    expected = nano.fill("def add(a, b):\n    return ", "\nprint(add(1, 2))", max_new_tokens=8).text
     (tmp_path / "suffix").write_text("\nprint(add(1, 2))")
     options = ["--prompt", "def add(a, b):\n    return ", "--max-new-tokens", "8", "--quiet"]
     for suffix in (["--suffix", "\nprint(add(1, 2))"], ["--suffix-file", str(tmp_path / "suffix")]):

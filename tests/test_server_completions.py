@@ -204,7 +204,9 @@ def test_suffix_fills_the_gap(client: Any, nano: Pipeline) -> None:
     opening = [nano.tokenizer.eos_token_id, fim.suffix]
     ids = [*opening, *encode(suffix), fim.prefix, *encode(prefix), fim.middle]
     expected = nano.generate(ids, max_new_tokens=24).text
-    assert complete(client, prefix, suffix=suffix).choices[0].text == expected
+    unhealed = complete(client, prefix, suffix=suffix, extra_body={"token_healing": False})
+    assert unhealed.choices[0].text == expected
+    assert complete(client, prefix, suffix=suffix).choices[0].text == nano.fill(prefix, suffix, max_new_tokens=24).text
 
 
 def test_chat_completes_the_messages(client: Any, nano: Pipeline) -> None:

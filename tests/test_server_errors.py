@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from running_server import RunningServer
 
 COMPLETIONS = "/v1/completions"
+SHORT: dict[str, Any] = {"prompt": "x", "max_tokens": 1}
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": ""}, "prompt", "the prompt is empty"),
     ({"prompt": []}, "prompt", "the prompt is empty"),
     ({"prompt": ["x", ""]}, "prompt", "the prompt is empty"),
     ({"prompt": [[1, 2], []]}, "prompt", "the prompt is empty"),
+    ({"prompt": None}, "prompt", "field required"),
     ({"prompt": {"text": "x"}}, "prompt", "expected text, a list of texts, token ids"),
     ({"prompt": ["x", 3]}, "prompt", "expected text, a list of texts, token ids"),
     ({"prompt": [1, True]}, "prompt", "expected text, a list of texts, token ids"),
@@ -27,14 +29,14 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": [10**30]}, "prompt", "less than or equal to"),
     ({"prompt": "x\ud800"}, "prompt", "lone surrogate"),
     ({}, "prompt", "field required"),
-    ({"prompt": "x", "max_tokens": -1}, "max_tokens", "greater than or equal to 0 (found -1)"),
+    ({"prompt": "x", "max_tokens": -2}, "max_tokens", "greater than or equal to -1 (found -2)"),
     ({"prompt": "x", "max_tokens": 1.5}, "max_tokens", "valid integer"),
     ({"prompt": "x", "max_tokens": "5"}, "max_tokens", "valid integer"),
     ({"prompt": "x", "max_tokens": 10**20}, "max_tokens", "less than or equal to"),
     ({"prompt": "x", "temperature": -0.1}, "temperature", "greater than or equal to 0"),
     ({"prompt": "x", "temperature": 1e300}, "temperature", "less than or equal to 2"),
     ({"prompt": "x", "temperature": "hot"}, "temperature", "valid number"),
-    ({"prompt": "x", "top_p": 0}, "top_p", "greater than 0"),
+    ({"prompt": "x", "top_p": -0.1}, "top_p", "greater than or equal to 0"),
     ({"prompt": "x", "top_k": -2}, "top_k", "greater than or equal to -1"),
     ({"prompt": "x", "min_p": 2}, "min_p", "less than or equal to 1"),
     ({"prompt": "x", "repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
@@ -43,18 +45,20 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "x", "n": 128}, "", "expected at most 32"),
     ({"prompt": "x", "n": 3, "best_of": 2}, "best_of", "expected at least n, which is 3"),
     ({"prompt": "x", "best_of": 2, "stream": True}, "best_of", "cannot be streamed"),
-    ({"prompt": "x", "logprobs": 6}, "logprobs", "less than or equal to 5"),
+    ({"prompt": "x", "logprobs": 21}, "logprobs", "less than or equal to 20"),
     ({"prompt": "x", "stop": ""}, "stop", "at least 1"),
     ({"prompt": "x", "stop": ["a"] * 17}, "stop", "at most 16"),
     ({"prompt": "x", "seed": 1.5}, "seed", "valid integer"),
     ({"prompt": "x", "stream": "yes"}, "stream", "valid boolean"),
     ({"prompt": "x", "stream_options": {"include_usage": True}}, "stream_options", "set stream too"),
-    ({"prompt": "x", "stream": True, "stream_options": {"usage": True}}, "stream_options.usage", "unknown"),
-    ({"prompt": "x", "presence_penalty": 0.5}, "presence_penalty", "should be 0"),
-    ({"prompt": "x", "frequency_penalty": 0.5}, "frequency_penalty", "should be 0"),
-    ({"prompt": "x", "logit_bias": {"50": 1}}, "logit_bias", "at most 0"),
-    ({"prompt": "x", "guided_json": {}}, "guided_json", "unknown or not supported"),
-    ({"prompt": "x", "model": "gpt-4"}, "model", "'gpt-4' does not exist here; expected 'nano'"),
+    ({"prompt": "x", "presence_penalty": 2.5}, "presence_penalty", "less than or equal to 2"),
+    ({"prompt": "x", "frequency_penalty": -2.5}, "frequency_penalty", "greater than or equal to -2"),
+    ({"prompt": "x", "logit_bias": {"8192": 1}}, "logit_bias", "token id 8192 is not in the vocabulary"),
+    ({"prompt": "x", "logit_bias": [[5, True]]}, "logit_bias", "'5' has no number"),
+    ({"prompt": "x", "guided_json": {}}, "guided_json", "would change the text, and is not done here"),
+    ({"prompt": "x", "mirostat": 2}, "mirostat", "would change the text"),
+    ({"prompt": "x", "stop_token_ids": [5]}, "stop_token_ids", "would change the text"),
+    ({"prompt": "x", "response_format": {"type": "json_object"}}, "response_format", "'text'"),
     ({"prompt": "x", "suffix": "y", "echo": True}, "echo", "no meaning with a suffix"),
 ]
 
@@ -70,7 +74,7 @@ def check_error(response: Any, status: int, param: str | None, message: str) -> 
 def test_bad_completions(server: RunningServer, body: dict[str, Any], param: str, message: str) -> None:
     content = json.dumps(body).encode()
     response = server.post(COMPLETIONS, content)
-    check_error(response, 404 if param == "model" else 400, param or None, message)
+    check_error(response, 400, param or None, message)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,14 @@ def test_a_prompt_over_the_limit_names_both_numbers(server: RunningServer) -> No
         ({"messages": [{"role": "user", "content": ""}]}, "messages", "the messages are empty"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages", "'system'"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", ""),
-        ({"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "tools", "at most 0"),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "tools", "would change the text"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages.tool_calls", "would change"),
+        ({"messages": [{"role": "user", "content": "x"}], "tool_choice": "required"}, "tool_choice", "would change"),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema"}},
+            "response_format",
+            "'text'",
+        ),
         ({"messages": [{"role": "user", "content": "x"}], "top_logprobs": 2}, "top_logprobs", "needs logprobs"),
     ],
 )
@@ -173,3 +184,52 @@ def test_the_server_is_unharmed(server: RunningServer) -> None:
     answer = server.post(COMPLETIONS, {"prompt": "def f(", "max_tokens": 4, "temperature": 0})
     assert answer.json()["usage"]["completion_tokens"] == 4
     assert "Traceback" not in server.log
+
+
+def ignored(server: RunningServer, body: dict[str, Any], route: str = COMPLETIONS) -> list[str]:
+    answer = server.post(route, SHORT | body)
+    assert answer.status_code == 200, answer.text
+    header = answer.headers.get("x-ignored-fields")
+    return header.split(", ") if header else []
+
+
+def test_unknown_fields_are_ignored_and_named(server: RunningServer) -> None:
+    body = {"frobnicate": 1, "stream": True, "stream_options": {"speed": 2, "include_usage": True}}
+    assert ignored(server, body) == ["frobnicate", "stream_options.speed"]
+    for _ in range(2):
+        assert ignored(server, {"frobnicate": 2}) == ["frobnicate"]
+    assert server.log.count("field=frobnicate") == 1
+    assert ignored(server, {"n_predict": 1, "samplers": ["dry"], "keep_alive": "5m"}) == ["keep_alive"]
+
+
+def test_their_names_are_bounded_and_escaped(server: RunningServer) -> None:
+    odd = {"a\r\nX-Evil: 1": 1, "é\ud800,": 2, "x" * 100_000: 3}
+    answer = server.post(COMPLETIONS, json.dumps(SHORT | odd).encode())
+    names = answer.headers["x-ignored-fields"].split(", ")
+    assert names[0] == "a\\r\\nX-Evil: 1"
+    assert names[1] == "x" * 60 + "..."
+    assert names[2] == "\\xe9?\\x2c"
+    assert ignored(server, {f"name{i}": i for i in range(500)})[-1].endswith(" and 480 more")
+    assert server.log.count("field ignored") <= 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"typical_p": 1, "xtc_probability": 0, "dry_multiplier": 0.0, "mirostat": 0, "n_keep": 0, "lora": []},
+        {"lora": [{"id": 0, "scale": 0.0}], "image_data": [], "skip_special_tokens": True, "store": False},
+        {"tool_choice": "none", "tools": [], "min_tokens": 0, "stop_token_ids": [], "grammar": "", "tfs_z": 1.0},
+        {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "response_format": {"type": "text"}},
+        dict.fromkeys(("temperature", "top_p", "stop", "seed", "stream", "grammar", "guided_json", "n")),
+        {"max_tokens": 1.0, "n": 1.0, "seed": 5.0, "top_p": 0, "model": "whatever"},
+    ],
+)
+@pytest.mark.parametrize("route", [COMPLETIONS, "/completion", "/infill", "/v1/chat/completions"])
+def test_neutral_values_are_no_news(server: RunningServer, body: dict[str, Any], route: str) -> None:
+    more = {"messages": [{"role": "user", "content": "x"}]} if "chat" in route else {}
+    if "chat" in route:
+        answer = server.post(route, {"max_tokens": 1} | more | body)
+        assert answer.status_code == 200, answer.text
+        assert "x-ignored-fields" not in answer.headers
+    else:
+        assert ignored(server, {"n_predict": 1} | body, route) == []

@@ -117,6 +117,14 @@ class LazyGroup(click.Group):
     default=None,
     help="Which the model reads first (default: as it was trained).",
 )
+@click.option(
+    "--token-healing",
+    type=click.Choice(["auto", "on", "off"]),
+    default="auto",
+    show_default=True,
+    help="Spell the end of the prompt again, which may stop inside a token; auto: where there is a suffix, and on "
+    "editors' routes.",
+)
 @completion_option(default="full")
 @click.option("--strip", is_flag=True, help="Leave out whitespace at the end.")
 @click.option(

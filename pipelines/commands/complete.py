@@ -55,17 +55,18 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
     if not prompts:
         return  # only --save-to-serialized-model-path
     new, first = options["max_new_tokens"], options["suffix_first"]
+    healing = options["token_healing"] == "on" or (options["token_healing"] == "auto" and suffix is not None)
     read = [
-        pipeline.prompt(prompt)
+        pipeline.prompt(prompt, token_healing=healing)
         if suffix is None
-        else pipeline.gap(Gap(prompt, suffix, whole=True), new, suffix_first=first)
+        else pipeline.gap(Gap(prompt, suffix, whole=True), new, suffix_first=first, token_healing=healing)
         for prompt in prompts
     ]
     count = options["num_return_sequences"]
     output = CompletionWriter([prompt for prompt in prompts for _ in range(count)], suffix or "", options)
     output.write(pipeline.stream_prompts([prompt for prompt in read for _ in range(count)], **sampling))
     if not options["quiet"]:
-        output.print_timings(sum(len(prompt.ids) for prompt in read))
+        output.print_timings(sum(prompt.tokens for prompt in read))
     output.check()
 
 
@@ -83,7 +84,7 @@ def read_prompts(ctx: click.Context, options: dict[str, Any]) -> list[str]:
             raise UserError(
                 f"standard input is not UTF-8 text ({error.reason} at byte {error.start}); expected UTF-8: convert it"
             ) from None
-    if "" in prompts:
+    if "" in prompts and options["suffix"] is None and options["suffix_file"] is None:
         raise UserError("the prompt is empty; expected text to complete: give --prompt TEXT")
     return prompts
 

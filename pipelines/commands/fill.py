@@ -28,6 +28,12 @@ from weights.errors import UserError
     default=None,
     help="Whether the model reads what follows the cursor first (default: as it was trained).",
 )
+@click.option(
+    "--token-healing/--no-token-healing",
+    default=True,
+    show_default=True,
+    help="Let the cursor be inside a token: spell the end of what precedes it again.",
+)
 @click.option("--whole-file", is_flag=True, help="Print the file with the completion in it, not the completion alone.")
 @model_options(max_length=1024)
 @sampling_options(max_new_tokens=128, top_k=1, temperature=1.0, top_p=1.0)
@@ -45,7 +51,9 @@ def fill(file: Path, line: int, column: int, **options: Any) -> None:
     SamplingParams(**sampling)  # before anything is loaded
     gap = gap_at(read_text(file), line, column, str(file), language_of(file.name))
     model = load_model(options)
-    prompt = model.gap(gap, options["max_new_tokens"], suffix_first=options["suffix_first"])
+    prompt = model.gap(
+        gap, options["max_new_tokens"], suffix_first=options["suffix_first"], token_healing=options["token_healing"]
+    )
     whole = options["whole_file"]
     _write(gap.prefix if whole else "")
     for piece in model.stream_prompts([prompt], **sampling):

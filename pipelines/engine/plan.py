@@ -34,5 +34,6 @@ class Plan:
         salt = (after or name) if self.prompt_logprobs or not self.use_cache else None
         scored = self.prompt_logprobs and after is None
         return SequenceRequest(
-            name, self.prompt.ids, params, self.seed, self.top_logprobs, scored, salt, after, self.speculative
+            name, self.prompt.ids, params, self.seed, self.top_logprobs, scored, salt, after, self.speculative,
+            healing=self.prompt.healing,
         )  # fmt: skip

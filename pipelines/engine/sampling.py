@@ -107,11 +107,12 @@ def sample(
     prompt: Sequence[int],
     generated: Sequence[int],
     generator: np.random.Generator,
+    allowed: Ids | None = None,
 ) -> int:
     """The next token id from `logits` `[vocab]`, or from the `logits_needed` highest of them.
 
-    `prompt` and `generated` are the ids so far, which only penalties look at. Raises NothingToDraw for logits of which
-    the highest is not a finite number.
+    `prompt` and `generated` are the ids so far, which only penalties look at; with `allowed` it is one of those. Raises
+    NothingToDraw for logits of which the highest is not a finite number.
     """
     if isinstance(logits, TopLogits):
         check_finite(logits.logits[0])
@@ -123,9 +124,20 @@ def sample(
         logits = biased(logits, params.logit_bias)
     if params.penalizes:
         logits = penalized(logits, params, prompt, generated)
+    if allowed is not None:
+        logits = only(logits, allowed)
     if params.greedy:
         return int(np.argmax(logits))
     return _draw(*candidates(logits, params), generator)
+
+
+def only(logits: Floats, allowed: Ids) -> Floats:
+    """Logits with every id banned but the `allowed` ones. Raises NothingToDraw if none is left."""
+    kept = np.full_like(logits, -np.inf)
+    kept[allowed] = logits[allowed]
+    if not len(allowed) or not np.isfinite(kept.max()):
+        raise NothingToDraw("every token that spells the end of the prompt again is banned")
+    return kept
 
 
 def check_finite(highest: np.floating) -> None:

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.engine.healing import Healing, TokenTexts
 from pipelines.engine.sampling import NothingToDraw, SamplingParams, log_softmax, logits_needed, sample, top_k_ids
 from replit.gpu.top_logits import TopLogits
 
@@ -22,13 +23,8 @@ Floats = npt.NDArray[np.float32]
 EndReason = Literal["stop", "length", "failed"]
 
 
-class Vocabulary(Protocol):
-    """What a sequence asks of a tokenizer."""
-
-    @property
-    def control_token_ids(self) -> frozenset[int]:
-        """Ids that stand for no text, end-of-text among them."""
-        ...
+class Vocabulary(TokenTexts, Protocol):
+    """What a sequence asks of a tokenizer. Control tokens end it, the end-of-text token among them."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,8 @@ class SequenceRequest:
     `seed` makes its own random generator, so that its text does not depend on what else runs. `top_logprobs` is the
     number of alternatives beside each token, None for no log-probabilities at all. `after` names a sequence with the
     same prompt that reads it before, so that it is read once. What was read is shared between sequences of one
-    `cache_salt`; those without one share with each other. Without `speculative` nothing is guessed for it.
+    `cache_salt`; those without one share with each other. Without `speculative` nothing is guessed for it. What is
+    drawn first spells the bytes `healing`, which were taken off the prompt; it does not count as new.
     """
 
     id: str
@@ -52,6 +49,7 @@ class SequenceRequest:
     speculative: bool = True
     owner: str = ""
     background: bool = False
+    healing: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,10 @@ class Sequence:
         self.drafted_right = 0
         self._control = vocabulary.control_token_ids
         self._generator = np.random.default_rng(request.seed)
-        room = max_length - len(request.prompt_ids)
+        self._room = max_length - len(request.prompt_ids)
         wanted = request.params.max_new_tokens
-        self.budget = room if wanted < 0 else min(room, wanted)
+        self.budget = self._room if wanted < 0 else min(self._room, wanted)
+        self._healing = Healing(vocabulary, request.healing) if request.healing and self.budget > 0 else None
         if self.budget <= 0 and not request.prompt_logprobs:
             self.end = "length"
 
@@ -101,7 +100,7 @@ class Sequence:
     def logits_needed(self) -> int:
         """How many of the highest logits of a row it needs; 0: all."""
         scored = self.request.prompt_logprobs or self.request.top_logprobs is not None
-        return 0 if scored else logits_needed(self.request.params)
+        return 0 if scored or self._healing is not None else logits_needed(self.request.params)
 
     def score_prompt(self, rows: Floats) -> None:
         """Log-probabilities of the prompt's next ids from logits `[n, vocab]` after the ones before them."""
@@ -136,7 +135,8 @@ class Sequence:
 
     def _next(self, logits: Floats | TopLogits) -> Token | None:
         params = self.request.params
-        token = sample(logits, params, self.request.prompt_ids, self.ids, self._generator)
+        allowed = None if self._healing is None else self._healing.allowed()
+        token = sample(logits, params, self.request.prompt_ids, self.ids, self._generator, allowed)
         if token in self._control and not params.ignore_eos:
             self.end = "stop"
             return None
@@ -144,9 +144,19 @@ class Sequence:
         if self.request.top_logprobs is not None and not isinstance(logits, TopLogits):
             logprob = token_logprob(logits, token, self.request.top_logprobs)
         self.ids.append(token)
+        if self._healing is not None:
+            self._heal(self._healing, token)
         if len(self.ids) >= self.budget:
             self.end = "length"
         return Token(token, logprob)
+
+    def _heal(self, healing: Healing, token: int) -> None:
+        """A token that only spells what the prompt shows already leaves as many new ones as there were."""
+        hidden = healing.take(token)
+        if hidden:
+            self.budget = min(self.budget + 1, self._room)
+        if not healing.rest:
+            self._healing = None
 
     def fail(self, error: str) -> None:
         """Ends the sequence with an error."""

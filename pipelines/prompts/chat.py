@@ -23,12 +23,12 @@ def turn_marker(tokenizer: Tokenizer) -> int | None:
 def chat_prompt(tokenizer: Tokenizer, messages: Iterable[tuple[str, str]]) -> list[int] | None:
     """Token ids of (role, text) pairs and the beginning of the answer; None for a model without turns.
 
-    A marker that is spelled in a message is only text.
+    A marker that is spelled in a message is only text; a role that the model does not know is the user's.
     """
     marker = turn_marker(tokenizer)
     if marker is None:
         return None
     ids = []
     for role, text in messages:
-        ids += [marker, *tokenizer.encode(f"{_ROLES[role]} {text}\n", parse_special=False)]
+        ids += [marker, *tokenizer.encode(f"{_ROLES.get(role, 'USER')} {text}\n", parse_special=False)]
     return [*ids, marker, *tokenizer.encode(_ROLES["assistant"], parse_special=False)]

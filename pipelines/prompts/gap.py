@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipelines.prompts.cut import rounded_up
+from pipelines.prompts.cut import encode, keep_end, rounded_up
 from pipelines.prompts.fim import fim_prompt
-from pipelines.prompts.prompt import Prompt
+from pipelines.prompts.healing import healed, split_text
+from pipelines.prompts.prompt import Prompt, check_ids
 from pipelines.text.lexer import Language
+from pipelines.text.line_ends import has_crlf, with_lf
 from weights.errors import UserError
 from weights.tokenizers.tokenizer import Tokenizer
 
@@ -43,19 +45,63 @@ def prompt_room(max_length: int, max_new_tokens: int | None) -> int:
 
 
 def gap_prompt(
-    tokenizer: Tokenizer, gap: Gap, max_length: int, max_new_tokens: int | None, suffix_first: bool | None = None
+    tokenizer: Tokenizer,
+    gap: Gap,
+    max_length: int,
+    max_new_tokens: int | None,
+    suffix_first: bool | None = None,
+    heal: bool = False,
 ) -> Prompt:
     """The fill-in-the-middle prompt of a gap, in sequences of `max_length` tokens.
 
     Far ends of the code are cut off where it is too long. `suffix_first` None is the order that the model was trained
-    in. Raises UserError for a model without such tokens, and for a text at the gap that does not fit.
+    in. With `heal` the end of what stands before the gap is spelled again (healing.py), unless nothing is to be
+    generated. Raises UserError for a model without such tokens, and for a text at the gap that does not fit.
     """
+    gap, crlf = _unified(gap)
     room = prompt_room(max_length, max_new_tokens)
+    prefix, middle, end, count = gap.prefix, gap.middle, b"", 0
+    if heal and max_new_tokens != 0:
+        if middle:
+            middle, end, count = split_text(tokenizer, middle)
+        else:
+            prefix, end, count = split_text(tokenizer, prefix)
     found = fim_prompt(
-        tokenizer, gap.prefix, gap.suffix, room,
-        context=gap.context, middle=gap.middle, suffix_first=suffix_first, whole=gap.whole,
+        tokenizer, prefix, gap.suffix, room,
+        context=gap.context, middle=middle, suffix_first=suffix_first, whole=gap.whole,
     )  # fmt: skip
-    return Prompt(found.ids, gap.prefix + gap.middle, gap.language, found.truncated)
+    before = gap.prefix + gap.middle
+    return Prompt(
+        found.ids, before, gap.language, found.truncated, after=gap.suffix, crlf=crlf, healing=end, taken_back=count
+    )
+
+
+def continued_prompt(
+    tokenizer: Tokenizer, gap: Gap, max_length: int, max_new_tokens: int | None, heal: bool = False
+) -> Prompt:
+    """The prompt of a gap for a model without fill-in-the-middle, which reads what stands before it only.
+
+    The far end is cut off where it is too long, `context` first. Raises UserError where there is nothing to read.
+    """
+    gap, crlf = _unified(gap)
+    before = gap.prefix + gap.middle
+    room = prompt_room(max_length, max_new_tokens)
+    ids, context = encode(tokenizer, before), encode(tokenizer, gap.context)
+    kept = keep_end(tokenizer, ids, room, gap.whole)
+    extra = keep_end(tokenizer, context, room - len(kept), whole=True) if len(kept) < room else []
+    start = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    found = check_ids(tokenizer, [*extra, *kept] or start)
+    truncated = len(kept) < len(ids)
+    prompt = Prompt(found, before, gap.language, truncated, after=gap.suffix, crlf=crlf, continued=True)
+    return healed(tokenizer, prompt) if heal and max_new_tokens != 0 else prompt
+
+
+def _unified(gap: Gap) -> tuple[Gap, bool]:
+    """The gap with LF as its line ends, and whether they were CRLF."""
+    if not has_crlf(gap.prefix + gap.middle + gap.suffix):
+        return gap, False
+    prefix, suffix, middle, context = map(with_lf, (gap.prefix, gap.suffix, gap.middle, gap.context))
+    return replace(gap, prefix=prefix, suffix=suffix, middle=middle, context=context), True
 
 
 def gap_at(text: str, line: int, column: int, name: str, language: Language | None) -> Gap:

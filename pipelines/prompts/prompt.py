@@ -15,13 +15,25 @@ class Prompt:
     """Token ids, never empty.
 
     `before` is the code that the completion follows, `language` its language where that is known, `truncated` whether
-    something was cut off.
+    something was cut off. `after` is what stands after the cursor, where a repetition of it ends the completion;
+    `crlf` whether the file has such line ends; `continued` whether the model could not read what comes after;
+    `healing` are the bytes of the tokens that were `taken_back` at its end, which the completion spells first.
     """
 
     ids: list[int]
     before: str
     language: Language | None = None
     truncated: bool = False
+    after: str = ""
+    crlf: bool = False
+    continued: bool = False
+    healing: bytes = b""
+    taken_back: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has, with those that were taken back."""
+        return len(self.ids) + self.taken_back
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: object) -> Prompt:

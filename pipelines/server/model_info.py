@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import platform
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.registry import ModelFiles
 from pipelines.server.options import ServeOptions
 from replit.runtime.weight_memory import weight_types
 from weights.tensor import Encoding, stored_bytes
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What clients ask of a model: bytes of its weights, how many there are, their encoding, and a name for all that.
+
+    `digest` tells models apart, 64 hexadecimal digits; it is made of the weights' names, shapes and encodings.
+    """
+
+    size: int
+    parameters: int
+    encoding: str
+    family: str
+    digest: str
+
+
+def model_facts(options: ServeOptions, files: ModelFiles) -> ModelFacts:
+    """The facts of the served model."""
+    tensors = files.tensors.values()
+    told = [f"{options.name} {tensor.name} {tensor.shape} {tensor.encoding}" for tensor in tensors]
+    return ModelFacts(
+        size=sum(tensor.nbytes for tensor in tensors),
+        parameters=sum(math.prod(tensor.shape) for tensor in tensors),
+        encoding=str(main_encoding(options, files)),
+        family=files.architecture.gguf_name,
+        digest=hashlib.sha256("\n".join(sorted(told)).encode()).hexdigest(),
+    )
 
 
 def model_info(options: ServeOptions, files: ModelFiles) -> dict[str, str]:

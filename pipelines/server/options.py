@@ -47,6 +47,11 @@ class ServeOptions:
     prefix_caching: bool = True
     draft: str = "auto"
     page: bool = True
+    strict_fields: bool = False
+    check_model: bool = False
+    strict_infill: bool = False
+    open_metrics: bool = False
+    token_healing: str = "auto"
     # Sampling options given at start; they replace the defaults of a request, not what it states.
     sampling: dict[str, Any] = field(default_factory=dict)
 
@@ -77,6 +82,11 @@ _OPTIONS = (
                  help="Keep the cache of earlier prompts for later ones that begin alike."),
     click.option("--page/--no-page", default=True, show_default=True,
                  help="Show a page with an editor to browsers that open the address."),
+    click.option("--strict-fields", is_flag=True, help="Refuse requests with fields that are not known."),
+    click.option("--check-model", is_flag=True, help="Refuse requests for a model of another name."),
+    click.option("--strict-infill", is_flag=True,
+                 help="Refuse to fill in the middle by a model that was not trained for it."),
+    click.option("--open-metrics", is_flag=True, help="Give /metrics without the key."),
 )  # fmt: skip
 
 
@@ -93,7 +103,7 @@ _SHARED = (
     "serialized_model_path",
     "save_to_serialized_model_path", "threads", "mmap", "kv_cache_encoding", "host", "port", "api_key",
     "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching", "draft",
-    "page",
+    "page", "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
 )  # fmt: skip
 _OTHERS = ("serve", "debug", "quiet", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu")
 

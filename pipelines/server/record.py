@@ -30,6 +30,7 @@ class Record:
     first_token: float | None = None
     user: str | None = None
     note: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)  # of the answer
 
     def token(self, started: float) -> None:
         """A token has come, of a sequence whose first pass was at `started`."""

@@ -5,28 +5,32 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from pipelines.engine.plan import Plan
 from pipelines.engine.sampling import SamplingParams
-from pipelines.prompts.gap import Gap, gap_prompt
+from pipelines.prompts.gap import Gap, continued_prompt, gap_prompt
+from pipelines.prompts.healing import healed
 from pipelines.prompts.prompt import Prompt, encode_prompt
 from pipelines.registry import ModelFiles
 from pipelines.server.http.api_error import ApiError, loading, sequence_failed, worker_failed
 from pipelines.server.metrics import Metrics
+from pipelines.server.model_info import model_facts
 from pipelines.server.options import ServeOptions
 from pipelines.server.process.messages import Step
 from pipelines.server.process.worker_process import Generation, ModelWorker
 from pipelines.server.record import Log, Record
-from pipelines.server.routes.openai_requests import SamplingFields
 from pipelines.text.chain import Delta, SequenceText, build_chain
 from weights.errors import UserError
 
-OPENAI_MAX_TOKENS = 16
+# -1, and what llama.cpp writes for it.
+DRAWN_SEEDS = (-1, 2**32 - 1)
+# Names of ignored fields that the log tells: they come from strangers.
+MOST_TOLD = 200
 
 
 @dataclass
@@ -51,12 +55,14 @@ class Service:
         self.options = options
         self.tokenizer = files.tokenizer
         self.config = files.config
+        self.facts = model_facts(options, files)
         self.worker = worker
         self.log = log
         self.metrics = Metrics()
         self.started = int(time.time())
         self.draining = False
         self._counter = 0
+        self._told: set[str] = set()
 
     @property
     def max_length(self) -> int:
@@ -74,27 +80,51 @@ class Service:
             raise loading()
 
     def check_model(self, name: str | None) -> None:
-        """Raises ApiError (404) for a model that is not the served one."""
-        if name is not None and name != self.options.name:
+        """With --check-model, raises ApiError (404) for a model that is not the served one."""
+        if self.options.check_model and name is not None:
+            self.find_model(name)
+
+    def find_model(self, name: str) -> None:
+        """Raises ApiError (404) unless it is the served model; `:latest` after its name is Ollama's way of writing."""
+        if name.removesuffix(":latest") != self.options.name.removesuffix(":latest"):
             raise ApiError(
-                f"the model {name!r} does not exist here; expected {self.options.name!r}",
+                f"the model {name[:200]!r} does not exist here; expected {self.options.name!r}",
                 status=404, param="model", code="model_not_found",
             )  # fmt: skip
 
-    def prompt(self, prompt: str | list[int], param: str) -> Prompt:
-        """A prompt, checked against the vocabulary."""
+    def prompt(self, prompt: str | list[int], param: str, *, heal: bool = False) -> Prompt:
+        """A prompt, checked against the vocabulary; with `heal` the end of a text is spelled again."""
         try:
-            return encode_prompt(self.tokenizer, prompt)
+            found = encode_prompt(self.tokenizer, prompt)
         except UserError as error:
             raise ApiError(str(error), param=param) from None
+        return healed(self.tokenizer, found) if heal and isinstance(prompt, str) else found
 
-    def gap(self, gap: Gap, max_new_tokens: int | None, param: str) -> Prompt:
-        """The prompt of a gap in code. Raises ApiError, with 501 for a model without fill-in-the-middle."""
+    def heals(self, stated: bool | None, *, editor: bool) -> bool:
+        """Whether tokens are healed: as a request states it, else as the server was started, else where editors ask."""
+        if stated is not None:
+            return stated
+        return {"on": True, "off": False}.get(self.options.token_healing, editor)
+
+    def gap(
+        self, gap: Gap, max_new_tokens: int | None, param: str, *, cut: bool = True, heal: bool | None = None
+    ) -> Prompt:
+        """The prompt of a gap in code; without `cut` the answer may repeat what stands after it.
+
+        `heal` None is as the server was started. A model without fill-in-the-middle continues what stands before.
+        Raises ApiError, with --strict-infill and 501 for such a model.
+        """
+        healing = self.heals(heal, editor=True)
+        continued = self.tokenizer.fim is None and not self.options.strict_infill
         try:
-            return gap_prompt(self.tokenizer, gap, self.max_length, max_new_tokens)
+            if continued:
+                found = continued_prompt(self.tokenizer, gap, self.max_length, max_new_tokens, healing)
+            else:
+                found = gap_prompt(self.tokenizer, gap, self.max_length, max_new_tokens, heal=healing)
         except UserError as error:
-            status = 400 if self.tokenizer.fim else 501  # llama.cpp's status for it
+            status = 400 if self.tokenizer.fim or continued else 501  # llama.cpp's status for it
             raise ApiError(str(error), status=status, param=param) from None
+        return found if cut else replace(found, after="")
 
     def check_length(self, count: int, new_tokens: int | None, param: str) -> None:
         """Raises ApiError for a prompt that leaves no room for a token."""
@@ -106,25 +136,6 @@ class Service:
                 param=param, code="context_length_exceeded",
             )  # fmt: skip
 
-    def sampling(self, body: SamplingFields, max_tokens: int | None) -> dict[str, Any]:
-        """`SamplingParams` of a request but for the length: what it states, else the server's, else OpenAI's."""
-        defaults: dict[str, Any] = {
-            "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0,
-            "stop": (), "max_new_tokens": max_tokens,
-        } | self.options.sampling  # fmt: skip
-        stated: dict[str, Any] = {
-            name: getattr(body, name)
-            for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-            if getattr(body, name) is not None
-        }
-        if body.stop is not None:
-            stated["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
-        if body.max_tokens is not None:
-            stated["max_new_tokens"] = body.max_tokens
-        found = defaults | stated
-        found |= {"ignore_eos": body.ignore_eos, "completion": body.completion, "strip": body.strip}
-        return found
-
     def params(self, sampling: dict[str, Any], prompt_tokens: int) -> SamplingParams:
         """Sampling for a prompt of this length: at most what fits is generated."""
         room = self.max_length - prompt_tokens
@@ -132,15 +143,18 @@ class Service:
         count = room if wanted is None or wanted < 0 else min(wanted, room)
         return SamplingParams(**(sampling | {"max_new_tokens": count, "seed": None}))
 
-    def new_tokens(self, stated: int | None) -> int:
-        """llama.cpp's `n_predict`: what a request states, else the server's --max-new-tokens, else no limit."""
-        limit: int = self.options.sampling.get("max_new_tokens", -1)
-        return limit if stated is None else stated
-
     @staticmethod
     def seed(stated: int | None) -> int:
-        """The request's seed, or one that is drawn."""
-        return random.getrandbits(48) if stated is None or stated < 0 else stated
+        """The request's seed, or one that is drawn. Negative ones are told apart from the others by their bits."""
+        drawn = stated is None or stated in DRAWN_SEEDS
+        return random.getrandbits(48) if drawn or stated is None else stated % 2**64
+
+    def tell_ignored(self, route: str, names: Iterable[str]) -> None:
+        """Logs the fields that were ignored, each once, and not without end."""
+        for name in names:
+            if name not in self._told and len(self._told) < MOST_TOLD:
+                self._told.add(name)
+                self.log.event("field ignored", field=name, route=route)
 
     def start(self, plans: Sequence[Plan], record: Record) -> list[RunningSequence]:
         """Sends a request's sequences to the worker, all or none. Raises ApiError where there is no room."""
@@ -154,7 +168,7 @@ class Service:
             request = plan.request(name, after if after != name else None)
             generation = self.worker.submit(request)
             if after == name:
-                record.prompt_tokens += len(plan.prompt.ids)
+                record.prompt_tokens += plan.prompt.tokens
             chain = build_chain(self.tokenizer, plan)
             started.append(RunningSequence(index, generation, chain, reads=after == name))
         return started

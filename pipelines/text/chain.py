@@ -1,7 +1,7 @@
 """From one sequence's tokens to the text that a person sees: one chain, for the command line, Python and the server.
 
 Its order is `build_chain`'s list: bytes to characters, stop strings, limits on lines, the completion mode, the text
-after the cursor, whitespace at the end. Log-probabilities are told with the text they belong to.
+after the cursor, whitespace at the end, the file's line ends. Log-probabilities are told with the text they belong to.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Literal
 from pipelines.engine.plan import Plan
 from pipelines.engine.sequence import EndReason, Token, TokenLogprob
 from pipelines.text.completion_mode import Strip, TextFilter, completion_filter
+from pipelines.text.line_ends import CrLf, with_lf
+from pipelines.text.repeated_suffix import RepeatedSuffix
 from pipelines.text.stream import TextStream
 from weights.tokenizers.tokenizer import Tokenizer
 
@@ -53,8 +55,14 @@ class SequenceText:
         stop: Sequence[str] = (),
         filters: Sequence[TextFilter] = (),
         limits: TextFilter | None = None,
+        hidden: int = 0,
     ) -> None:
-        """`filters` see the text after `stop`, one after the other; `limits` is the one of them that counts as such."""
+        """`filters` see the text after `stop`, one after the other; `limits` is the one of them that counts as such.
+
+        The first `hidden` bytes stand in the prompt already; tokens that have no others are not told.
+        """
+        self._hidden = hidden
+        self.drawn: list[int] = []  # every id, those that are not told too
         self._stream = TextStream(tokenizer, stop)
         self._filters = tuple(filters)
         self._limits = limits
@@ -94,12 +102,7 @@ class SequenceText:
     def _push(self, token: Token | None, end: EndReason | None) -> Delta:
         delta = Delta()
         if token is not None:
-            self.tokens += 1
-            delta.token_ids.append(token.id)
-            delta.text = self._stream.push(token.id)
-            if token.logprob is not None:
-                self._pending.append(ScoredToken(token.logprob, self._decoded))
-                self._decoded += len(self._decoder.decode(self._tokenizer.token_bytes(token.id)))
+            self._take(token, delta)
         if end is not None:
             delta.text += self._stream.finish()
         over = end is not None or self._stream.stopped
@@ -115,6 +118,20 @@ class SequenceText:
         self._shown += len(delta.text)
         delta.scored = self._release(everything=end is not None and not self.stopped)
         return delta
+
+    def _take(self, token: Token, delta: Delta) -> None:
+        self.drawn.append(token.id)
+        raw = self._tokenizer.token_bytes(token.id)
+        skipped = min(self._hidden, len(raw))
+        self._hidden -= skipped
+        if skipped and skipped == len(raw):
+            return
+        self.tokens += 1
+        delta.token_ids.append(token.id)
+        delta.text = self._stream.push(token.id, skipped)
+        if token.logprob is not None:
+            self._pending.append(ScoredToken(token.logprob, self._decoded))
+            self._decoded += len(self._decoder.decode(raw[skipped:]))
 
     def _release(self, everything: bool) -> list[ScoredToken]:
         """The tokens whose text has begun to be shown; a stop string takes its tokens along."""
@@ -132,9 +149,14 @@ def build_chain(tokenizer: Tokenizer, plan: Plan) -> SequenceText:
         filters.append(plan.limits)
     if params.completion != "full":
         filters.append(completion_filter(params.completion, prompt.before, prompt.language))
+    if prompt.after:
+        filters.append(RepeatedSuffix(prompt.after))
     if params.strip:
         filters.append(Strip())
-    return SequenceText(tokenizer, params.stop, filters, plan.limits)
+    if prompt.crlf:
+        filters.append(CrLf())
+    stop = [with_lf(text) for text in params.stop] if prompt.crlf else params.stop
+    return SequenceText(tokenizer, stop, filters, plan.limits, len(prompt.healing))
 
 
 def token_text(tokenizer: Tokenizer, token_id: int) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 class LineLimits:
     """Ends a completion where a line is indented less than `indent`, or at the first line end once `late()`.
 
-    Both as in llama.cpp: the first line is never cut. A `TextFilter`. Lines end where editors end them, at LF.
+    Both as in llama.cpp: the first line is never cut. A `TextFilter`. Lines end where editors end them, at LF. `late`
+    is asked at every piece, so that it may count from the first.
     """
 
     def __init__(self, indent: int, late: Callable[[], bool]) -> None:
@@ -20,6 +21,7 @@ class LineLimits:
 
     def push(self, text: str) -> str:
         """The part of `text` that can be shown."""
+        late = self._late()
         lines = (self._held + text).split("\n")
         lines = [line + "\n" for line in lines[:-1]] + [line for line in lines[-1:] if line]
         self._held = ""
@@ -35,7 +37,7 @@ class LineLimits:
                     return shown
             shown += line
             self._decided = not whole
-            self.stopped = whole and self._late()
+            self.stopped = whole and late
             if self.stopped:
                 return shown
         return shown

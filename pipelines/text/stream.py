@@ -28,12 +28,15 @@ class TextStream:
         """Whether a stop string has ended the text; `stop_text` is the one that did."""
         return self.stop_text is not None
 
-    def push(self, token_id: int) -> str:
-        """The text that `token_id` completes, possibly none. Sets `stopped` at a stop string."""
+    def push(self, token_id: int, skipped: int = 0) -> str:
+        """The text that `token_id` completes, possibly none, without its first `skipped` bytes.
+
+        Sets `stopped` at a stop string.
+        """
         spelled = self._tokenizer.control_texts.get(token_id)
         if spelled is not None:
             return self._pass_control(spelled)
-        return self._release(self._decoder.decode(self._tokenizer.token_bytes(token_id)))
+        return self._release(self._decoder.decode(self._tokenizer.token_bytes(token_id)[skipped:]))
 
     def finish(self) -> str:
         """What was held back, at the end of the ids."""

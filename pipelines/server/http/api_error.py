@@ -1,4 +1,4 @@
-"""Errors in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+"""Errors in the shape of the route's API: OpenAI's `{"error": {"message", "type", "param", "code"}}`, and others'."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ _TYPES = {
     429: "rate_limit_error",
     500: "server_error",
     503: "service_unavailable",
+}
+LLAMA_PATHS = (
+    "/completion", "/completions", "/infill", "/tokenize", "/detokenize", "/apply-template", "/props", "/slots",
+)  # fmt: skip
+_LLAMA_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    500: "server_error",
+    501: "not_supported_error",
+    503: "unavailable_error",
 }
 
 
@@ -37,7 +48,7 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """What is sent."""
+        """What is sent, as OpenAI has it."""
         kind = _TYPES.get(self.status, "invalid_request_error")
         return {
             "error": {
@@ -48,9 +59,20 @@ class ApiError(Exception):
             }
         }
 
-    def response(self) -> JSONResponse:
-        """The whole answer."""
-        return JSONResponse(self.body, self.status, dict(self.headers or {}))
+    def body_for(self, path: str) -> dict[str, Any]:
+        """What is sent, in the shape of the API that the path belongs to."""
+        if path.startswith("/api/"):
+            return {"error": self.message}
+        if path in LLAMA_PATHS:
+            kind = _LLAMA_TYPES.get(self.status, "invalid_request_error")
+            if self.code == "context_length_exceeded":
+                kind = "exceed_context_size_error"
+            return {"error": {"code": self.status, "message": self.message, "type": kind, "param": self.param}}
+        return self.body
+
+    def response(self, path: str) -> JSONResponse:
+        """The whole answer to a request for this path."""
+        return JSONResponse(self.body_for(path), self.status, dict(self.headers or {}))
 
 
 def loading() -> ApiError:

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import time
 import traceback
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,21 +16,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipelines.server.http.api_error import ApiError, from_validation
+from pipelines.server.http.client_habits import ClientHabits
 from pipelines.server.metrics import CONTENT_TYPE
 from pipelines.server.record import Record
-from pipelines.server.routes import chat_completions, completions, llama, page
+from pipelines.server.routes import chat_completions, completions, llama, llama_server, ollama, ollama_server, page
 from pipelines.server.service import Service
 
-OPEN_PATHS = ("/health", *page.OPEN_PATHS)
+OPEN_PATHS = ("/health", "/v1/health", *page.OPEN_PATHS)
 # Seconds for a whole body to arrive.
 BODY_TIMEOUT = 30.0
 
 
 def create_app(service: Service) -> FastAPI:
     """The application over a service."""
-    app = FastAPI(title="Replit Code on MAX", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(title="Replit Code on MAX", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
-    for module in (completions, chat_completions, llama):
+    for module in (completions, chat_completions, llama, llama_server, ollama, ollama_server):
         app.include_router(module.router)
     if service.options.page:
         page.read_files()
@@ -46,12 +47,16 @@ def create_app(service: Service) -> FastAPI:
             allow_origins=list(service.options.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
+            expose_headers=["X-Request-ID", "X-Ignored-Fields", "X-Fill-In-The-Middle"],
+            allow_private_network=True,
         )
+    app.add_middleware(ClientHabits, origins=service.options.cors_origins)
     return app
 
 
 def _add_operation_routes(app: FastAPI, service: Service) -> None:
     @app.get("/health")
+    @app.get("/v1/health", include_in_schema=False)
     async def health() -> Response:
         """200 once the model is loaded, 503 before and while the server ends."""
         service.check_ready()
@@ -63,37 +68,15 @@ def _add_operation_routes(app: FastAPI, service: Service) -> None:
         body = service.metrics.render(service.worker.load, service.worker.in_flight)
         return Response(body, media_type=CONTENT_TYPE)
 
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        """The one model."""
-        return {"object": "list", "data": [model_object(service)]}
-
-    @app.get("/v1/models/{model:path}")
-    async def model(model: str) -> dict[str, Any]:
-        """One model by name."""
-        service.check_model(model)
-        return model_object(service)
-
-
-def model_object(service: Service) -> dict[str, Any]:
-    """OpenAI's description of a model, and its sequence length as vLLM and MAX tell it."""
-    return {
-        "id": service.options.name,
-        "object": "model",
-        "created": service.started,
-        "owned_by": "replit",
-        "max_model_len": service.max_length,
-    }
-
 
 async def _api_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return error.response()
+    return error.response(request.url.path)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return from_validation(error.errors()).response()
+    return from_validation(error.errors()).response(request.url.path)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -101,7 +84,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     message = f"{request.method} {request.url.path}: {error.detail}"
     if error.status_code == 404:
         message = f"there is no route {request.url.path}"
-    return ApiError(message, status=error.status_code, headers=error.headers).response()
+    return ApiError(message, status=error.status_code, headers=error.headers).response(request.url.path)
 
 
 class _Body:
@@ -140,10 +123,18 @@ def key_state(headers: dict[bytes, bytes], key: str | None) -> Literal["none", "
     """What a request's key is to this server; "none" where it asks for none."""
     if not key:
         return "none"
-    given = headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+    given = given_key(headers)
     if hmac.compare_digest(given, key.encode()):
         return "right"
     return "wrong" if given else "missing"
+
+
+def given_key(headers: dict[bytes, bytes]) -> bytes:
+    """The key that a request brings: `Authorization: Bearer KEY`, the scheme in any case, or `X-Api-Key: KEY`."""
+    scheme, _, key = headers.get(b"authorization", b"").strip().partition(b" ")
+    if scheme.lower() == b"bearer" and key.strip():
+        return key.strip()
+    return headers.get(b"x-api-key", b"").strip() or scheme
 
 
 def too_large(limit: int) -> ApiError:
@@ -173,7 +164,8 @@ class Guard:
             if message["type"] == "http.response.start" and not record.status:
                 record.status = message["status"]
                 message["headers"] = [
-                    *message["headers"], (b"x-request-id", record.id.encode())
+                    *message["headers"], (b"x-request-id", record.id.encode()),
+                    *((name.lower().encode(), value.encode()) for name, value in record.headers.items()),
                 ]  # fmt: skip
             await send(message)
 
@@ -198,7 +190,7 @@ class Guard:
                 raise body.error
         except ApiError as error:
             if not record.status:
-                await error.response()(scope, receive, send)
+                await error.response(scope["path"])(scope, receive, send)
         except asyncio.CancelledError:
             record.note = "cancelled at shutdown"
             raise
@@ -207,19 +199,24 @@ class Guard:
             traceback.print_exc()
             if record.status:
                 raise
-            await ApiError("an internal error; see the server's log", status=500).response()(scope, receive, send)
+            failed = ApiError("an internal error; see the server's log", status=500)
+            await failed.response(scope["path"])(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
         scope["replit.key"] = found = key_state(headers, self._service.options.api_key)
-        if found in ("missing", "wrong") and scope["path"] not in OPEN_PATHS:
+        if found in ("missing", "wrong") and not self._is_open(scope["path"]):
             raise ApiError(
-                "the API key is missing or wrong; expected the header Authorization: Bearer KEY",
+                "the API key is missing or wrong; expected the header Authorization: Bearer KEY "
+                "(or X-Api-Key: KEY)",
                 status=401, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"},
             )  # fmt: skip
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._service.options.max_body_bytes:
             raise too_large(self._service.options.max_body_bytes)
+
+    def _is_open(self, path: str) -> bool:
+        return path in OPEN_PATHS or (path == "/metrics" and self._service.options.open_metrics)
 
     def _end(self, scope: Scope, record: Record) -> None:
         route = scope.get("route")

@@ -25,14 +25,14 @@ class Job(Protocol):
     def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The stream's events."""
 
-    async def result(self) -> dict[str, Any]:
+    async def result(self) -> dict[str, Any] | list[dict[str, Any]]:
         """The whole answer at once."""
 
 
-async def respond(job: Job, stream: bool | None, request: Request) -> Response:
-    """The job's answer, streamed or whole."""
+async def respond(job: Job, stream: bool | None, request: Request, *, lines: bool = False) -> Response:
+    """The job's answer, streamed (as events, or with `lines` as lines of JSON) or whole."""
     if stream:
-        return EventStream(job.events())
+        return EventStream(job.events(), lines)
     return JSONResponse(await until_disconnect(request, job.result()))
 
 
@@ -61,28 +61,42 @@ async def _end(task: asyncio.Future[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+# Line ends of Unicode's, at which some clients end a line of a stream; JSON allows them as they are.
+_LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
+
+
 def dumps(value: Any) -> str:
-    """Compact JSON; text stays as it is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Compact JSON on one line; other text stays as it is."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_LINE_ENDS)
+
+
+def as_event(value: dict[str, Any] | str) -> str:
+    """A server-sent event."""
+    return f"data: {value if isinstance(value, str) else dumps(value)}\n\n"
+
+
+def as_line(value: dict[str, Any] | str) -> str:
+    """A line of JSON, as Ollama's streams are made of."""
+    return f"{value if isinstance(value, str) else dumps(value)}\n"
 
 
 class EventStream(Response):
-    """Server-sent events, each a JSON object (or `DONE`).
+    """Server-sent events, each a JSON object (or `DONE`); or lines of JSON.
 
     The status goes out with the first event, so that a request that fails before has a status of its own, and a load
     balancer can still give it to another server.
     """
 
-    media_type = "text/event-stream"
-
-    def __init__(self, events: AsyncGenerator[dict[str, Any] | str, None]) -> None:
+    def __init__(self, events: AsyncGenerator[dict[str, Any] | str, None], lines: bool = False) -> None:
+        self.media_type = "application/x-ndjson" if lines else "text/event-stream"
+        self._written = as_line if lines else as_event
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events until they end or the client leaves."""
-        sending = asyncio.ensure_future(self._send(send))
+        sending = asyncio.ensure_future(self._send(send, scope["path"]))
         watcher = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait({sending, watcher}, return_when=asyncio.FIRST_COMPLETED)
@@ -94,7 +108,7 @@ class EventStream(Response):
             await _end(sending)
             await _end(watcher)
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: Send, path: str) -> None:
         begun = False
         async with aclosing(self._events) as events:
             try:
@@ -102,11 +116,11 @@ class EventStream(Response):
                     if not begun:
                         await self._begin(send)
                         begun = True
-                    await _data(send, event)
+                    await self._data(send, event)
             except ApiError as error:
                 if not begun:
                     raise
-                await _data(send, error.body)
+                await self._data(send, error.body_for(path))
         if not begun:
             await self._begin(send)
         await send({"type": "http.response.body", "body": b""})
@@ -114,8 +128,6 @@ class EventStream(Response):
     async def _begin(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
 
-
-def _data(send: Send, event: dict[str, Any] | str) -> Awaitable[None]:
-    text = event if isinstance(event, str) else dumps(event)
-    body = f"data: {text}\n\n".encode()
-    return send({"type": "http.response.body", "body": body, "more_body": True})
+    def _data(self, send: Send, event: dict[str, Any] | str) -> Awaitable[None]:
+        body = self._written(event).encode()
+        return send({"type": "http.response.body", "body": body, "more_body": True})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from pipelines.server.options import ServeOptions
 
@@ -38,6 +39,8 @@ class Protocol(HttpToolsProtocol):
         """The head is there."""
         self._forget_head()
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0" and self.cycle is not None:
+            self.cycle.send = partial(send_unframed, self.cycle, self.cycle.send)  # type: ignore[method-assign]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is expected any more."""
@@ -51,6 +54,16 @@ class Protocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+
+async def send_unframed(cycle: RequestResponseCycle, send: Callable[[Any], Awaitable[None]], message: Any) -> None:
+    """Sends without chunks, which HTTP/1.0 does not know: an answer of unknown length ends with the connection."""
+    if message["type"] == "http.response.start":
+        if not any(name.lower() == b"content-length" for name, _ in message.get("headers", ())):
+            cycle.chunked_encoding, cycle.keep_alive = False, False
+    elif cycle.chunked_encoding is False and not cycle.keep_alive:
+        cycle.expected_content_length = max(cycle.expected_content_length, len(message.get("body", b"")))
+    await send(message)
 
 
 class HttpServer(uvicorn.Server):

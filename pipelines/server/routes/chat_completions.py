@@ -1,84 +1,114 @@
-"""`POST /v1/chat/completions`: a chat model's turns; for a base model, the messages' texts joined by line breaks."""
+"""`POST /v1/chat/completions`: a chat model's turns; for a base model, the messages' texts joined by line breaks.
+
+And `/v1/fim/completions`, Mistral's: a gap in code, answered in the shape of a chat.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipelines.engine.plan import Plan
 from pipelines.prompts.chat import chat_prompt
+from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import DONE, respond
 from pipelines.server.record import Record
-from pipelines.server.routes.completions import usage
-from pipelines.server.routes.openai_requests import ChatRequest
+from pipelines.server.routes.admission import admit
+from pipelines.server.routes.job import Job, StreamExtras, check_stream, plan_samples, token_entry, usage
+from pipelines.server.routes.openai_requests import ChatRequest, FimRequest, OpenAIFields
+from pipelines.server.routes.sampling import OPENAI_DEFAULTS, first, sampling
 from pipelines.server.service import RunningSequence, Service
-from pipelines.text.chain import Delta, ScoredToken, token_text
-from weights.tokenizers.tokenizer import Tokenizer
+from pipelines.text.chain import Delta, ScoredToken
 
 router = APIRouter()
+# Neither chat nor Mistral's route has OpenAI's 16 tokens.
+DEFAULTS = OPENAI_DEFAULTS | {"max_new_tokens": -1}
 
 
 @router.post("/v1/chat/completions")
+@router.post("/chat/completions", include_in_schema=False)
 async def chat(body: ChatRequest, request: Request) -> Response:
     """Completes the messages' texts."""
-    service: Service = request.app.state.service
-    record: Record = request.scope["replit.record"]
-    record.user = body.user
-    service.check_ready()
-    service.check_model(body.model)
-    return await respond(ChatJob(service, body, record), body.stream, request)
+    service, record = admit(body, request)
+    check(body)
+    found = sampling(body, DEFAULTS, service)
+    heal = found["max_new_tokens"] != 0 and service.heals(body.token_healing, editor=False)
+    prompt = messages_prompt(service, [(message.role, message.text) for message in body.messages], heal)
+    service.check_length(prompt.tokens, found["max_new_tokens"], "messages")
+    scored = (body.top_logprobs or 0) if body.logprobs else None
+    job = ChatJob(service, body, record, prompt, found, seed=body.seed, top_logprobs=scored)
+    return await respond(job, body.stream, request)
 
 
-class ChatJob:
-    """One request: the sequences that run for it, and its answer."""
+@router.post("/v1/fim/completions")
+@router.post("/fim/completions", include_in_schema=False)
+async def fim(body: FimRequest, request: Request) -> Response:
+    """Fills the gap between a prompt and a suffix, as Mistral's server does it."""
+    service, record = admit(body, request)
+    check_stream(body)
+    found = sampling(body, DEFAULTS, service)
+    prompt = service.gap(
+        Gap(body.prompt, body.suffix), found["max_new_tokens"], "suffix", cut=body.cut_suffix, heal=body.token_healing
+    )
+    job = ChatJob(service, body, record, prompt, found, seed=first(body.seed, body.random_seed), top_logprobs=None)
+    return await respond(job, body.stream, request)
 
-    def __init__(self, service: Service, body: ChatRequest, record: Record) -> None:
-        check(body)
-        self._service = service
+
+def messages_prompt(service: Service, messages: Sequence[tuple[str, str]], heal: bool = False) -> Prompt:
+    """The prompt of a chat's roles and texts. Raises ApiError where there is no text in it."""
+    turns = chat_prompt(service.tokenizer, messages)
+    text = "\n".join(text for _, text in messages)
+    if turns:
+        return Prompt(turns, text)
+    if not text:
+        raise ApiError("the messages are empty; expected at least one token", param="messages")
+    return service.prompt(text, "messages", heal=heal)
+
+
+class ChatJob(Job):
+    """One request: the sequences that run for it, and its answer in the shape of a chat."""
+
+    def __init__(
+        self,
+        service: Service,
+        body: OpenAIFields,
+        record: Record,
+        prompt: Prompt,
+        found: dict[str, Any],
+        *,
+        seed: int | None,
+        top_logprobs: int | None,
+    ) -> None:
+        """`found` are keywords of `SamplingParams`, see sampling.py."""
         self._body = body
-        self._record = record
+        self._scored = top_logprobs is not None
         self._created = int(time.time())
-        if body.max_completion_tokens is not None:
-            body.max_tokens = body.max_completion_tokens
-        sampling = service.sampling(body, None)
-        turns = chat_prompt(service.tokenizer, [(message.role, message.text) for message in body.messages])
-        text = "\n".join(message.text for message in body.messages)
-        if not turns and not text:
-            raise ApiError("the messages are empty; expected at least one token", param="messages")
-        prompt = Prompt(turns, text) if turns else service.prompt(text, "messages")
-        service.check_length(len(prompt.ids), sampling["max_new_tokens"], "messages")
-        seed = service.seed(body.seed)
-        params = service.params(sampling, len(prompt.ids))
-        scored = (body.top_logprobs or 0) if body.logprobs else None
-        plan = Plan(prompt, params, (seed, 0), scored, speculative=body.speculative)
-        self._sequences = service.start([replace(plan, seed=(seed, i)) for i in range(body.n or 1)], record)
+        plans = plan_samples(service, body, [prompt], body.n or 1, found, seed=seed, top_logprobs=top_logprobs)
+        super().__init__(service, record, plans)
 
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The stream's events."""
-        options = self._body.stream_options
-        counted = options is not None and options.include_usage
+        extras = StreamExtras(self._body, self._record, self._sequences)
         begun: set[int] = set()
-        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
+        async with aclosing(self._deltas()) as deltas:
             async for sequence, delta in deltas:
-                first = sequence.index not in begun
+                first_piece = sequence.index not in begun
                 if not delta.text and delta.finish is None and not delta.scored:
                     continue
                 begun.add(sequence.index)
-                yield self._chunk([self._delta(sequence, delta, first)], {"usage": None} if counted else {})
-        if counted:
+                yield self._chunk([self._delta(sequence, delta, first_piece)], extras.of(delta.text))
+        if extras.at_end:
             yield self._chunk([], {"usage": usage(self._record)})
         yield DONE
 
-    def _delta(self, sequence: RunningSequence, delta: Delta, first: bool) -> dict[str, Any]:
-        role = {"role": "assistant"} if first else {}
+    def _delta(self, sequence: RunningSequence, delta: Delta, first_piece: bool) -> dict[str, Any]:
+        role = {"role": "assistant"} if first_piece else {}
         return {
             "index": sequence.index,
             "delta": role | {"content": delta.text},
@@ -88,10 +118,6 @@ class ChatJob:
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
-        whole = [Delta() for _ in self._sequences]
-        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
-            async for sequence, delta in deltas:
-                whole[sequence.index].join(delta)
         choices = [
             {
                 "index": index,
@@ -99,7 +125,7 @@ class ChatJob:
                 "logprobs": self._logprobs(delta.scored),
                 "finish_reason": delta.finish,
             }
-            for index, delta in enumerate(whole)
+            for index, delta in enumerate(await self._whole())
         ]
         return self._object("chat.completion", choices) | {"usage": usage(self._record)}
 
@@ -116,7 +142,7 @@ class ChatJob:
         }
 
     def _logprobs(self, scored: list[ScoredToken]) -> dict[str, Any] | None:
-        if not self._body.logprobs:
+        if not self._scored:
             return None
         tokenizer = self._service.tokenizer
         content = [
@@ -127,23 +153,8 @@ class ChatJob:
         return {"content": content, "refusal": None}
 
 
-def token_entry(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
-    """A token in the chat interface's log-probabilities."""
-    return {
-        "token": token_text(tokenizer, token),
-        "logprob": logprob,
-        "bytes": list(tokenizer.token_bytes(token)),
-    }
-
-
 def check(body: ChatRequest) -> None:
     """Combinations that have no meaning. Raises ApiError naming one of the fields."""
-    if body.stream_options is not None and not body.stream:
-        raise ApiError("stream_options is for streams; set stream too", param="stream_options")
-    if body.top_logprobs is not None and not body.logprobs:
+    check_stream(body)
+    if body.top_logprobs and not body.logprobs:
         raise ApiError("top_logprobs needs logprobs; set it to true", param="top_logprobs")
-    if None not in (body.max_tokens, body.max_completion_tokens):
-        raise ApiError(
-            "max_tokens is the old name of max_completion_tokens; give one of them",
-            param="max_tokens",
-        )

@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: OpenAI's legacy completions, all of them."""
+"""`POST /v1/completions`: OpenAI's legacy completions, all of them; and the routes by which editors know it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipelines.engine.plan import Plan
 from pipelines.engine.sequence import TokenLogprob
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt as ModelPrompt
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import DONE, respond
 from pipelines.server.record import Record
+from pipelines.server.routes.admission import admit
+from pipelines.server.routes.job import Job, StreamExtras, check_stream, plan_samples, usage
 from pipelines.server.routes.openai_requests import CompletionRequest, Prompt
-from pipelines.server.service import OPENAI_MAX_TOKENS, RunningSequence, Service
+from pipelines.server.routes.sampling import OPENAI_DEFAULTS, sampling
+from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken, token_text
 from weights.tokenizers.tokenizer import Tokenizer
 
@@ -26,72 +28,48 @@ router = APIRouter()
 
 
 @router.post("/v1/completions")
+@router.post("/beta/completions", include_in_schema=False)
+@router.post("/v1/beta/completions", include_in_schema=False)
+@router.post("/v1/engines/{engine}/completions", include_in_schema=False)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Completes one or more prompts, `n` times each."""
-    service: Service = request.app.state.service
-    record: Record = request.scope["replit.record"]
-    record.user = body.user
-    service.check_ready()
-    service.check_model(body.model)
+    service, record = admit(body, request)
     return await respond(CompletionJob(service, body, record), body.stream, request)
 
 
-class CompletionJob:
+class CompletionJob(Job):
     """One request: its prompts, the sequences that run for it, and its answer."""
 
     def __init__(self, service: Service, body: CompletionRequest, record: Record) -> None:
         check(body)
-        self._service = service
         self._body = body
-        self._record = record
         self._id = f"cmpl-{record.id}"
         self._created = int(time.time())
         self._n = body.n or 1
         self._samples = max(body.best_of or 1, self._n)
-        self._sampling = service.sampling(body, OPENAI_MAX_TOKENS)
-        self._prompts = [self._encode(prompt) for prompt in as_list(body.prompt)]
-        self._sequences = service.start(self._plans(), record)
-
-    def _encode(self, prompt: str | list[int]) -> tuple[str, ModelPrompt]:
-        """The text to echo, and the prompt that the model reads."""
-        service, body = self._service, self._body
-        found = service.prompt(prompt, "prompt")
-        text = prompt if isinstance(prompt, str) else service.tokenizer.decode(found.ids)
-        if body.suffix:
-            return text, service.gap(Gap(text, body.suffix), self._sampling["max_new_tokens"], "suffix")
-        service.check_length(len(found.ids), self._sampling["max_new_tokens"], "prompt")
-        return text, found
-
-    def _plans(self) -> list[Plan]:
-        body, seed = self._body, self._service.seed(self._body.seed)
+        found = sampling(body, OPENAI_DEFAULTS, service)
+        self._prompts = [encode(service, body, prompt, found["max_new_tokens"]) for prompt in as_list(body.prompt)]
         scored = body.logprobs
         if scored is None and self._samples > self._n:
             scored = 0  # the best of several is chosen by them
-        return [
-            Plan(
-                prompt,
-                self._service.params(self._sampling, len(prompt.ids)),
-                (seed, sample),
-                scored,
-                prompt_logprobs=bool(body.echo) and body.logprobs is not None,
-                speculative=body.speculative,
-            )
-            for _, prompt in self._prompts
-            for sample in range(self._samples)
-        ]
+        plans = plan_samples(
+            service, body, [prompt for _, prompt in self._prompts], self._samples, found, seed=body.seed,
+            top_logprobs=scored, prompt_logprobs=bool(body.echo) and body.logprobs is not None,
+        )  # fmt: skip
+        super().__init__(service, record, plans)
 
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
         """The stream's events."""
-        usage = self._body.stream_options is not None and self._body.stream_options.include_usage
+        extras = StreamExtras(self._body, self._record, self._sequences)
         begun: set[int] = set()
-        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
+        async with aclosing(self._deltas()) as deltas:
             async for sequence, delta in deltas:
                 choice = self._choice(sequence, delta, first=sequence.index not in begun)
                 begun.add(sequence.index)
                 if choice is not None:
-                    yield self._object([choice], {"usage": None} if usage else {})
-        if usage:
-            yield self._object([], {"usage": self._usage()})
+                    yield self._object([choice], extras.of(choice["text"]))
+        if extras.at_end:
+            yield self._object([], {"usage": usage(self._record)})
         yield DONE
 
     def _choice(self, sequence: RunningSequence, delta: Delta, first: bool) -> dict[str, Any] | None:
@@ -118,10 +96,7 @@ class CompletionJob:
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
-        whole = [Delta() for _ in self._sequences]
-        async with aclosing(self._service.run(self._sequences, self._record)) as deltas:
-            async for sequence, delta in deltas:
-                whole[sequence.index].join(delta)
+        whole = await self._whole()
         choices: list[dict[str, Any]] = []
         for start in range(0, len(whole), self._samples):
             group = range(start, start + self._samples)
@@ -131,7 +106,7 @@ class CompletionJob:
                 choice = self._choice(self._sequences[index], whole[index], first=True)
                 assert choice is not None  # it has a finish reason
                 choices.append(choice | {"index": len(choices)})
-        return self._object(choices, {"usage": self._usage()})
+        return self._object(choices, {"usage": usage(self._record)})
 
     def _object(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -143,12 +118,28 @@ class CompletionJob:
             **more,
         }
 
-    def _usage(self) -> dict[str, Any]:
-        return usage(self._record)
+
+def encode(
+    service: Service, body: CompletionRequest, prompt: str | list[int], max_new_tokens: int
+) -> tuple[str, ModelPrompt]:
+    """The text to echo, and the prompt that the model reads."""
+    if body.suffix is not None:
+        text = prompt if isinstance(prompt, str) else service.tokenizer.decode(service.prompt(prompt, "prompt").ids)
+        gap = Gap(text, body.suffix)
+        return text, service.gap(gap, max_new_tokens, "suffix", cut=body.cut_suffix, heal=body.token_healing)
+    exact = bool(body.echo)  # what is shown or scored as it stands is not spelled again
+    if exact and body.token_healing:
+        raise ApiError("token_healing has no meaning with echo; leave one of them out", param="token_healing")
+    heal = not exact and max_new_tokens != 0 and service.heals(body.token_healing, editor=False)
+    found = service.prompt(prompt, "prompt", heal=heal)
+    text = prompt if isinstance(prompt, str) else service.tokenizer.decode(found.ids)
+    service.check_length(found.tokens, max_new_tokens, "prompt")
+    return text, found
 
 
 def check(body: CompletionRequest) -> None:
     """Combinations that have no meaning. Raises ApiError naming one of the fields."""
+    check_stream(body)
     if body.best_of is not None and body.best_of < (body.n or 1):
         raise ApiError(
             f"best_of is {body.best_of}; expected at least n, which is {body.n or 1}",
@@ -159,9 +150,7 @@ def check(body: CompletionRequest) -> None:
             "best_of cannot be streamed, as the best is known at the end; leave out stream or best_of",
             param="best_of",
         )
-    if body.stream_options is not None and not body.stream:
-        raise ApiError("stream_options is for streams; set stream too", param="stream_options")
-    if body.suffix and body.echo:
+    if body.suffix is not None and body.echo:
         raise ApiError("echo has no meaning with a suffix; leave one of them out", param="echo")
 
 
@@ -177,19 +166,6 @@ def mean_logprob(delta: Delta) -> float:
     """How probable a completion is, per token."""
     scores = [token.logprob.logprob for token in delta.scored]
     return sum(scores) / len(scores) if scores else 0.0
-
-
-def usage(record: Record) -> dict[str, Any]:
-    """OpenAI's token counts of a request."""
-    wrong = record.drafted - record.drafted_right
-    guesses = {"accepted_prediction_tokens": record.drafted_right, "rejected_prediction_tokens": wrong}
-    return {
-        "prompt_tokens": record.prompt_tokens,
-        "completion_tokens": record.generated_tokens,
-        "total_tokens": record.prompt_tokens + record.generated_tokens,
-        "prompt_tokens_details": {"cached_tokens": record.cached_tokens},
-        **({"completion_tokens_details": guesses} if record.drafted else {}),
-    }
 
 
 class Logprobs:
@@ -223,8 +199,8 @@ class Logprobs:
             return
         self.token_logprobs.append(logprob.logprob)
         top = {token_text(self._tokenizer, i): value for i, value in logprob.top}
-        # OpenAI's list has the token itself even where it is not among the most probable.
-        self.top_logprobs.append(top | {self.tokens[-1]: logprob.logprob} if top else top)
+        # The token itself is in the list even where it is not among the most probable, or none of them is asked for.
+        self.top_logprobs.append(top | {self.tokens[-1]: logprob.logprob})
 
     @property
     def body(self) -> dict[str, Any]:

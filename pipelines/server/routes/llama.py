@@ -1,41 +1,29 @@
-"""llama.cpp's own routes, as llama.vim, llama.vscode, Continue and Tabby call them."""
+"""llama.cpp's `/completion` and `/infill`, as llama.vim, llama.vscode, Continue and Tabby call them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from pipelines.engine.plan import Plan
-from pipelines.engine.sampling import LLAMA_ORDER, SamplingParams
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt
-from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import respond
 from pipelines.server.record import Record
-from pipelines.server.routes.llama_requests import InfillRequest, LlamaCompletionRequest, LlamaFields
-from pipelines.server.routes.openai_requests import DetokenizeRequest, TokenizeRequest
+from pipelines.server.routes.admission import admit
+from pipelines.server.routes.job import Job, plan_samples, token_entry
+from pipelines.server.routes.llama_requests import InfillRequest, LlamaCompletionRequest, PromptObject
+from pipelines.server.routes.llama_settings import generation_settings
+from pipelines.server.routes.sampling import LLAMA_DEFAULTS, first, sampling
 from pipelines.server.service import RunningSequence, Service
-from pipelines.text.chain import Delta
-from pipelines.text.limits import LineLimits
-from weights.errors import UserError
+from pipelines.text.chain import Delta, ScoredToken
 
 router = APIRouter()
 
-# llama.cpp's defaults, which these routes' clients rely on where they say nothing.
-DEFAULTS: dict[str, Any] = {
-    "temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.0,
-    "penalty_last_n": 64, "penalize_prompt": True, "order": LLAMA_ORDER,
-}  # fmt: skip
-# llama.cpp's names of the filters that are computed here; "infill" merges candidates there and may end early, which
-# the model's own end-of-text token does here.
-_FILTERS = {"penalties": "penalties", "repeat_penalty": "penalties", "infill": None} | {
-    name: name for name in ("temperature", "top_k", "top_p", "min_p")
-}
 # Between the text of other files, where a model has no token for it.
 _SEPARATOR = "\n\n--- snippet ---\n\n"
 
@@ -43,138 +31,161 @@ _SEPARATOR = "\n\n--- snippet ---\n\n"
 @router.post("/completion")
 @router.post("/completions", include_in_schema=False)
 async def completion(body: LlamaCompletionRequest, request: Request) -> Response:
-    """Completes a prompt, in llama.cpp's shape."""
-    service: Service = request.app.state.service
-    service.check_ready()
-    service.check_model(body.model)
-    prompt = service.prompt(body.prompt, "prompt")
-    service.check_length(len(prompt.ids), body.n_predict, "prompt")
-    return await _answer(service, body, prompt, request)
+    """Completes one or more prompts, in llama.cpp's shape."""
+    service, record = admit(body, request)
+    found = sampling(body, LLAMA_DEFAULTS, service)
+    heal = found["max_new_tokens"] != 0 and service.heals(body.token_healing, editor=False)
+    prompts = [_prompt(service, prompt, heal) for prompt in body.prompt]
+    for prompt in prompts:
+        service.check_length(prompt.tokens, found["max_new_tokens"], "prompt")
+    return await respond(LlamaJob(service, body, prompts, found, record), body.stream, request)
 
 
 @router.post("/infill")
 async def infill(body: InfillRequest, request: Request) -> Response:
-    """Fills the gap between a prefix and a suffix, with the model's own markers."""
-    service: Service = request.app.state.service
-    service.check_ready()
-    service.check_model(body.model)
+    """Fills the gap between a prefix and a suffix, with the model's own markers where it has them."""
+    service, record = admit(body, request)
+    found = sampling(body, LLAMA_DEFAULTS, service)
     context = "".join(_SEPARATOR + extra.text for extra in body.input_extra)
     gap = Gap(body.input_prefix, body.input_suffix, middle=body.prompt, context=context)
-    prompt = service.gap(gap, service.new_tokens(body.n_predict), "input_suffix")
-    return await _answer(service, body, prompt, request)
+    prompt = service.gap(gap, found["max_new_tokens"], "input_suffix", cut=body.cut_suffix, heal=body.token_healing)
+    return await respond(LlamaJob(service, body, [prompt], found, record), body.stream, request)
 
 
-async def _answer(service: Service, body: LlamaFields, prompt: Prompt, request: Request) -> Response:
-    return await respond(LlamaJob(service, body, prompt, request.scope["replit.record"]), body.stream, request)
+def _prompt(service: Service, prompt: Any, heal: bool) -> Prompt:
+    """A prompt of text, or of ids and texts side by side. An empty one is the beginning of a file."""
+    if isinstance(prompt, PromptObject):
+        prompt = prompt.prompt_string
+    if isinstance(prompt, list) and any(isinstance(part, str) for part in prompt):
+        ids: list[int] = []
+        for part in prompt:
+            ids += service.tokenizer.encode(part) if isinstance(part, str) else [part]
+        prompt = ids
+    start = service.tokenizer.eos_token_id
+    return service.prompt(prompt if prompt or start is None else [start], "prompt", heal=heal)
 
 
-class LlamaJob:
-    """One sequence and its answer."""
+class LlamaJob(Job):
+    """The sequences of one request and their answers."""
 
-    def __init__(self, service: Service, body: LlamaFields, prompt: Prompt, record: Record) -> None:
-        self._service = service
+    def __init__(
+        self,
+        service: Service,
+        body: LlamaCompletionRequest | InfillRequest,
+        prompts: Sequence[Prompt],
+        found: dict[str, Any],
+        record: Record,
+    ) -> None:
+        """`found` are keywords of `SamplingParams`, see sampling.py."""
         self._body = body
-        self._prompt = prompt
-        self._record = record
+        self._found = found
         self._begun = time.monotonic()
-        self._first: float | None = None
-        limits = None
-        if body.n_indent or body.t_max_predict_ms is not None:
-            limits = LineLimits(body.n_indent, self._late)
-        plan = Plan(
-            prompt, self._params(len(prompt.ids)), (service.seed(body.seed), 0),
-            limits=limits, use_cache=body.cache_prompt is not False, speculative=body.speculative,
-        )  # fmt: skip
-        self._sequence: RunningSequence = service.start([plan], record)[0]
-
-    def _late(self) -> bool:
-        """Whether the time for generating is over."""
-        limit = self._body.t_max_predict_ms
-        begun = self._first or time.monotonic()
-        return limit is not None and time.monotonic() - begun > limit / 1000
-
-    def _params(self, prompt_tokens: int) -> SamplingParams:
-        body = self._body
-        found: dict[str, Any] = DEFAULTS | self._service.options.sampling
-        for name in ("temperature", "top_k", "top_p", "min_p"):
-            if getattr(body, name) is not None:
-                found[name] = getattr(body, name)
-        if body.repeat_penalty is not None:
-            found["repetition_penalty"] = body.repeat_penalty
-        if body.repeat_last_n is not None:
-            found["penalty_last_n"] = body.repeat_last_n
-        if body.samplers is not None:
-            found["order"] = filter_order(body.samplers)
-        if body.stop is not None:
-            found["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
-        found |= {"max_new_tokens": self._service.new_tokens(body.n_predict), "ignore_eos": body.ignore_eos}
-        return self._service.params(found, prompt_tokens)
+        self._first: dict[int, float] = {}  # when a sequence's first token was there
+        self._samples = first(body.n_cmpl, body.n, 1)
+        scored = body.n_probs or None
+        plans = plan_samples(service, body, prompts, self._samples, found, seed=body.seed, top_logprobs=scored)
+        super().__init__(service, record, plans)
 
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
-        """A chunk for each piece of text, and the whole account with the last one."""
-        whole = Delta()
-        async for delta in self._deltas():
-            whole.finish = delta.finish or whole.finish
-            if delta.finish is None and (delta.text or self._body.return_tokens):
-                chunk: dict[str, Any] = {
-                    "index": 0, "content": delta.text, "tokens": self._tokens(delta), "stop": False,
-                    "tokens_predicted": self._sequence.text.tokens,
-                    "tokens_evaluated": len(self._prompt.ids),
-                }  # fmt: skip
-                if self._body.timings_per_token:
-                    chunk["timings"] = self._timings()
-                yield chunk
-            else:
-                whole.text, whole.token_ids = delta.text, delta.token_ids
-        yield self._final(whole)
+        """A chunk for each piece of text, and the whole account with the last one, which has none."""
+        lines: set[int] = set()  # the sequences with a line break in their text
+        async with aclosing(self._timed()) as deltas:
+            async for sequence, delta in deltas:
+                if "\n" in delta.text:
+                    lines.add(sequence.index)
+                if delta.text or delta.scored or (delta.token_ids and self._body.return_tokens):
+                    yield self._piece(sequence, delta)
+                if delta.finish is not None:
+                    end = Delta(finish=delta.finish)
+                    account = self._account(sequence, end) | {"has_new_line": sequence.index in lines}
+                    yield select(account, self._body.response_fields)
 
-    async def result(self) -> dict[str, Any]:
-        """The whole answer at once."""
-        whole = Delta()
-        async for delta in self._deltas():
-            whole.text += delta.text
-            whole.token_ids += delta.token_ids
-            whole.finish = delta.finish or whole.finish
-        return select(self._final(whole), self._body.response_fields)
+    def _piece(self, sequence: RunningSequence, delta: Delta) -> dict[str, Any]:
+        chunk: dict[str, Any] = {
+            "index": sequence.index,
+            "content": delta.text,
+            "tokens": delta.token_ids if self._body.return_tokens else [],
+            "stop": False,
+            "id_slot": -1,
+            "tokens_predicted": sequence.text.tokens,
+            "tokens_evaluated": self._plans[sequence.index].prompt.tokens,
+        }
+        if self._body.n_probs:
+            chunk["completion_probabilities"] = self._probabilities(delta.scored)
+        if self._body.timings_per_token:
+            chunk["timings"] = self._timings(sequence)
+        return chunk
 
-    async def _deltas(self) -> AsyncGenerator[Delta, None]:
-        async with aclosing(self._service.run([self._sequence], self._record)) as deltas:
-            async for _, delta in deltas:
-                self._first = self._first or time.monotonic()
-                yield delta
+    async def result(self) -> dict[str, Any] | list[dict[str, Any]]:
+        """The whole answer at once; a list of answers for more than one sequence."""
+        whole = [Delta() for _ in self._sequences]
+        async with aclosing(self._timed()) as deltas:
+            async for sequence, delta in deltas:
+                whole[sequence.index].join(delta)
+        answers = [
+            select(self._account(sequence, text), self._body.response_fields)
+            for sequence, text in zip(self._sequences, whole, strict=True)
+        ]
+        return answers if len(answers) > 1 else answers[0]
 
-    def _tokens(self, delta: Delta) -> list[int]:
-        return delta.token_ids if self._body.return_tokens else []
+    async def _timed(self) -> AsyncGenerator[tuple[RunningSequence, Delta], None]:
+        async with aclosing(self._deltas()) as deltas:
+            async for sequence, delta in deltas:
+                self._first.setdefault(sequence.index, time.monotonic())
+                yield sequence, delta
 
-    def _final(self, whole: Delta) -> dict[str, Any]:
-        text = self._sequence.text
+    def _account(self, sequence: RunningSequence, whole: Delta) -> dict[str, Any]:
+        text, plan = sequence.text, self._plans[sequence.index]
+        tokenizer = self._service.tokenizer
         kind = "limit" if whole.finish == "length" or text.limited else "eos"
-        return {
-            "index": 0,
+        full = len(plan.prompt.ids) + len(text.drawn) >= self._service.max_length
+        account = {
+            "index": sequence.index,
             "content": whole.text,
-            "tokens": self._tokens(whole),
+            "tokens": whole.token_ids if self._body.return_tokens else [],
             "id_slot": -1,
             "stop": True,
             "model": self._service.options.name,
             "tokens_predicted": text.tokens,
-            "tokens_evaluated": len(self._prompt.ids),
-            "tokens_cached": self._record.cached_tokens,
-            "truncated": self._prompt.truncated,
+            "tokens_evaluated": plan.prompt.tokens,
+            "generation_settings": generation_settings(plan, self._body, self._found["max_new_tokens"]),
+            "prompt": spelled(tokenizer, plan.prompt.ids) + plan.prompt.healing.decode("utf-8", errors="replace"),
+            "has_new_line": "\n" in whole.text,
+            "truncated": plan.prompt.truncated or (whole.finish == "length" and full),
             "stop_type": "word" if text.stop_text is not None else kind,
             "stopping_word": text.stop_text or "",
-            "timings": self._timings(),
+            "tokens_cached": self._cached(sequence),
+            "timings": self._timings(sequence),
         }
+        if isinstance(self._body, InfillRequest):
+            account["fill_in_the_middle"] = not plan.prompt.continued
+        if self._body.n_probs:
+            account["completion_probabilities"] = self._probabilities(whole.scored)
+        return account
 
-    def _timings(self) -> dict[str, Any]:
+    def _probabilities(self, scored: Sequence[ScoredToken]) -> list[dict[str, Any]]:
+        tokenizer = self._service.tokenizer
+        return [
+            {"id": token.logprob.token}
+            | token_entry(tokenizer, token.logprob.token, token.logprob.logprob)
+            | {"top_logprobs": [{"id": top[0]} | token_entry(tokenizer, *top) for top in token.logprob.top]}
+            for token in scored
+        ]
+
+    def _cached(self, sequence: RunningSequence) -> int:
+        return sequence.first.cached_tokens if sequence.first is not None else 0
+
+    def _timings(self, sequence: RunningSequence) -> dict[str, Any]:
         now = time.monotonic()
-        first = self._first or now
-        fresh = len(self._prompt.ids) - self._record.cached_tokens
-        drafts = {"draft_n": self._record.drafted, "draft_n_accepted": self._record.drafted_right}
+        begun = self._first.get(sequence.index, now)
+        cached = self._cached(sequence)
+        fresh = self._plans[sequence.index].prompt.tokens - cached
+        drafts = {"draft_n": sequence.drafted, "draft_n_accepted": sequence.drafted_right}
         return {
-            "cache_n": self._record.cached_tokens,
-            **_rates("prompt", fresh, first - self._begun),
-            **_rates("predicted", self._sequence.text.tokens, now - first),
-            **(drafts if self._record.drafted else {}),
+            "cache_n": cached,
+            **_rates("prompt", fresh, begun - self._begun),
+            **_rates("predicted", sequence.text.tokens, now - begun),
+            **(drafts if sequence.drafted else {}),
         }
 
 
@@ -188,13 +199,13 @@ def _rates(name: str, count: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def filter_order(samplers: list[str]) -> tuple[str, ...]:
-    """The filters that a list of samplers names, in its order. Raises ApiError for an unknown name."""
-    for sampler in samplers:
-        if sampler not in _FILTERS:
-            known = ", ".join(sorted(_FILTERS))
-            raise ApiError(f"samplers: {sampler!r} is not known here; expected some of {known}", param="samplers")
-    return tuple(dict.fromkeys(name for sampler in samplers if (name := _FILTERS[sampler])))
+def spelled(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of ids, control tokens by their names."""
+    raw = b"".join(
+        tokenizer.control_texts[token].encode() if token in tokenizer.control_texts else tokenizer.token_bytes(token)
+        for token in ids
+    )
+    return raw.decode("utf-8", errors="replace")
 
 
 def select(answer: dict[str, Any], fields: list[str] | None) -> dict[str, Any]:
@@ -212,49 +223,3 @@ def select(answer: dict[str, Any], fields: list[str] | None) -> dict[str, Any]:
 
 
 _MISSING = object()
-
-
-@router.post("/tokenize")
-async def tokenize(body: TokenizeRequest, request: Request) -> Response:
-    """Token ids of a text, with their texts if asked for."""
-    tokenizer = request.app.state.service.tokenizer
-    try:
-        ids = tokenizer.encode(body.content, parse_special=body.parse_special)
-    except UserError as error:
-        raise ApiError(str(error), param="content") from None
-    if not body.with_pieces:
-        return JSONResponse({"tokens": ids})
-    pieces = [{"id": i, "piece": _piece(tokenizer.token_bytes(i))} for i in ids]
-    return JSONResponse({"tokens": pieces})
-
-
-def _piece(raw: bytes) -> str | list[int]:
-    """A token's text, or its bytes where they are none, as llama.cpp does it."""
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return list(raw)
-
-
-@router.post("/detokenize")
-async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
-    """The text of token ids."""
-    service: Service = request.app.state.service
-    ids = service.prompt(body.tokens, "tokens").ids if body.tokens else []
-    return JSONResponse({"content": service.tokenizer.decode(ids)})
-
-
-@router.get("/props")
-async def props(request: Request) -> Response:
-    """What llama.vscode asks about the server."""
-    service: Service = request.app.state.service
-    return JSONResponse(
-        {
-            "default_generation_settings": {"n_ctx": service.max_length, "params": DEFAULTS},
-            "total_slots": service.options.max_batch_size,
-            "model_path": service.options.name,
-            "chat_template": "",
-            "build_info": "replit-code-max",
-            "fill_in_the_middle": service.tokenizer.fim is not None,
-        }
-    )

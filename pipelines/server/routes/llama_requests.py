@@ -1,78 +1,79 @@
-"""The requests of llama.cpp's own interface, as editors send them.
-
-What other llama.cpp settings would change here is refused unless it has its neutral value; what only concerns how
-llama.cpp works inside (slots, its cache) is accepted with the value that describes what happens here anyway.
-"""
+"""The requests of llama.cpp's own interface, as editors send them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-from pipelines.server.routes.openai_requests import Count, Number, Seed, Stop, Text, TokenId
+from pipelines.server.routes.fields import INTEGRAL, Fields, Flag, Ids, Text, TokenId
+from pipelines.server.routes.generation_fields import GenerationFields
+from pipelines.server.routes.openai_requests import Message
 
-_MOST = 2**31 - 1
-
-
-class LlamaFields(BaseModel):
-    """What `/completion` and `/infill` share. None: the default."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    n_predict: Annotated[int, Field(ge=-1, le=_MOST, strict=True)] | None = None
-    temperature: Annotated[Number, Field(ge=0, le=100)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=_MOST, strict=True)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
-    repeat_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
-    repeat_last_n: Annotated[int, Field(ge=-1, le=_MOST, strict=True)] | None = Field(
-        None, description="How many of the last ids the penalty is for; -1: all, 0: off."
-    )
-    seed: Seed | None = None
-    stop: Stop | None = None
-    ignore_eos: bool = Field(False, strict=True)
-    stream: bool = Field(False, strict=True)
-    n_indent: Count = 0
-    t_max_predict_ms: Count | None = Field(None, description="End at a line end after this time.")
-    t_max_prompt_ms: Count | None = Field(None, description="Answer without text if reading the prompt takes longer.")
-    response_fields: list[str] | None = None
-    return_tokens: bool = Field(False, strict=True)
-    timings_per_token: bool = Field(False, strict=True)
-    speculative: bool = Field(True, strict=True, description="false: no guesses are checked; the text is the same.")
-    samplers: list[str] | None = Field(None, description="The filters to use; others are off. Their order is fixed.")
-    model: str | None = None
-    cache_prompt: Annotated[bool, Field(strict=True)] | None = Field(
-        None, description="false: read nothing from the prefix cache."
-    )
-    id_slot: Annotated[int, Field(ge=-1, le=_MOST, strict=True)] | None = Field(
-        None, description="There are no slots; any sequence finds any cached prefix."
-    )
-    mirostat: Literal[0] | None = Field(None, description="Not supported: 0 only.")
-    presence_penalty: Literal[0] | None = Field(None, description="Not supported: 0 only.")
-    frequency_penalty: Literal[0] | None = Field(None, description="Not supported: 0 only.")
-    n_probs: Literal[0] | None = Field(None, description="Use /v1/completions with logprobs.")
-    grammar: Literal[""] | None = Field(None, description="Not supported: empty only.")
+Probabilities: TypeAlias = Annotated[int, Field(ge=0, le=1000, strict=True), INTEGRAL]
+Mixed: TypeAlias = list[TokenId | Text]
 
 
-class LlamaCompletionRequest(LlamaFields):
+class PromptObject(Fields):
+    """A prompt with a name for its parts; there are only texts."""
+
+    prompt_string: Text
+
+
+One: TypeAlias = Text | Mixed | PromptObject
+
+
+def _prompts(value: Any) -> Any:
+    """Several prompts where there are several texts, or anything that is a whole prompt by itself; else one.
+
+    Ids and texts side by side are one prompt, as in llama.cpp.
+    """
+    if not isinstance(value, list):
+        return [value]
+    whole = any(isinstance(part, (list, dict)) for part in value)
+    return value if value and (whole or all(isinstance(part, str) for part in value)) else [value]
+
+
+class LlamaCompletionRequest(GenerationFields):
     """`POST /completion`."""
 
-    prompt: Text | list[TokenId]
+    prompt: Annotated[list[One], BeforeValidator(_prompts), Field(min_length=1)]
+    n_probs: Probabilities = Field(0, description="Log-probabilities of so many tokens beside each.")
 
 
-class ExtraContext(BaseModel):
-    """Text of another file."""
+class ExtraContext(Fields):
+    """Text of another file; editors add their own bookkeeping."""
 
-    model_config = ConfigDict(extra="ignore")  # llama.vscode adds its own bookkeeping
-    text: Text
-    filename: str = ""
+    text: Text = ""
+    filename: Text = ""
 
 
-class InfillRequest(LlamaFields):
+class InfillRequest(GenerationFields):
     """`POST /infill`."""
 
     input_prefix: Text = ""
     input_suffix: Text = ""
     input_extra: list[ExtraContext] = Field(default_factory=list)
     prompt: Text = Field("", description="The beginning of the text in the gap.")
+    n_probs: Probabilities = Field(0, description="Log-probabilities of so many tokens beside each.")
+
+
+class TokenizeRequest(Fields):
+    """`POST /tokenize`."""
+
+    content: Text | Mixed
+    add_special: Flag = Field(False, description="The models of this family add none.")
+    parse_special: Flag = True
+    with_pieces: Flag = False
+
+
+class DetokenizeRequest(Fields):
+    """`POST /detokenize`."""
+
+    tokens: Ids
+
+
+class TemplateRequest(Fields):
+    """`POST /apply-template`."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]

@@ -1,34 +1,16 @@
-"""The requests of the HTTP interface: which fields there are, their types, limits and defaults.
+"""The requests of OpenAI's HTTP interface, and of those that speak a part of it.
 
-A field that is not here is refused by name. What only its neutral value can mean here (penalties that are not computed,
-for instance) is accepted with that value and refused with any other.
+Limits of its own beside generation_fields.py: which fields there are, their types and ranges.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
-MAX_SAMPLES = 128
-_MOST = 2**31 - 1
-_MOST_TEXT = 16 << 20
-
-
-def _text(value: str) -> str:
-    """JSON can carry half a surrogate pair, which is no text."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"holds a lone surrogate at position {error.start}; expected text") from None
-    return value
-
-
-Text: TypeAlias = Annotated[str, AfterValidator(_text)]
-TokenId: TypeAlias = Annotated[int, Field(ge=0, le=_MOST, strict=True)]
-Number: TypeAlias = Annotated[float, Field(strict=True)]
-Seed: TypeAlias = Annotated[int, Field(ge=-1, le=2**63 - 1, strict=True)]
-Count: TypeAlias = Annotated[int, Field(ge=0, le=_MOST, strict=True)]
+from pipelines.server.routes.fields import INTEGRAL, MOST, Fields, Flag, Ids, Number, Seed, Text
+from pipelines.server.routes.generation_fields import GenerationFields, Samples
 
 
 def _prompt(value: Any) -> Any:
@@ -36,7 +18,7 @@ def _prompt(value: Any) -> Any:
     kinds = (str,) if isinstance(value, str) else _kinds(value)
     if kinds is None:
         raise ValueError("expected text, a list of texts, token ids, or a list of lists of them")
-    if value in ("", []) or (isinstance(value, list) and any(part in ("", []) for part in value)):
+    if value == []:
         raise ValueError("the prompt is empty; expected at least one token")
     return value
 
@@ -57,78 +39,68 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-Ids: TypeAlias = list[TokenId]
 Prompt: TypeAlias = Annotated[Text | list[Text] | Ids | list[Ids], BeforeValidator(_prompt)]
 Stop: TypeAlias = (
     Annotated[Text, Field(min_length=1)] | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(max_length=16)]
 )
+TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=20, strict=True), INTEGRAL]
+Penalty: TypeAlias = Annotated[Number, Field(ge=-2, le=2)]
 
 
-class StreamOptions(BaseModel):
-    """What a stream carries beside the text."""
+class OpenAIFields(GenerationFields):
+    """What completions and chat share, in OpenAI's ranges."""
 
-    model_config = ConfigDict(extra="forbid")
-    include_usage: bool = Field(False, strict=True)
-
-
-class SamplingFields(BaseModel):
-    """What completions and chat share. None: the server's default."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    model: str | None = Field(None, description="The served model; may be left out.")
-    max_tokens: Count | None = None
+    max_tokens: Annotated[int, Field(ge=-1, le=MOST, strict=True), INTEGRAL] | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=_MOST, strict=True)] | None = Field(
+    top_p: Annotated[Number, Field(ge=0, le=1)] | None = Field(None, description="0 keeps the most probable token.")
+    top_k: Annotated[int, Field(ge=-1, le=MOST, strict=True), INTEGRAL] | None = Field(
         None, description="Keep the K most probable tokens; 0 and -1 keep all."
     )
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
-    ignore_eos: bool = Field(False, strict=True)
-    n: Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
     stop: Stop | None = None
-    completion: Literal["full", "line", "block"] = Field(
-        "full", description="Where to end: not before the model does, with the line, or with the indented block."
-    )
-    strip: bool = Field(False, strict=True, description="Leave out whitespace at the end.")
-    speculative: bool = Field(True, strict=True, description="false: no guesses are checked; the text is the same.")
-    seed: Seed | None = Field(None, description="-1 draws one.")
-    stream: Annotated[bool, Field(strict=True)] | None = None
-    stream_options: StreamOptions | None = None
-    user: str | None = Field(None, description="Written to the log line of the request.")
-    presence_penalty: Literal[0] | None = Field(None, description="Not supported: 0 only.")
-    frequency_penalty: Literal[0] | None = Field(None, description="Not supported: 0 only.")
-    logit_bias: Annotated[dict[str, Any], Field(max_length=0)] | None = Field(
-        None, description="Not supported: empty only."
-    )
 
 
-class CompletionRequest(SamplingFields):
-    """`POST /v1/completions`."""
+class ResponseFormat(Fields):
+    """Only free text."""
+
+    type: Literal["text"]
+
+
+class CompletionRequest(OpenAIFields):
+    """`POST /v1/completions`, and the routes that are it under another name."""
 
     prompt: Prompt
-    suffix: Text | None = None
-    echo: Annotated[bool, Field(strict=True)] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=5, strict=True)] | None = None
-    best_of: Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True)] | None = None
+    suffix: Text | None = Field(None, description="Fill in the middle; an empty text: with nothing after the gap.")
+    echo: Flag | None = None
+    logprobs: TopLogprobs | None = None
+    best_of: Samples | None = None
+    response_format: ResponseFormat | None = None
 
 
-class ContentPart(BaseModel):
+class FimRequest(OpenAIFields):
+    """`POST /v1/fim/completions`, as Mistral has it."""
+
+    prompt: Text
+    suffix: Text = ""
+    random_seed: Seed | None = None
+
+
+class ContentPart(Fields):
     """A part of a message; there are only texts."""
 
-    model_config = ConfigDict(extra="forbid")
     type: Literal["text"]
     text: Text
 
 
-class Message(BaseModel):
+class Message(Fields):
     """One message of a chat. The role does not matter to a model that only completes text."""
 
-    model_config = ConfigDict(extra="forbid")
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[ContentPart]
-    name: str | None = None
+    content: Text | list[ContentPart] = ""  # an SDK's own message may have none
+    name: Text | None = None
 
     @property
     def text(self) -> str:
@@ -138,36 +110,10 @@ class Message(BaseModel):
         return "".join(part.text for part in self.content)
 
 
-class ResponseFormat(BaseModel):
-    """Only free text."""
-
-    model_config = ConfigDict(extra="forbid")
-    type: Literal["text"]
-
-
-class ChatRequest(SamplingFields):
+class ChatRequest(OpenAIFields):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Count | None = None
-    logprobs: Annotated[bool, Field(strict=True)] | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20, strict=True)] | None = None
+    logprobs: Flag | None = None
+    top_logprobs: TopLogprobs | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = Field(None, description="Not supported: empty only.")
-
-
-class TokenizeRequest(BaseModel):
-    """`POST /tokenize`, as llama.cpp has it."""
-
-    model_config = ConfigDict(extra="forbid")
-    content: Text
-    add_special: bool = Field(False, description="The models of this family add none.")
-    parse_special: bool = True
-    with_pieces: bool = False
-
-
-class DetokenizeRequest(BaseModel):
-    """`POST /detokenize`, as llama.cpp has it."""
-
-    model_config = ConfigDict(extra="forbid")
-    tokens: Ids

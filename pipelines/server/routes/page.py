@@ -17,10 +17,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from pipelines.prompts.gap import Gap
 from pipelines.server.http.api_error import ApiError
+from pipelines.server.routes.completions import encode
 from pipelines.server.routes.openai_requests import CompletionRequest
-from pipelines.server.service import OPENAI_MAX_TOKENS, Service
+from pipelines.server.routes.sampling import OPENAI_MAX_TOKENS
+from pipelines.server.service import Service
 from weights.tokenizers.tokenizer import Tokenizer
 
 router = APIRouter(include_in_schema=False)
@@ -111,11 +112,9 @@ async def prompt(body: CompletionRequest, request: Request) -> dict[str, Any]:
     service.check_ready()
     if not isinstance(body.prompt, str):
         raise ApiError("the prompt is no text; expected the code before the cursor", param="prompt")
-    if body.suffix:
-        most = OPENAI_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-        found = service.gap(Gap(body.prompt, body.suffix), most, "suffix")
-    else:
-        found = service.prompt(body.prompt, "prompt")
+    most = OPENAI_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    whole = body.model_copy(update={"token_healing": False})  # with its end, which the completion spells again
+    _, found = encode(service, whole, body.prompt, most)
     told = segments(service.tokenizer, found.ids)
     return {"segments": told, "tokens": len(found.ids), "truncated": found.truncated}
 

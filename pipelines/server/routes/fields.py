@@ -1,0 +1,70 @@
+"""Fields of requests: their types, and which of a body's fields nobody here knows.
+
+Editors and SDKs send fields for other servers by default, so an unknown one is ignored and named in the answer
+(admission.py). `null` means: not given, as the SDKs of typed languages write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from pipelines.server.routes.neutral import NEUTRAL, Neutral
+
+MOST = 2**31 - 1
+
+
+def _text(value: str) -> str:
+    """JSON can carry half a surrogate pair, which is no text."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds a lone surrogate at position {error.start}; expected text") from None
+    return value
+
+
+def _integral(value: Any) -> Any:
+    """Languages with one kind of number write 16 as 16.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+INTEGRAL = BeforeValidator(_integral)
+Text: TypeAlias = Annotated[str, AfterValidator(_text)]
+TokenId: TypeAlias = Annotated[int, Field(ge=0, le=MOST, strict=True)]
+Ids: TypeAlias = list[TokenId]
+Flag: TypeAlias = Annotated[bool, Field(strict=True)]
+Number: TypeAlias = Annotated[float, Field(strict=True)]
+# -1: no limit. llama.cpp's clients also know -2, until the context is full, which is the same here.
+NewTokens: TypeAlias = Annotated[int, Field(ge=-2, le=MOST, strict=True), INTEGRAL]
+Whole: TypeAlias = Annotated[int, Field(ge=-MOST, le=MOST, strict=True), INTEGRAL]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=MOST, strict=True), INTEGRAL]
+LastN: TypeAlias = Annotated[int, Field(ge=-1, le=MOST, strict=True), INTEGRAL]
+Seed: TypeAlias = Annotated[int, Field(ge=-(2**63), le=2**64 - 1, strict=True), INTEGRAL]
+
+
+class Fields(BaseModel):
+    """An object of a request. What it does not know is kept aside, see `unknown_fields`."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, protected_namespaces=())
+    neutral: ClassVar[dict[str, Neutral]] = NEUTRAL
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        # A name that is no text, which JSON can carry, would be refused before it could be ignored.
+        return {name.encode(errors="replace").decode(): value for name, value in data.items() if value is not None}
+
+
+def unknown_fields(body: Fields, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of a body that its type does not know, with their values; `a.b` for one inside another."""
+    for name, value in (body.model_extra or {}).items():
+        yield path + name, value
+    for name in body.model_fields_set & type(body).model_fields.keys():
+        value = getattr(body, name)
+        for part in value if isinstance(value, list) else (value,):
+            if isinstance(part, Fields):
+                yield from unknown_fields(part, f"{path}{name}.")

@@ -1,0 +1,181 @@
+"""Ollama's `/api/generate` and `/api/chat`, which many editors' plugins speak and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from pipelines.prompts.gap import Gap
+from pipelines.prompts.prompt import Prompt
+from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.event_stream import respond
+from pipelines.server.record import Record
+from pipelines.server.routes.admission import check_fields
+from pipelines.server.routes.chat_completions import messages_prompt
+from pipelines.server.routes.job import Job, plan_samples, token_entry
+from pipelines.server.routes.ollama_requests import GenerateRequest, OllamaChatRequest, OllamaFields
+from pipelines.server.routes.sampling import OLLAMA_DEFAULTS, sampling
+from pipelines.server.service import RunningSequence, Service
+from pipelines.text.chain import Delta
+
+router = APIRouter()
+
+
+@router.post("/api/generate")
+async def generate(body: GenerateRequest, request: Request) -> Response:
+    """Completes a prompt, or fills the gap between it and a suffix."""
+    service, record = _admit(body, request)
+    if body.raw and (body.system or body.context):
+        raise ApiError("raw goes without system and context; leave them out", param="raw")
+    if not body.prompt and not body.suffix:
+        return JSONResponse(nothing_to_do(service, body) | {"response": ""})
+    found = sampling(body.generation(), OLLAMA_DEFAULTS, service)
+    prompt = _prompt(service, body, found["max_new_tokens"])
+    job = GenerateJob(service, body, record, prompt, found)
+    return await respond(job, body.stream, request, lines=True)
+
+
+@router.post("/api/chat")
+async def chat(body: OllamaChatRequest, request: Request) -> Response:
+    """A chat's next message; for a base model, the messages' texts joined by line breaks, completed."""
+    service, record = _admit(body, request)
+    if not body.messages:
+        return JSONResponse(nothing_to_do(service, body) | {"message": _message("")})
+    found = sampling(body.generation(), OLLAMA_DEFAULTS, service)
+    prompt = messages_prompt(service, [(message.role, message.content) for message in body.messages])
+    service.check_length(prompt.tokens, found["max_new_tokens"], "messages")
+    return await respond(ChatJob(service, body, record, prompt, found), body.stream, request, lines=True)
+
+
+def _admit(body: OllamaFields, request: Request) -> tuple[Service, Record]:
+    service: Service = request.app.state.service
+    record: Record = request.scope["replit.record"]
+    service.check_ready()
+    service.check_model(body.model)
+    check_fields(service, body, record)
+    return service, record
+
+
+def _prompt(service: Service, body: GenerateRequest, max_new_tokens: int) -> Prompt:
+    if body.suffix:
+        gap = Gap(body.prompt, body.suffix)
+        return service.gap(gap, max_new_tokens, "suffix", cut=body.cut_suffix, heal=body.token_healing)
+    if body.system:
+        prompt = messages_prompt(service, [("system", body.system), ("user", body.prompt)])
+    else:
+        heal = max_new_tokens != 0 and service.heals(body.token_healing, editor=True)
+        prompt = service.prompt(body.prompt, "prompt", heal=heal)
+    if body.context:
+        before = service.prompt(body.context, "context")
+        prompt = replace(prompt, ids=[*before.ids, *prompt.ids], before=before.before + prompt.before)
+    service.check_length(prompt.tokens, max_new_tokens, "prompt")
+    return prompt
+
+
+def nothing_to_do(service: Service, body: OllamaFields) -> dict[str, Any]:
+    """The answer to a request without a prompt, which is one to load the model, or to drop it."""
+    gone = str(body.keep_alive) in ("0", "0s", "0m", "0h", "0ms")
+    return _head(service) | {"done": True, "done_reason": "unload" if gone else "load"}
+
+
+def _head(service: Service) -> dict[str, Any]:
+    now = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+    return {"model": service.options.name, "created_at": now}
+
+
+def _message(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+class OllamaJob(Job):
+    """One sequence and its answer; where the text stands in it is the route's own."""
+
+    def __init__(
+        self, service: Service, body: OllamaFields, record: Record, prompt: Prompt, found: dict[str, Any]
+    ) -> None:
+        """`found` are keywords of `SamplingParams`, see sampling.py."""
+        self._begun = time.monotonic_ns()
+        self._first = 0
+        scored = (body.top_logprobs or 0) if body.logprobs else None
+        plans = plan_samples(
+            service, body.generation(), [prompt], 1, found, seed=body.options.seed, top_logprobs=scored
+        )  # fmt: skip
+        super().__init__(service, record, plans)
+
+    def _text(self, text: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
+        """A line for each piece of text, and one at the end."""
+        async with aclosing(self._deltas()) as deltas:
+            async for sequence, delta in deltas:
+                self._first = self._first or time.monotonic_ns()
+                if delta.text or delta.scored:
+                    yield _head(self._service) | self._text(delta.text) | {"done": False} | self._logprobs(delta)
+                if delta.finish is not None:
+                    yield self._end(sequence, "", delta.finish)
+
+    async def result(self) -> dict[str, Any]:
+        """The whole answer at once."""
+        whole = Delta()
+        async with aclosing(self._deltas()) as deltas:
+            async for _, delta in deltas:
+                self._first = self._first or time.monotonic_ns()
+                whole.join(delta)
+        end = self._end(self._sequences[0], whole.text, whole.finish or "stop")
+        return end | self._logprobs(whole)
+
+    def _end(self, sequence: RunningSequence, text: str, reason: str) -> dict[str, Any]:
+        now = time.monotonic_ns()
+        first = self._first or now
+        return {
+            **_head(self._service),
+            **self._text(text),
+            "done": True,
+            "done_reason": reason,
+            **self._context(sequence.text.drawn),
+            "total_duration": now - self._begun,
+            "load_duration": 0,
+            "prompt_eval_count": self._plans[0].prompt.tokens,
+            "prompt_eval_duration": first - self._begun,
+            "eval_count": sequence.text.tokens,
+            "eval_duration": now - first,
+        }
+
+    def _context(self, ids: list[int]) -> dict[str, Any]:
+        return {}
+
+    def _logprobs(self, delta: Delta) -> dict[str, Any]:
+        if self._plans[0].top_logprobs is None:
+            return {}
+        tokenizer = self._service.tokenizer
+        told = [
+            token_entry(tokenizer, token.logprob.token, token.logprob.logprob)
+            | {"top_logprobs": [token_entry(tokenizer, *top) for top in token.logprob.top]}
+            for token in delta.scored
+        ]
+        return {"logprobs": told}
+
+
+class GenerateJob(OllamaJob):
+    """`/api/generate`."""
+
+    def _text(self, text: str) -> dict[str, Any]:
+        return {"response": text}
+
+    def _context(self, ids: list[int]) -> dict[str, Any]:
+        return {"context": [*self._plans[0].prompt.ids, *ids]}
+
+
+class ChatJob(OllamaJob):
+    """`/api/chat`."""
+
+    def _text(self, text: str) -> dict[str, Any]:
+        return {"message": _message(text)}

@@ -1,0 +1,82 @@
+"""The requests of Ollama's interface, as editors' plugins send them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from pipelines.server.routes.fields import Fields, Flag, Ids, LastN, NewTokens, Number, Seed, Text, Whole
+from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields
+from pipelines.server.routes.neutral import OLLAMA_NEUTRAL, Neutral
+from pipelines.server.routes.openai_requests import TopLogprobs
+
+
+class OllamaOptions(Fields):
+    """How to sample, under Ollama's names."""
+
+    neutral: ClassVar[dict[str, Neutral]] = OLLAMA_NEUTRAL
+
+    num_predict: NewTokens | None = None
+    temperature: Number | None = None
+    top_k: Whole | None = None
+    top_p: Number | None = None
+    min_p: Number | None = None
+    repeat_penalty: Annotated[Number, Field(gt=0)] | None = None
+    repeat_last_n: LastN | None = None
+    presence_penalty: Number | None = None
+    frequency_penalty: Number | None = None
+    seed: Seed | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = None
+
+
+class OllamaFields(Fields):
+    """What Ollama's two routes for text share. A model's name, or an address for `keep_alive`, may be anything."""
+
+    neutral: ClassVar[dict[str, Neutral]] = OLLAMA_NEUTRAL
+
+    model: Text | None = None
+    stream: Flag = True
+    options: OllamaOptions = Field(default_factory=OllamaOptions)
+    logprobs: Flag = False
+    top_logprobs: TopLogprobs | None = None
+    keep_alive: Any = Field(None, description="The model is always loaded.")
+    token_healing: Flag | None = None
+    cut_suffix: Flag = True
+
+    def generation(self) -> GenerationFields:
+        """The same in the names of the other APIs."""
+        stated = {name: getattr(self.options, name) for name in self.options.model_fields_set}
+        stated["n_predict"] = stated.pop("num_predict", None)
+        return GenerationFields(model=self.model, stream=self.stream, cut_suffix=self.cut_suffix, **stated)
+
+
+class GenerateRequest(OllamaFields):
+    """`POST /api/generate`."""
+
+    prompt: Text = ""
+    suffix: Text = ""
+    system: Text = ""
+    raw: Flag = False
+    context: Ids | None = Field(None, description="The ids of an earlier answer, which this one goes on from.")
+
+
+class OllamaMessage(Fields):
+    """One message of a chat."""
+
+    role: Text
+    content: Text = ""
+
+
+class OllamaChatRequest(OllamaFields):
+    """`POST /api/chat`."""
+
+    messages: list[OllamaMessage] = Field(default_factory=list)
+
+
+class ShowRequest(Fields):
+    """`POST /api/show`."""
+
+    model: Text | None = None
+    name: Text | None = None
+    verbose: Flag = False

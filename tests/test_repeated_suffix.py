@@ -1,0 +1,67 @@
+"""Text after the cursor: where a completion repeats it, and its line ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.text.line_ends import CrLf, has_crlf
+from pipelines.text.repeated_suffix import RepeatedSuffix
+
+CASES = [
+    # suffix, completion, what is kept
+    (")", "x)", "x"),
+    (")\n", "x)\nprint(x)\n", "x"),
+    (")\n", "bar(x)", "bar(x)"),  # its own bracket
+    ("))\n", "f())", "f()"),
+    (")", "x).y(z", "x).y(z"),
+    ('"\n', 'hello"', "hello"),
+    ('"\n', '"a"', '"a"'),  # its own string
+    (": int) -> int:\n", "b: int) -> int:", "b"),
+    ("append(x)\n", "data", "data"),  # no word is cut in two
+    (" = 3\n", "x == 3", "x == 3"),  # and no operator
+    (" = 3\n", "x = 3", "x"),
+    ("\n    return x\n", "\n    x += 1\n    return x\n    more", "\n    x += 1"),
+    ("\n    return x\n", "\n    if x:\n        return x\n", "\n    if x:\n        return x\n"),
+    ("\n}\n", "\n  a();\n}\n\nfoo", "\n  a();"),
+    ("\n}\n", "\n  if (a) {\n}\n", "\n  if (a) {\n}\n"),
+    ("\n    end\nend\n", "\n    if a\n    end", "\n    if a\n    end"),  # too short to tell
+    ("\n\nprint(1)\n", "x = 1\n\n\ny = 2", "x = 1\n\n\ny = 2"),
+    ("\n\nprint(1)\n", "x = 1\n\nprint(1)", "x = 1"),
+    (", b)", "a, ", "a"),
+    ("", "x)", "x)"),
+    ("\n", "x\n", "x\n"),
+]
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+@pytest.mark.parametrize(("suffix", "text", "kept"), CASES)
+def test_a_repetition_is_cut(suffix: str, text: str, kept: str, size: int) -> None:
+    part = RepeatedSuffix(suffix)
+    shown = ""
+    for start in range(0, len(text), size):
+        shown += part.push(text[start : start + size])
+        if part.stopped:
+            break
+    assert shown + part.finish() == kept
+
+
+def test_what_is_shown_is_never_taken_back() -> None:
+    part = RepeatedSuffix("abc)\n")
+    assert [part.push(char) for char in "xabcd"] == ["x", "", "", "", "abcd"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a\nb\n", "a\r\nb\r\n"), ("a\r\nb", "a\r\nb"), ("\r\r\n\n", "\r\r\n\r\n"), ("\r", "\r"), ("x", "x")],
+)
+def test_line_ends_are_written_as_in_the_file(text: str, expected: str, size: int) -> None:
+    part = CrLf()
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    assert "".join(map(part.push, pieces)) + part.finish() == expected
+
+
+def test_most_line_ends_decide() -> None:
+    assert has_crlf("a\r\nb\r\nc\n")
+    assert not has_crlf("a\nb\r\nc\n")
+    assert not has_crlf("a")
