@@ -53,6 +53,11 @@ class SequenceRequest:
     owner: str = ""
     background: bool = False
 
+    @property
+    def warms(self) -> bool:
+        """Whether nothing is asked of it but that its prompt is in the cache."""
+        return self.params.max_new_tokens == 0 and not self.prompt_logprobs and self.cache_salt is None
+
 
 @dataclass(frozen=True)
 class TokenLogprob:

@@ -22,6 +22,8 @@ from weights.tensor import Encoding
 
 # Positions of a page. A multiple of the attention kernel's KEY_BLOCK, and what MAX Serve uses.
 PAGE_SIZE = 128
+# Positions whose keys stand together in the CPU's pages (replit/cpu/kernels/attention_cache.mojo).
+KEY_PANEL = 16
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,14 @@ def cache_shape(config: DecoderConfig, slots: int, max_length: int) -> tuple[int
 def pages_for(length: int) -> int:
     """Pages that hold `length` positions."""
     return -(-length // PAGE_SIZE)
+
+
+def copy_page(blocks: npt.NDArray[np.generic], source: int, target: int, count: int) -> None:
+    """Copies the first `count` positions of a page in the CPU's layout, and what else is in their last panel of keys."""
+    pages, halves, layers, positions, kv_heads, size = blocks.shape
+    by_head = blocks.reshape(pages, halves * layers * kv_heads, positions * size)
+    used = min(-(-count // KEY_PANEL) * KEY_PANEL, positions) * size
+    by_head[target, :, :used] = by_head[source, :, :used]
 
 
 class CacheSlots:
@@ -123,13 +133,5 @@ class PagedKVCache(CacheSlots):
         if source != target:
             for number in range(pages_for(length)):
                 count = min(PAGE_SIZE, length - number * PAGE_SIZE)
-                from_page, to_page = self._by_head(source, number), self._by_head(target, number)
-                to_page[..., :count, :] = from_page[..., :count, :]
+                copy_page(self.blocks, self.page_table[source, number], self.page_table[target, number], count)
         self.lengths[target] = length
-
-    def _by_head(self, slot: int, number: int) -> npt.NDArray[np.float32]:
-        """A page of a slot as the CPU's kernel orders it, `[2, layers, K, PAGE_SIZE, D]`."""
-        page = self.blocks[self.page_table[slot, number]]
-        halves, layers, positions, kv_heads, size = page.shape
-        by_head: npt.NDArray[np.float32] = page.reshape(halves, layers, kv_heads, positions, size)
-        return by_head

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from max.dtype import DType
 from max.pipelines.context import TextContext
 from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.kv_cache.kv_connector import KVTransfer
 
-from replit.runtime.kv_cache import PAGE_SIZE
+from replit.runtime.kv_cache import PAGE_SIZE, copy_page
 
 Ids = npt.NDArray[np.int64]
 # What stands before a page: the hash of the page before it, or the salt of sequences that share.
@@ -74,16 +75,16 @@ class PageMemory(Protocol):
 
 
 class HostPages:
-    """Pages in main memory, `[pages, 2, layers, K, PAGE_SIZE, D]` as the CPU's attention kernel lays them out."""
+    """Pages in main memory, as the CPU's attention lays them out."""
 
     def __init__(self, blocks: Any) -> None:
-        declared: npt.NDArray[np.float32] = blocks.to_numpy()
-        pages, two, layers, slots, heads, size = declared.shape
-        self._blocks = declared.reshape(pages, two, layers, heads, slots, size)
+        # NumPy has no bfloat16
+        bits = {DType.float32: DType.uint32, DType.bfloat16: DType.uint16}[blocks.dtype]
+        self._blocks: npt.NDArray[np.generic] = blocks.view(bits, blocks.shape).to_numpy()
 
     def copy(self, source: int, target: int, count: int) -> None:
         """See PageMemory."""
-        self._blocks[target, ..., :count, :] = self._blocks[source, ..., :count, :]
+        copy_page(self._blocks, source, target, count)
 
 
 class DevicePages:
