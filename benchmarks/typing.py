@@ -122,8 +122,9 @@ def replay(trace: str, servers: list[Server], files: list[Path], count: int, mos
     rows = {name: figures(read[name], new[name], seconds[name]) for name in read}
     for name, row in rows.items():
         print(
-            f"{trace:8} {name:10} read again: median {row['median']:4.0f}  p95 {row['p95']:5.0f}  most {row['most']:5d}"
-            f"  latency {row['ms']:7.1f} ms  new places: {row['new_median']:6.0f} tokens, {row['keystrokes']} strokes",
+            f"{trace:8} {name:10} read again: median {row['median']:4.0f}  p95 {row['p95']:5.0f}  "
+            f"most {row['most']:5d}  latency {row['ms']:7.1f} ms  "
+            f"({row['keystrokes']} keystrokes; new places {row['new_median']:.0f} tokens)",
             flush=True,
         )
     if len(servers) == 2:

@@ -16,7 +16,7 @@ from max.pipelines.modeling.types import RequestID
 
 from pipelines.server.process.prefix_cache import PrefixCache
 from replit.runtime.engine import Engine
-from replit.runtime.kv_cache import PAGE_SIZE
+from replit.runtime.kv_cache import KEY_PANEL, PAGE_SIZE
 
 LAYERS, HEADS, SIZE = 2, 3, 4
 
@@ -37,7 +37,8 @@ class Writer:
         self.cache = PrefixCache(params, session, pages, max_batch_size=4)
         blocks: Any = self.cache.blocks.to_numpy()
         pages_, two, layers, slots, heads, size = blocks.shape
-        self.blocks = blocks.reshape(pages_, two, layers, heads, slots, size)
+        self.keys = blocks.reshape(pages_, two, layers, heads, slots // KEY_PANEL, size, KEY_PANEL)[:, 0]
+        self.values = blocks.reshape(pages_, two, layers, heads, slots, size)[:, 1]
         self.names = 0
 
     def start(self, ids: list[int], salt: str | None = None) -> TextContext:
@@ -57,16 +58,19 @@ class Writer:
         if count < tokens.active_length:
             tokens.chunk(count)
         for position in range(tokens.processed_length, tokens.processed_length + tokens.active_length):
-            self.place(context, position)[...] = self.value(context, position)
+            for place in self.places(context, position):
+                place[...] = self.value(context, position)
         if tokens.actively_chunked:
             tokens.advance_chunk()
         else:
             tokens.advance_with_token(7)
         self.cache.step(context)
 
-    def place(self, context: TextContext, position: int) -> Any:
+    def places(self, context: TextContext, position: int) -> Any:
+        """Where a position's keys and values are, of all layers and heads, as the CPU's attention lays them out."""
         (pages,) = self.cache.get_req_blocks_per_leaf(context).values()
-        return self.blocks[pages[position // PAGE_SIZE], ..., position % PAGE_SIZE, :]
+        page, slot = pages[position // PAGE_SIZE], position % PAGE_SIZE
+        return self.keys[page, :, :, slot // KEY_PANEL, :, slot % KEY_PANEL], self.values[page, :, :, slot]
 
     def value(self, context: TextContext, position: int) -> float:
         ids = context.tokens.all[: position + 1]
@@ -75,7 +79,8 @@ class Writer:
     def check(self, context: TextContext) -> None:
         """Every position that counts as read holds what reading it would have written."""
         for position in range(context.tokens.processed_length):
-            assert (self.place(context, position) == self.value(context, position)).all(), position
+            for place in self.places(context, position):
+                assert (place == self.value(context, position)).all(), position
 
 
 @pytest.fixture

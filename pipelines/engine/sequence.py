@@ -51,6 +51,11 @@ class SequenceRequest:
     background: bool = False
     healing: bytes = b""
 
+    @property
+    def warms(self) -> bool:
+        """Whether nothing is asked of it but that its prompt is in the cache."""
+        return self.params.max_new_tokens == 0 and not self.prompt_logprobs and self.cache_salt is None
+
 
 @dataclass(frozen=True)
 class TokenLogprob:

@@ -29,6 +29,8 @@ class Record:
     started: float | None = None
     first_token: float | None = None
     user: str | None = None
+    client: str = ""  # key and address; with the connection's port the owner of what is asked for
+    owner: str = ""
     note: str | None = None
     headers: dict[str, str] = field(default_factory=dict)  # of the answer
 

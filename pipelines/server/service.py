@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines.engine.plan import Plan
 from pipelines.engine.sampling import SamplingParams
+from pipelines.engine.sequence import SequenceRequest
 from pipelines.prompts.gap import Gap, continued_prompt, gap_prompt
 from pipelines.prompts.healing import healed
 from pipelines.prompts.prompt import Prompt, encode_prompt
@@ -63,6 +64,7 @@ class Service:
         self.draining = False
         self._counter = 0
         self._told: set[str] = set()
+        self._warming: dict[str, Generation] = {}  # the newest warm-up of each client
 
     @property
     def max_length(self) -> int:
@@ -165,13 +167,24 @@ class Service:
             self._counter += 1
             name = f"{record.id}-{self._counter}"
             after = readers.setdefault(id(plan.prompt), name)
-            request = plan.request(name, after if after != name else None)
-            generation = self.worker.submit(request)
+            request = replace(plan.request(name, after if after != name else None), owner=record.owner)
+            generation = self._warm(request, record.client) if request.warms else self.worker.submit(request)
             if after == name:
                 record.prompt_tokens += plan.prompt.tokens
             chain = build_chain(self.tokenizer, plan)
             started.append(RunningSequence(index, generation, chain, reads=after == name))
         return started
+
+    def _warm(self, request: SequenceRequest, client: str) -> Generation:
+        """A sequence that only fills the cache: it waits for all others, and goes on when its client has left.
+
+        A client has one at most, the newest.
+        """
+        self._warming = {name: known for name, known in self._warming.items() if self.worker.runs(known.request.id)}
+        if client in self._warming:
+            self._warming.pop(client).cancel()
+        self._warming[client] = self.worker.submit(replace(request, background=True))
+        return self._warming[client]
 
     def _admit(self, count: int) -> None:
         most = self.options.max_batch_size + self.options.max_queue_size
@@ -197,7 +210,8 @@ class Service:
                     yield sequence, self._take(sequence, step, record)
         finally:
             for sequence in sequences:
-                sequence.generation.cancel()
+                if not sequence.generation.request.background:
+                    sequence.generation.cancel()
                 self._finish(sequence, record)
 
     async def _merged(self, sequences: Sequence[RunningSequence]) -> AsyncGenerator[tuple[RunningSequence, Step], None]:

@@ -22,7 +22,7 @@ from weights.tensor import Encoding
 
 # Positions of a page. A multiple of the attention kernel's KEY_BLOCK, and what MAX Serve uses.
 PAGE_SIZE = 128
-# Positions whose keys the CPU's kernel keeps together; KEYS in replit/cpu/kernels/attention_cache.mojo.
+# Positions whose keys stand together in the CPU's pages (replit/cpu/kernels/attention_cache.mojo).
 KEY_PANEL = 16
 
 
@@ -74,6 +74,14 @@ def pages_for(length: int) -> int:
     return -(-length // PAGE_SIZE)
 
 
+def copy_page(blocks: npt.NDArray[np.generic], source: int, target: int, count: int) -> None:
+    """Copies the first `count` positions of a page in the CPU's layout, and what else is in their last panel of keys."""
+    pages, halves, layers, positions, kv_heads, size = blocks.shape
+    by_head = blocks.reshape(pages, halves * layers * kv_heads, positions * size)
+    used = min(-(-count // KEY_PANEL) * KEY_PANEL, positions) * size
+    by_head[target, :, :used] = by_head[source, :, :used]
+
+
 class CacheSlots:
     """Which pages belong to a slot, and how many of its positions are filled; the pages themselves are elsewhere."""
 
@@ -123,7 +131,7 @@ class PagedKVCache(CacheSlots):
         if not 0 <= length <= self.lengths[source]:
             raise ValueError(f"slot {source} holds {self.lengths[source]} positions; expected at least {length}")
         if source != target:
-            # Whole pages: where in one a position lies is the kernels' business, what is beyond is not read.
-            used = pages_for(length)
-            self.blocks[self.page_table[target, :used]] = self.blocks[self.page_table[source, :used]]
+            for number in range(pages_for(length)):
+                count = min(PAGE_SIZE, length - number * PAGE_SIZE)
+                copy_page(self.blocks, self.page_table[source, number], self.page_table[target, number], count)
         self.lengths[target] = length

@@ -145,6 +145,13 @@ def too_large(limit: int) -> ApiError:
     )  # fmt: skip
 
 
+def _client(scope: Scope) -> tuple[str, str]:
+    """Whom a request is from, and over which connection."""
+    key = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    host, port = scope.get("client") or ("", 0)
+    return f"{key}@{host}", f"{key}@{host}:{port}"
+
+
 class Guard:
     """Checks the key and the body's size, and keeps the record of each request. Plain ASGI, for speed."""
 
@@ -158,6 +165,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         record = Record(scope["path"])
+        record.client, record.owner = _client(scope)
         scope["replit.record"] = record
 
         async def recorded(message: Message) -> None:

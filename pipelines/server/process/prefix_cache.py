@@ -17,7 +17,7 @@ from max.pipelines.context import TextContext
 from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.kv_cache.kv_connector import KVTransfer
 
-from replit.runtime.kv_cache import KEY_PANEL, PAGE_SIZE
+from replit.runtime.kv_cache import PAGE_SIZE, copy_page
 
 Ids = npt.NDArray[np.int64]
 # What stands before a page: the hash of the page before it, or the salt of sequences that share.
@@ -75,18 +75,16 @@ class PageMemory(Protocol):
 
 
 class HostPages:
-    """Pages in main memory, a head's positions together as the CPU's attention kernel lays them out."""
+    """Pages in main memory, as the CPU's attention lays them out."""
 
     def __init__(self, blocks: Any) -> None:
-        pages, two, layers, slots, heads, size = blocks.shape
-        row_bytes = size * blocks.dtype.size_in_bytes
-        raw = blocks.view(DType.uint8, (pages, two, layers, heads, slots, row_bytes))
-        self._blocks: npt.NDArray[np.uint8] = raw.to_numpy()
+        # NumPy has no bfloat16
+        bits = {DType.float32: DType.uint32, DType.bfloat16: DType.uint16}[blocks.dtype]
+        self._blocks: npt.NDArray[np.generic] = blocks.view(bits, blocks.shape).to_numpy()
 
     def copy(self, source: int, target: int, count: int) -> None:
-        """See PageMemory. Whole panels of keys, in which the kernel keeps some positions together."""
-        count = -(-count // KEY_PANEL) * KEY_PANEL
-        self._blocks[target, ..., :count, :] = self._blocks[source, ..., :count, :]
+        """See PageMemory."""
+        copy_page(self._blocks, source, target, count)
 
 
 class DevicePages:

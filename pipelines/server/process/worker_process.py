@@ -145,6 +145,10 @@ class ModelWorker:
         self._pipe.send(request)
         return generation
 
+    def runs(self, request_id: str) -> bool:
+        """Whether a sequence runs or waits."""
+        return request_id in self._generations
+
     def cancel(self, request_id: str) -> None:
         """Called by a generation that is no longer wanted."""
         if self._generations.pop(request_id, None) is not None:

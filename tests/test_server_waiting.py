@@ -1,0 +1,117 @@
+"""Who waits for whom in the server, what is read ahead, and that nothing of it changes a text."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from typing import Any
+
+import httpx
+import pytest
+from running_server import RunningServer
+from test_cut import Editor
+
+from pipelines.engine.sampling import SamplingParams
+from pipelines.engine.sequence import SequenceRequest
+from pipelines.server.process.messages import Cancel
+from pipelines.server.process.worker import Inbox
+
+OPTIONS = {"temperature": 0, "n_predict": 6}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with RunningServer("--max-length", "2048", "--max-cache-batch-size", "2") as running:
+        yield running.wait_ready()
+
+
+class Admitted:
+    """In the place of the batch: what the scheduler would be given."""
+
+    def admit(self, request: SequenceRequest) -> Any:
+        return request.id
+
+    def has_read(self, name: str) -> bool:
+        return True
+
+    def id_of(self, name: str) -> Any:
+        return name
+
+
+def test_owners_take_turns_and_cancelled_ones_do_not_come() -> None:
+    ours, theirs = Pipe()
+    inbox = Inbox(theirs, Admitted())  # type: ignore[arg-type]
+    for name in ("a1", "a2", "a3", "a4", "w1", "b1", "b2"):
+        params = SamplingParams(max_new_tokens=1)
+        ours.send(SequenceRequest(name, [1], params, (0,), owner=name[0], background=name[0] == "w"))
+    ours.send(Cancel("a3"))
+    deadline = time.monotonic() + 10
+    while len(inbox) < 6 or not time.sleep(0.05):  # type: ignore[func-returns-value]
+        inbox.sort(wait=False)
+        if len(inbox) == 6:
+            break
+        assert time.monotonic() < deadline
+    order: list[Any] = []
+    while True:
+        try:
+            order.append(inbox.get_nowait())
+        except queue.Empty:
+            break
+    assert order == ["a1", "b1", "a2", "b2", "a4", "w1"]
+
+
+def test_a_warm_up_goes_on_when_its_client_leaves(server: RunningServer) -> None:
+    body = {"input_prefix": "# warm " + "x = [1, 2]\n" * 150, "input_suffix": "y = 3\n"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(server.url + "/infill", json=body | {"n_predict": 0}, timeout=0.02)
+    server.wait_idle()
+    answer = server.post("/infill", body | OPTIONS).json()
+    assert answer["tokens_evaluated"] - answer["tokens_cached"] <= 2
+
+
+def test_real_requests_run_while_a_warm_up_is_pending(server: RunningServer) -> None:
+    warm = {"input_prefix": "# other " + "z = [3, 4]\n" * 160, "input_suffix": "", "n_predict": 0}
+    thread = threading.Thread(target=server.post, args=("/infill", warm))
+    thread.start()
+    assert server.post("/completion", {"prompt": "def f(", **OPTIONS}).status_code == 200
+    thread.join()
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 0.9, "top_k": 20, "seed": 5}])
+def test_texts_are_the_same_with_and_without_reuse(server: RunningServer, options: dict[str, Any]) -> None:
+    rng = random.Random(18)
+    editor = Editor(rng, 200)
+    reused = 0
+    for _ in range(40):
+        editor.edit()
+        before, after, typed = editor.request()
+        body = {"input_prefix": before, "input_suffix": after, "prompt": typed, "n_predict": 8, **options}
+        with_reuse, without = (server.post("/infill", body | {"cache_prompt": use}).json() for use in (True, False))
+        assert with_reuse["content"] == without["content"]
+        assert without["tokens_cached"] == 0
+        reused += with_reuse["tokens_cached"] > 0.9 * with_reuse["tokens_evaluated"]
+    assert reused > 30
+
+
+def test_streams_go_on_while_long_prompts_are_read(server: RunningServer) -> None:
+    """The text of each is what it is alone."""
+    prompts = [f"# {i}\n" + "def f(x):\n    return x\n\n" * (1 + 60 * (i % 2)) for i in range(6)]
+    alone = [
+        server.post("/completion", {"prompt": p, **OPTIONS, "cache_prompt": False}).json()["content"] for p in prompts
+    ]
+    found: dict[str, str] = {}
+
+    def ask(prompt: str) -> None:
+        answer = server.post("/completion", {"prompt": prompt, **OPTIONS, "cache_prompt": False})
+        found[prompt] = answer.json()["content"]
+
+    threads = [threading.Thread(target=ask, args=(prompt,)) for prompt in prompts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[prompt] for prompt in prompts] == alone
