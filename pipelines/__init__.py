@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 from weights.errors import UserError
@@ -9,13 +10,24 @@ from weights.errors import UserError
 if TYPE_CHECKING:
     from pipelines.pipeline import Completion, Pipeline, TextPiece, load
 
-__all__ = ["Completion", "Pipeline", "TextPiece", "UserError", "load"]
+    __version__: str
+
+__all__ = ["Completion", "Pipeline", "TextPiece", "UserError", "__version__", "load"]
 
 
 def __getattr__(name: str) -> object:
     # `replit --help` must not wait for NumPy and MAX.
+    if name == "__version__":
+        try:
+            return metadata.version("replit-code-max")
+        except metadata.PackageNotFoundError:  # a checkout that is not installed
+            return "0+unknown"
     if name in __all__:
         from pipelines import pipeline
 
         return getattr(pipeline, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -39,6 +39,7 @@ from replit.gpu.model import GpuModel
 from replit.runtime.bind import bind_weights
 from replit.runtime.compile import CompileOptions, Reporter, compile_model
 from replit.runtime.engine import Engine
+from replit.runtime.free_memory import check_cache_fits
 from replit.runtime.target import CPU_CACHES, Target
 from replit.runtime.weight_memory import fits_in_memory, total_bytes, weight_types
 from weights.errors import UserError
@@ -265,6 +266,7 @@ def load(
     max_batch_size: int = 1,
     reserved_sequences: int = 0,
     serialized_model_path: str | None = None,
+    serialized_model_sha256: str | None = None,
     save_to_serialized_model_path: str | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -299,6 +301,8 @@ def load(
     if encoding is None and target.own_kernels:
         for line in substitutions(files.tensors, {name: used for name, (used, _) in types.items()}):
             progress.note(line)
+    if not target.on_gpu:
+        check_cache_fits(files.config, max_batch_size, max_length, target.cache)
     if target.on_gpu:
         plan_memory(files.config, types, max_batch_size + reserved_sequences, max_length).check(free_bytes(gpu))
     mapped = not fits_in_memory(total_bytes(types)) if mmap is None else mmap
@@ -307,7 +311,8 @@ def load(
         if mmap is None:
             progress.note("memory is short: weights stay mapped from the file, which decodes slower")
     Engine.get(threads, gpu if target.on_gpu else None)
-    options = CompileOptions(*(Path(p) if p else None for p in (serialized_model_path, save_to_serialized_model_path)))
+    load_from, save_to = (Path(p) if p else None for p in (serialized_model_path, save_to_serialized_model_path))
+    options = CompileOptions(load_from, save_to, serialized_model_sha256)
     compiled = compile_model(files.config, types, options, progress, files.architecture, target)
 
     def drafter(on_gpu: bool) -> Drafter | None:

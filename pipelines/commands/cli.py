@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import shlex
 import sys
 from typing import Any
 
 import click
 
+import pipelines
 from pipelines.server.options import from_command_line, serve_click_options
 from pipelines.terminal import report
 from pipelines.terminal.options import completion_option, draft_option, gpu_option
@@ -22,11 +25,12 @@ SUBCOMMANDS: dict[str, str] = {
     "fill": "pipelines.commands.fill:fill",
     "inspect": "pipelines.commands.inspect:inspect",
     "models": "pipelines.commands.models:models",
+    "cache": "pipelines.commands.cache:cache",
 }
 
 
 class LazyGroup(click.Group):
-    """A group that imports a subcommand's module when it is named."""
+    """A group that imports a subcommand's module when it is named, and knows what people type instead of its names."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All names, without imports."""
@@ -40,13 +44,83 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`replit serve ...` is `replit --serve ...`."""
+        return super().parse_args(ctx, with_serve(args))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The subcommand. Raises click.UsageError that says what was meant."""
+        if args[0] == "help":
+            print(ctx.get_help() if len(args) < 2 else self._help_of(ctx, args[1]))
+            ctx.exit()
+        if args[0] not in SUBCOMMANDS:
+            raise click.UsageError(meant(args[0]), ctx)
+        return super().resolve_command(ctx, args)
+
+    def _help_of(self, ctx: click.Context, name: str) -> str:
+        command = self.get_command(ctx, name)
+        if command is None:
+            raise click.UsageError(meant(name), ctx)
+        with click.Context(command, info_name=name, parent=ctx, max_content_width=100) as own:
+            return command.get_help(own)
+
+
+def with_serve(args: list[str]) -> list[str]:
+    """The arguments with `serve`, where it stands for a subcommand, as the option that it is."""
+    values = {name for option in replit.params if takes_value(option) for name in option.opts}
+    index = 0
+    while index < len(args):
+        word = args[index]
+        if word == "serve":
+            return [*args[:index], "--serve", *args[index + 1 :]]
+        if not word.startswith("-") or word == "--":
+            break
+        index += 2 if word in values else 1
+    return args
+
+
+def takes_value(option: click.Parameter) -> bool:
+    """Whether the word after an option belongs to it. --use-gpu may stand alone."""
+    return isinstance(option, click.Option) and not option.is_flag and not option.count and option.name != "use_gpu"
+
+
+# What other programs call them.
+_OTHER_NAMES = {
+    "run": 'replit --prompt "def f("', "generate": 'replit --prompt "def f("', "complete": 'replit --prompt "def f("',
+    "list": "replit models", "ls": "replit models", "show": "replit inspect MODEL", "info": "replit inspect MODEL",
+    "benchmark": "replit bench", "eval": "replit evaluate", "infill": "replit fill", "quantize": "replit convert",
+    "pull": 'replit --model OWNER/REPOSITORY --prompt "def f("', "server": "replit serve",
+    "version": "replit --version",
+}  # fmt: skip
+
+
+def meant(word: str) -> str:
+    """What somebody wanted who typed `word` where a subcommand stands."""
+    close = difflib.get_close_matches(word.lower(), [*SUBCOMMANDS, "serve"], 1)
+    if word.lower() in _OTHER_NAMES:
+        return f"there is no command {word!r}; expected: {_OTHER_NAMES[word.lower()]}"
+    if close:
+        return f"there is no command {word!r}; expected: replit {close[0]}"
+    shown = word if len(word) <= 40 else word[:40] + "..."
+    return (
+        f"{shown!r} is no command ({', '.join(sorted([*SUBCOMMANDS, 'serve']))}); expected, if it is text to "
+        f"complete: replit --prompt {shlex.quote(shown)}"
+    )
+
 
 @click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"max_content_width": 100})
 @click.option(
-    "--prompt", metavar="TEXT", multiple=True, help="What to complete; repeat it for a batch, - reads standard input."
+    "--prompt",
+    "-p",
+    metavar="TEXT",
+    multiple=True,
+    help="What to complete; repeat it for a batch, - reads standard input.",
 )
 @click.option(
     "--model",
+    "-m",
     default="nano",
     show_default=True,
     metavar="NAME",
@@ -134,6 +208,11 @@ class LazyGroup(click.Group):
     "--max-cache-batch-size", default=1, show_default="1, with --serve 16", metavar="N", help="Sequences at once."
 )
 @click.option("--serialized-model-path", metavar="PATH", help="Load the compiled model from here.")
+@click.option(
+    "--serialized-model-sha256",
+    metavar="HEX",
+    help="The sha256 that this file must have: it is native code, which loading runs.",
+)
 @click.option("--save-to-serialized-model-path", metavar="PATH", help="Write the compiled model here.")
 @click.option("--threads", type=int, metavar="N", help="Threads to compute with [default: all cores].")
 @click.option(
@@ -152,7 +231,7 @@ class LazyGroup(click.Group):
 @serve_click_options
 @click.option("--quiet", is_flag=True, help="No progress, notices and timings.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-@click.version_option(package_name="replit-code-max", prog_name="replit")
+@click.version_option(pipelines.__version__, prog_name="replit")
 @click.pass_context
 def replit(ctx: click.Context, /, **options: Any) -> None:
     """Complete code with Replit Code models.
@@ -175,7 +254,11 @@ def main() -> None:
     """Runs the command line and exits with its status."""
     debug = "--debug" in sys.argv
     try:
-        status = replit.main(prog_name="replit", standalone_mode=False)
-    except BaseException as error:
-        status = report.report(error, debug)
+        try:
+            status = replit.main(prog_name="replit", standalone_mode=False) or 0
+        except BaseException as error:
+            status = report.report(error, debug)
+        status = report.finish(status)
+    except KeyboardInterrupt:
+        status = report.INTERRUPTED
     sys.exit(status)

@@ -44,6 +44,7 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
         allow_longer=options["allow_longer"],
         max_batch_size=options["max_cache_batch_size"],
         serialized_model_path=options["serialized_model_path"],
+        serialized_model_sha256=options["serialized_model_sha256"],
         save_to_serialized_model_path=options["save_to_serialized_model_path"],
         device=device_name(options["use_gpu"]),
         threads=options["threads"],

@@ -44,17 +44,19 @@ class Metrics:
         self._waiting = Gauge("replit_queue_depth", "Sequences waiting", registry=registry)
         self._pages = Gauge("replit_cache_pages_used", "Cache pages in use", registry=registry)
         self._pages_total = Gauge("replit_cache_pages", "Cache pages", registry=registry)
+        self._stalled = Gauge("replit_worker_stalled", "1 while sequences wait and no pass ends", registry=registry)
         self._preempted = Gauge("replit_preemptions", "Sequences put back for want of pages", registry=registry)
 
     def describe(self, labels: dict[str, str]) -> None:
         """Says what is served and where, once, as `replit_model_info`."""
         Info("replit_model", "What is served and where", registry=self.registry).info(labels)
 
-    def render(self, load: Load, in_flight: int) -> bytes:
+    def render(self, load: Load, in_flight: int, stalled: bool = False) -> bytes:
         """The text that Prometheus reads."""
         self._running.set(load.running)
         self._waiting.set(max(in_flight - load.running, 0))
         self._pages.set(load.pages_used)
         self._pages_total.set(load.pages_total)
         self._preempted.set(load.preempted)
+        self._stalled.set(stalled)
         return generate_latest(self.registry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -10,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from pipelines.terminal.options import device_name
+from weights.errors import UserError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,6 +32,7 @@ class ServeOptions:
     allow_longer: bool = False
     max_batch_size: int = DEFAULT_BATCH
     serialized_model_path: str | None = None
+    serialized_model_sha256: str | None = None
     save_to_serialized_model_path: str | None = None
     device: str = "cpu"
     threads: int | None = None
@@ -38,6 +41,8 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    stall_timeout: float = 60.0
     cors_origins: tuple[str, ...] = ()
     max_queue_size: int = 128
     max_body_bytes: int = 4 << 20
@@ -67,6 +72,10 @@ _OPTIONS = (
                  help="Where --serve listens; 0: any free port."),
     click.option("--api-key", envvar="REPLIT_API_KEY", show_envvar=True, metavar="KEY",
                  help="The key that --serve asks of its clients."),
+    click.option("--api-key-file", metavar="PATH",
+                 help="A file that holds the key: on the command line other users of the machine see it."),
+    click.option("--allowed-host", multiple=True, metavar="NAME",
+                 help="A name of this machine in requests to a server without a key; may be repeated, * allows all."),
     click.option("--cors-origin", multiple=True, metavar="ORIGIN",
                  help="A web origin that may call the server; may be repeated, * allows all."),
     click.option("--served-model-name", metavar="NAME", help="What clients call the model [default: --model]."),
@@ -76,6 +85,8 @@ _OPTIONS = (
                  help="Longest request body."),
     click.option("--shutdown-timeout", type=click.FloatRange(0), default=30.0, show_default=True, metavar="SECONDS",
                  help="How long running requests may go on after SIGTERM."),
+    click.option("--stall-timeout", type=click.FloatRange(1), default=60.0, show_default=True, metavar="SECONDS",
+                 help="Without a pass of the model for so long, while sequences wait, the server is not healthy."),
     click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
                  help="How the server writes its log."),
     click.option("--prefix-caching/--no-prefix-caching", default=True, show_default=True,
@@ -100,12 +111,15 @@ def serve_click_options(command: Command) -> Command:
 _SAMPLING = ("max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "stop")
 _SHARED = (
     "model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "max_length", "allow_longer",
-    "serialized_model_path",
-    "save_to_serialized_model_path", "threads", "mmap", "kv_cache_encoding", "host", "port", "api_key",
+    "serialized_model_path", "serialized_model_sha256",
+    "save_to_serialized_model_path", "threads", "mmap", "kv_cache_encoding", "host", "port", "stall_timeout",
     "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching", "draft",
     "page", "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
 )  # fmt: skip
-_OTHERS = ("serve", "debug", "quiet", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu")
+_OTHERS = (
+    "serve", "debug", "quiet", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu", "api_key",
+    "api_key_file", "allowed_host",
+)  # fmt: skip
 
 
 def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptions:
@@ -123,10 +137,49 @@ def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptio
         **{name: options[name] for name in _SHARED},
         max_batch_size=batch,
         device=device_name(options["use_gpu"]),
+        api_key=read_api_key(options["api_key"], options["api_key_file"]),
+        allowed_hosts=tuple(options["allowed_host"]),
         cors_origins=tuple(options["cors_origin"]),
         max_body_bytes=options["max_body_size"],
         sampling=sampling,
     )
+
+
+def read_api_key(key: str | None, path: str | None) -> str | None:
+    """The key that clients must bring, None where none is asked for.
+
+    Raises UserError for an empty one, which would leave the server open to everybody, for one that no request can
+    bring, and for a file that cannot be read.
+    """
+    if path is not None and key is not None:
+        raise UserError("--api-key-file and --api-key (or REPLIT_API_KEY) are both given; expected one of them")
+    source = "--api-key or REPLIT_API_KEY"
+    if path is not None:
+        key, source = _first_line(path), f"--api-key-file {path}"
+    elif key is None:
+        key = os.environ.get("REPLIT_API_KEY")  # click takes an empty variable for none
+    if key is None:
+        return None
+    if not key or not key.isprintable() or " " in key:
+        found = "is empty" if not key.strip() else "holds white space or control characters"
+        raise UserError(f"{source} {found}; expected a key of printable characters, or no such option for a server "
+                        "without a key")  # fmt: skip
+    return key
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            line = file.read(_LONGEST_KEY + 1)
+    except OSError as error:
+        raise UserError(f"cannot read --api-key-file {path}: {error.strerror}; expected a file with the key") from None
+    text = line.decode("utf-8", errors="replace").rstrip("\r\n")
+    if len(line) > _LONGEST_KEY or "\ufffd" in text:
+        raise UserError(f"--api-key-file {path} holds no key; expected one line of at most {_LONGEST_KEY} bytes")
+    return text
+
+
+_LONGEST_KEY = 4096
 
 
 def _check_sampling(sampling: dict[str, Any]) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import sys
 import time
+import traceback
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,6 +81,11 @@ class Record:
         return {name: value for name, value in found.items() if value is not None}
 
 
+# Of a field that comes from outside; a trace is kept longer.
+LONGEST_FIELD = 200
+LONGEST_TRACE = 8000
+
+
 class Log:
     """Lines on standard error: readable ones, or a JSON object each."""
 
@@ -92,14 +100,43 @@ class Log:
         """Anything else that an operator should know."""
         self._write(message, fields)
 
+    def take_library_lines(self) -> None:
+        """What libraries log comes in the same form: uvicorn's warnings, asyncio's errors."""
+        root = logging.getLogger()
+        root.handlers = [_Handler(self)]
+        root.setLevel(logging.WARNING)
+
     def _write(self, message: str, fields: dict[str, Any]) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        fields = {name: shortened(name, value) for name, value in fields.items()}
         if self._json:
-            line = json.dumps({"time": now, "message": message, **fields}, ensure_ascii=False)
+            line = json.dumps({"time": now, "message": message, **fields})
         else:
             pairs = "".join(f" {name}={_plain(value)}" for name, value in fields.items())
             line = f"{now} {message}{pairs}"
-        print(line, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe stops no server
+            print(line, file=sys.stderr, flush=True)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        fields = {"source": record.name, "what": record.getMessage()}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["trace"] = "".join(traceback.format_exception(*record.exc_info))
+        self._log.event(record.levelname.lower(), **fields)
+
+
+def shortened(name: str, value: Any) -> Any:
+    """A field's value, the end of a long text cut off."""
+    most = LONGEST_TRACE if name == "trace" else LONGEST_FIELD
+    if not isinstance(value, str) or len(value) <= most:
+        return value
+    return f"{value[:most]}... ({len(value)} characters)"
 
 
 def _plain(value: Any) -> str:

@@ -9,21 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import os
+import re
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from pipelines.server.http.hosts import is_loopback
 from pipelines.server.options import ServeOptions
+from replit.runtime.cores import usable_cores
 from weights.errors import UserError
 from weights.tensor import Encoding
 
 if TYPE_CHECKING:
     from pipelines.registry import ModelFiles
+    from pipelines.server.service import Service
+
+Result = TypeVar("Result")
 
 # Below this a core less for the engine is more tokens in all: nano on two cores, 16 clients, 2 700 to 4 700 a second.
 SMALL_MODEL_BYTES = 64 << 20
@@ -34,18 +41,63 @@ def serve(options: ServeOptions) -> None:
     check_installed()
     from pipelines.server.record import Log
 
+    files = check_local(options)
     listener = listen(options.host, options.port)
     # Until the loop takes over: nothing is running that could be lost.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: sys.exit(0))
     log = Log(options.log_format)
+    log.take_library_lines()
     with listener:
         host, port = listener.getsockname()[:2]
         log.event("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        if options.api_key is None and not is_loopback(host):
+            log.event(
+                "warning", what=f"anybody who reaches {host} port {port} can use this server: it has no --api-key"
+            )
         import uvloop
 
-        failure = uvloop.run(_serve(options, listener, log))
+        failure = uvloop.run(_serve(options, files, listener, log))
     if failure is not None:
         raise UserError(failure)
+
+
+def check_local(options: ServeOptions) -> ModelFiles | None:
+    """The model's files where they are on this machine. Raises UserError for what can be known before listening.
+
+    None where the hub has to be asked: that may take long, and what listens can say so.
+    """
+    from pipelines.registry import EMBEDDED
+    from replit.runtime.compiled_file import read_compiled
+
+    if options.serialized_model_path is not None:
+        read_compiled(Path(options.serialized_model_path), options.serialized_model_sha256)
+    for path in (options.config_path, options.tokenizer_path):
+        if path is not None and not Path(path).exists():
+            raise UserError(f"{path} does not exist; expected a file or a directory: check the path")
+    name = options.weight_path or options.model
+    named = options.weight_path is None and options.model in EMBEDDED
+    from_hub = name.startswith("hf://") or (options.weight_path is None and not named and not Path(name).exists())
+    if from_hub and re.fullmatch(r"(hf://.+|[\w.-]+/[\w.-]+(@.+)?)", name):
+        return None
+    return open_files(options)
+
+
+def open_files(options: ServeOptions) -> ModelFiles:
+    """The model's files, and whether they go with the options and this machine's memory. Raises UserError."""
+    from pipelines.registry import check_length, open_model
+    from replit.runtime.free_memory import check_cache_fits
+    from replit.runtime.target import CPU_CACHES
+
+    encoding = options.quantization_encoding
+    wanted = Encoding(encoding.lower()) if encoding else None
+    files = open_model(options.model, options.weight_path, wanted, options.config_path, options.tokenizer_path)
+    check_length(options.max_length, files.config, options.allow_longer)
+    if options.device == "cpu":
+        cache = options.kv_cache_encoding
+        used = Encoding(cache) if cache in CPU_CACHES else Encoding.FLOAT32
+        check_cache_fits(files.config, options.max_batch_size, options.max_length, used)
+    return files
 
 
 def check_installed() -> None:
@@ -54,7 +106,7 @@ def check_installed() -> None:
         if importlib.util.find_spec(module) is None:
             raise UserError(
                 f"the Python package {module} is missing; expected the server's packages: "
-                'pip install "replit-code-max[serve]"'
+                'pip install ".[serve]" in the checkout, or the wheel with [serve] after its path'
             )
 
 
@@ -75,73 +127,147 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(options: ServeOptions, listener: socket.socket, log: Any) -> str | None:
+async def _serve(options: ServeOptions, files: ModelFiles | None, listener: socket.socket, log: Any) -> str | None:
     """Runs both processes; the reason if it could not go on."""
     started = time.monotonic()
+    from pipelines.server.http.http_server import HttpServer
+    from pipelines.server.http.starting import Starting, Waiting
     from pipelines.server.process.time_slice import react_at_once
     from pipelines.server.process.worker_process import ModelWorker
 
-    worker = ModelWorker(lambda line: log.event("loading", what=line))
-    react_at_once()  # after the start of the worker, which would inherit it
-    try:
-        # While the worker imports, this process does.
-        from pipelines.registry import open_model
-        from pipelines.server.http.app import create_app
-        from pipelines.server.http.http_server import HttpServer
-        from pipelines.server.model_info import model_info
-        from pipelines.server.service import Service
+    waiting = Waiting()
 
-        encoding = options.quantization_encoding
-        wanted = Encoding(encoding.lower()) if encoding else None
-        files = open_model(options.model, options.weight_path, wanted, options.config_path, options.tokenizer_path)
-        await worker.start(with_threads(options, files))
-        service = Service(options, files, worker, log)
-        service.metrics.describe(model_info(options, files))
-        server = HttpServer(create_app(service), options)
-        with _stop_on_signals(service, server):
+    def loading(line: str) -> None:
+        waiting.begin(line)
+        log.event("loading", what=line)
+
+    worker = ModelWorker(loading)
+    react_at_once()  # after the start of the worker, which would inherit it
+    starting = Starting(waiting)
+    server = HttpServer(starting, options)
+    running = _Running(worker, server, log)
+    try:
+        with running.stop_on_signals():
             serving = asyncio.ensure_future(server.run(listener))
-            watching = asyncio.ensure_future(_watch(worker, log, started))
-            await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
-            server.stop(worker.ended.is_set())
+            preparing = asyncio.ensure_future(_prepare(options, files, worker, starting, waiting, running))
+            watching = asyncio.ensure_future(_watch(worker, running, log, started))
+            await asyncio.wait({serving, watching, preparing}, return_when=asyncio.FIRST_COMPLETED)
+            failed = preparing.done() and preparing.exception() is not None
+            if not failed:
+                await asyncio.wait({serving, watching}, return_when=asyncio.FIRST_COMPLETED)
+            server.stop(failed or worker.ended.is_set())
             await serving
+            preparing.cancel()
             watching.cancel()
+            if failed:
+                preparing.result()
     finally:
         worker.stop()
     return None if worker.failure is None else worker.failure.message
 
 
+async def _prepare(
+    options: ServeOptions,
+    files: ModelFiles | None,
+    worker: Any,
+    starting: Any,
+    waiting: Any,
+    running: _Running,
+) -> None:
+    """Opens the files, which may have to be downloaded, hands them to the worker, and lets the application answer."""
+    # While the worker imports, this process does.
+    from pipelines.server.http.app import create_app
+    from pipelines.server.model_info import model_info
+    from pipelines.server.service import Service
+
+    if files is None:
+        waiting.begin(f"opening or downloading {options.weight_path or options.model}")
+        running.log.event("loading", what=f"opening or downloading {options.weight_path or options.model}")
+        files = await in_daemon(lambda: open_files(options))
+    waiting.begin("the model worker")
+    await worker.start(with_threads(options, files))
+    service = Service(options, files, worker, running.log, waiting)
+    service.metrics.describe(model_info(options, files))
+    service.draining = running.stopping
+    running.service = service
+    starting.app = create_app(service)
+
+
+def in_daemon(work: Callable[[], Result]) -> asyncio.Future[Result]:
+    """Runs `work` in a thread that does not keep the process alive: a download may take hours."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def finish(result: Result | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(finish, result, failure)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
 def with_threads(options: ServeOptions, files: ModelFiles) -> ServeOptions:
     """Leaves a core to HTTP and scheduling where a pass is so short that they take as long as it does."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    cores = usable_cores()
     size = sum(tensor.nbytes for tensor in files.tensors.values())
     if options.threads is not None or options.device != "cpu" or size > SMALL_MODEL_BYTES or cores < 2:
         return options
     return replace(options, threads=cores - 1)
 
 
-async def _watch(worker: Any, log: Any, started: float) -> None:
-    """Says when the model is loaded, and returns when the worker has ended."""
+async def _watch(worker: Any, running: _Running, log: Any, started: float) -> None:
+    """Says when the model is loaded and when its worker stalls, and returns when the worker has ended."""
     await worker.changed.wait()
     if worker.ready is not None:
         log.event("ready", seconds=round(time.monotonic() - started, 1))
-    await worker.ended.wait()
+    while not worker.ended.is_set():
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(worker.ended.wait(), 1.0)
+        service = running.service
+        if service is not None and service.stall.look():
+            stalled = service.stall.is_stalled
+            log.event("stalled" if stalled else "working again", running=worker.in_flight, pid=worker.pid)
 
 
-@contextlib.contextmanager
-def _stop_on_signals(service: Any, server: Any) -> Iterator[None]:
-    """SIGTERM and Ctrl-C: no new requests, running ones go on; the second time: end at once."""
-    loop = asyncio.get_running_loop()
+class _Running:
+    """What a signal ends: SIGTERM and Ctrl-C: no new requests, running ones go on; the second time: at once."""
 
-    def stop() -> None:
-        now = service.draining
-        service.draining = True
-        service.log.event("stopping", running=service.worker.in_flight)
-        server.stop(now)
+    def __init__(self, worker: Any, server: Any, log: Any) -> None:
+        self.log = log
+        self.service: Service | None = None
+        self.stopping = False
+        self._worker = worker
+        self._server = server
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
+    def stop(self) -> None:
+        """One signal."""
+        now, self.stopping = self.stopping, True
+        if self.service is not None:
+            self.service.draining = True
+        self.log.event("stopping", running=self._worker.in_flight)
+        self._server.stop(now)
+
+    @contextlib.contextmanager
+    def stop_on_signals(self) -> Iterator[None]:
+        """Takes the signals over."""
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)

@@ -18,13 +18,15 @@ from pipelines.prompts.gap import Gap, continued_prompt, gap_prompt
 from pipelines.prompts.healing import healed
 from pipelines.prompts.prompt import Prompt, encode_prompt
 from pipelines.registry import ModelFiles
-from pipelines.server.http.api_error import ApiError, loading, sequence_failed, worker_failed
+from pipelines.server.http.api_error import ApiError, sequence_failed, stalled, worker_failed
+from pipelines.server.http.starting import Waiting
 from pipelines.server.metrics import Metrics
 from pipelines.server.model_info import model_facts
 from pipelines.server.options import ServeOptions
 from pipelines.server.process.messages import Step
 from pipelines.server.process.worker_process import Generation, ModelWorker
 from pipelines.server.record import Log, Record
+from pipelines.server.stall import Stall
 from pipelines.text.chain import Delta, SequenceText, build_chain
 from weights.errors import UserError
 
@@ -52,13 +54,17 @@ class RunningSequence:
 class Service:
     """The state of the HTTP process."""
 
-    def __init__(self, options: ServeOptions, files: ModelFiles, worker: ModelWorker, log: Log) -> None:
+    def __init__(
+        self, options: ServeOptions, files: ModelFiles, worker: ModelWorker, log: Log, waiting: Waiting | None = None
+    ) -> None:
         self.options = options
         self.tokenizer = files.tokenizer
         self.config = files.config
         self.facts = model_facts(options, files)
         self.worker = worker
         self.log = log
+        self.waiting = waiting or Waiting()
+        self.stall = Stall(worker, options.stall_timeout)
         self.metrics = Metrics()
         self.started = int(time.time())
         self.draining = False
@@ -72,14 +78,16 @@ class Service:
         return self.options.max_length
 
     def check_ready(self) -> None:
-        """Raises ApiError (503) while the model is loading and while the server ends."""
+        """Raises ApiError (503) while the model is loading, while its worker is stalled and while the server ends."""
         if self.draining:
             raise ApiError(
                 "the server is shutting down", status=503, code="shutting_down",
                 headers={"Retry-After": "5"},
             )  # fmt: skip
         if self.worker.ready is None or self.worker.ended.is_set():
-            raise loading()
+            raise self.waiting.error()
+        if self.stall.is_stalled:
+            raise stalled(self.stall.seconds)
 
     def check_model(self, name: str | None) -> None:
         """With --check-model, raises ApiError (404) for a model that is not the served one."""

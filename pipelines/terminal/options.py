@@ -15,7 +15,7 @@ Option = Callable[[Any], Any]
 
 MODEL = (
     "model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "max_length", "allow_longer",
-    "threads", "mmap", "kv_cache_encoding", "serialized_model_path", "draft",
+    "threads", "mmap", "kv_cache_encoding", "serialized_model_path", "serialized_model_sha256", "draft",
 )  # fmt: skip
 SAMPLING = ("max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "seed", "stop", "strip")
 
@@ -55,6 +55,7 @@ def model_options(max_length: int) -> Callable[[Command], Command]:
         click.option("--mmap/--no-mmap", default=None, help="As for replit."),
         click.option("--kv-cache-encoding", metavar="E", help="As for replit."),
         click.option("--serialized-model-path", metavar="PATH", help="Load the compiled model from here."),
+        click.option("--serialized-model-sha256", metavar="HEX", help="As for replit."),
         draft_option,
         gpu_option,
     )  # fmt: skip

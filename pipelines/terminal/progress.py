@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
+
+from pipelines.terminal.report import visible
 
 
 class Quiet:
@@ -32,7 +34,7 @@ class Terminal:
         """Shows `message` while the body runs, then how long it took."""
         hint = f" ({expectation})" if expectation else ""
         start = time.monotonic()
-        if self._stream.isatty():
+        if self._stream is not None and self._stream.isatty():
             with self._spinner(f"{message}{hint}"):
                 yield
         else:
@@ -52,4 +54,6 @@ class Terminal:
 
     def note(self, message: str) -> None:
         """Prints one line."""
-        print(message, file=self._stream, flush=True)
+        if self._stream is not None:
+            with suppress(OSError, ValueError):  # a full disk or a closed pipe stops no work
+                print(visible(message), file=self._stream, flush=True)

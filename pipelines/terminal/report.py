@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
 import traceback
+import unicodedata
+from typing import TextIO
 
 import click
 
@@ -12,28 +17,88 @@ from weights.errors import UserError
 FAILURE = 1
 USAGE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+# What a terminal may do with a character instead of showing it: control codes, marks that turn the direction of
+# writing or join lines, and half characters.
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def report(error: BaseException, debug: bool) -> int:
     """Prints `error` and returns the exit status; anything unexpected is raised again."""
     if debug:
-        traceback.print_exception(error)
+        with contextlib.suppress(OSError, ValueError):
+            traceback.print_exception(error)
     if isinstance(error, UserError):
         return _line(str(error), FAILURE)
     if isinstance(error, click.UsageError):
         context = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        return _line(" ".join(error.format_message().split()) + context, USAGE)
+        return _line(error.format_message() + context, USAGE)
     if isinstance(error, click.ClickException):
-        return _line(" ".join(error.format_message().split()), error.exit_code)
+        return _line(error.format_message(), error.exit_code)
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return INTERRUPTED
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else FAILURE if error.code else 0
+    if isinstance(error, MemoryError):
+        return _line("memory is used up; expected more of it: lower --max-length or --max-cache-batch-size", FAILURE)
     if isinstance(error, BrokenPipeError):
-        # The reader has gone, as with `| head`: nothing is left to say, nor to flush at exit.
-        sys.stdout = None
-        return FAILURE
+        return FAILURE  # the reader has gone, as with `| head`: nothing is left to say
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        where = f" {error.filename}" if error.filename else " to standard output"
+        return _line(f"cannot write{where}: {error.strerror}; expected room for it: free some", FAILURE)
     raise error
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
+
+
 def _line(message: str, status: int) -> int:
-    print(f"replit: {message}", file=sys.stderr)
+    say(f"replit: {visible(' '.join(message.split()))}")
     return status
+
+
+def say(line: str) -> None:
+    """One line on standard error, if anybody can get it."""
+    if sys.stderr is None:  # it was closed when the process started
+        return
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    """`text` with everything that a terminal would obey or hide written as an escape; line breaks and tabs too.
+
+    Names in model files and messages of evaluated programs come from strangers.
+    """
+    return "".join(
+        character.encode("unicode_escape", "surrogatepass").decode("ascii")
+        if unicodedata.category(character) in _UNSEEN
+        else character
+        for character in text
+    )
+
+
+def finish(status: int) -> int:
+    """Writes out what the standard streams still hold. A failure is said once, and not again by Python's own exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError) as error:
+            broken = isinstance(error, BrokenPipeError)
+            if stream is sys.stdout and not broken and status == 0:
+                reason = error.strerror if isinstance(error, OSError) else error
+                say(f"replit: cannot write to standard output: {reason}; expected room for it")
+            status = status or FAILURE
+            _discard(stream)
+    return status
+
+
+def _discard(stream: TextIO) -> None:
+    """What is left in a stream's buffer goes nowhere: the interpreter would try again, and complain."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from replit.decoder.architecture import Architecture, DecoderConfig
 from replit.runtime.compile_key import CompileKey, cache_path, host_processor
+from replit.runtime.compiled_cache import remove_old
 from replit.runtime.compiled_file import check_key, read_compiled, write_compiled
 from replit.runtime.engine import Engine
 from replit.runtime.target import CPU, Target
@@ -41,6 +42,7 @@ class CompileOptions:
 
     load_from: Path | None = None
     save_to: Path | None = None
+    sha256: str | None = None  # that the file to load must have
 
 
 def compile_model(
@@ -59,9 +61,12 @@ def compile_model(
 
     key = CompileKey.of(architecture, config, types, target)
     if options.load_from is not None:
-        file = read_compiled(options.load_from)
+        file = read_compiled(options.load_from, options.sha256)
         check_key(file, key)
-        compiled = read(BytesIO(file.body))
+        try:
+            compiled = read(BytesIO(file.body))
+        except (RuntimeError, ValueError, OSError) as error:
+            raise _unreadable(file.path, error) from None
         if options.save_to is not None:
             _save(compiled, key, options.save_to)
         return compiled
@@ -71,6 +76,7 @@ def compile_model(
         compiled = _compile(config, types, progress, architecture, target)
         try:
             _save(compiled, key, kept)
+            remove_old()
         except UserError as error:
             progress.note(f"not kept for the next start: {error}")
     if options.save_to is not None:
@@ -87,9 +93,17 @@ def _read_cached(path: Path, key: CompileKey) -> Any:
     try:
         file = read_compiled(path)
         check_key(file, key)
-    except UserError:
+        return read(BytesIO(file.body))
+    except (UserError, RuntimeError, ValueError, OSError):
         return None  # it is written again
-    return read(BytesIO(file.body))
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"{path} cannot be loaded ({reason}); expected a model that this version of MAX compiled: make it again with "
+        "--save-to-serialized-model-path"
+    )
 
 
 def _compile(
@@ -123,7 +137,14 @@ def host_code_for(target: Target) -> Iterator[None]:
 
 
 def _save(compiled: Any, key: CompileKey, path: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        body = Path(folder) / "model.mef"
-        compiled.export_mef(body)
-        write_compiled(path, key, body)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            body = Path(folder) / "model.mef"
+            compiled.export_mef(body)
+            write_compiled(path, key, body)
+    except (OSError, RuntimeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
+        raise UserError(
+            f"cannot write the compiled model to a temporary file: {reason}; expected a writable place with some "
+            "hundred MB free: give another one by TMPDIR"
+        ) from None

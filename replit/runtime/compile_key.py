@@ -86,9 +86,16 @@ def environment(architecture: Architecture, target: Target) -> dict[str, str]:
         "layout": "panels" if target.panels else "rows",
         "cache": str(target.cache),
         "processor": host_processor() if target.on_gpu else processor(),
+        "graph": _digest(graph_sources(architecture, target)),
+        **installed(target),
+    }
+
+
+def installed(target: Target) -> dict[str, str]:
+    """What is the same for every model of a target."""
+    return {
         "max_version": _version("max"),
         "package": _version(_PACKAGE),
-        "graph": _digest(graph_sources(architecture, target)),
         "kernels": _digest(tuple(sorted(target.kernels.rglob("*.mojo")))),
     }
 
@@ -157,8 +164,13 @@ def host_level(machine: str, cpuinfo: str) -> str:
 
 def cache_path(key: CompileKey) -> Path:
     """Where the compiled model of `key` is kept, in the user's cache directory."""
+    return cache_folder() / f"{key.digest[:32]}.replit"
+
+
+def cache_folder() -> Path:
+    """REPLIT_CACHE_DIR, else the user's cache directory."""
     base = os.environ.get("REPLIT_CACHE_DIR")
     if not base:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         base = str(Path(home) / "replit-code-max")
-    return Path(base) / f"{key.digest[:32]}.replit"
+    return Path(base)

@@ -1,13 +1,16 @@
 """The serialized model: our header and MAX's compiled body in one file.
 
 The engine trusts whatever it reads, so everything that could make it compute something else is checked here first:
-the file's own digests, and everything that the body was compiled from (`CompileKey`).
+the file's own digests, and everything that the body was compiled from (`CompileKey`). None of it tells who made the
+file: its body is native code, which loading runs. Where it comes from elsewhere, its sha256 can be asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +26,9 @@ _MAGIC = b"RPLTMAX\x00"
 # magic, format version, bytes of the header, sha256 of the header
 _PREFIX = struct.Struct("<8sII32s")
 _MAX_HEADER_BYTES = 16 << 20
+# How MAX's compiled models begin. What does not, MAX takes for a path, and opens it.
+_BODY_MAGIC = b"\xee\xf0\x03"
+_LEAST_BODY_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -34,28 +40,65 @@ class CompiledFile:
     body: bytes
 
 
-def read_compiled(path: Path) -> CompiledFile:
-    """Reads a serialized model and checks its digests.
+def read_compiled(path: Path, sha256: str | None = None) -> CompiledFile:
+    """Reads a serialized model and checks its digests, and that of the whole file where `sha256` is given.
 
     Raises UserError for a file that cannot be read, is of another kind or format, or is damaged.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"cannot read the serialized model {path}: {error.strerror}; expected a file made with "
-            "--save-to-serialized-model-path"
-        ) from None
+    content = _read_whole(path)
+    if sha256 is not None:
+        _check_sha256(path, content, sha256)
     header, start = _parse_header(path, content)
     body = content[start:]
-    if hashlib.sha256(body).hexdigest() != header.get("body_sha256"):
+    if hashlib.sha256(body).hexdigest() != header["body_sha256"]:
         raise _damaged(path, "its contents do not have the recorded checksum")
+    if len(body) < _LEAST_BODY_BYTES or not body.startswith(_BODY_MAGIC):
+        raise _damaged(path, "what follows its header is no compiled model")
     return CompiledFile(path, header, body)
+
+
+def _read_whole(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a FIFO or a terminal would be waited for, /dev/zero never ends
+            raise UserError(
+                f"{path} is no regular file; expected a serialized model, made with --save-to-serialized-model-path"
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
+        raise UserError(
+            f"cannot read the serialized model {path}: {reason}; expected a file made with "
+            "--save-to-serialized-model-path"
+        ) from None
+
+
+def _check_sha256(path: Path, content: bytes, wanted: str) -> None:
+    if re.fullmatch(r"[0-9a-fA-F]{64}", wanted) is None:
+        raise UserError(
+            f"--serialized-model-sha256 is {wanted[:80]!r}; expected 64 hexadecimal digits, as sha256sum prints them"
+        )
+    found = hashlib.sha256(content).hexdigest()
+    if found != wanted.lower():
+        raise UserError(f"{path} has the sha256 {found}; expected {wanted.lower()}: it is another file, do not load it")
 
 
 def read_header(path: Path) -> Mapping[str, Any]:
     """The header of a serialized model, for `replit inspect`. Raises UserError like `read_compiled`."""
     return read_compiled(path).header
+
+
+def read_header_alone(path: Path) -> Mapping[str, Any]:
+    """The header without the rest, which may be long. Raises UserError for a file that has none."""
+    try:
+        if not path.is_file():
+            raise UserError(f"{path} is no regular file; expected a serialized model")
+        with path.open("rb") as file:
+            content = file.read(_PREFIX.size)
+            if len(content) == _PREFIX.size:
+                content += file.read(min(_PREFIX.unpack(content)[2], _MAX_HEADER_BYTES))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; expected a serialized model") from None
+    return _parse_header(path, content)[0]
 
 
 def is_compiled_file(path: Path) -> bool:
@@ -145,7 +188,14 @@ def _parse_header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:
     header = content[_PREFIX.size : _PREFIX.size + size]
     if size > _MAX_HEADER_BYTES or hashlib.sha256(header).digest() != digest:
         raise _damaged(path, "its header does not have the recorded checksum")
-    parsed: dict[str, Any] = json.loads(header)
+    try:
+        parsed = json.loads(header)
+    except (ValueError, RecursionError):
+        parsed = None
+    if not (isinstance(parsed, dict) and isinstance(parsed.get("key"), dict)):
+        raise _damaged(path, "its header does not say what it was compiled from")
+    if not isinstance(parsed.get("body_sha256"), str):
+        raise _damaged(path, "its header has no checksum of the rest")
     return parsed, _PREFIX.size + size
 
 

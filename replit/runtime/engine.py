@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from replit.runtime.cores import usable_cores
 from replit.runtime.log_thread import rarely_polling
 from replit.runtime.weight_memory import return_unused_memory
 from weights.errors import UserError
@@ -20,8 +21,11 @@ def limited_to(threads: int | None) -> Iterator[None]:
     Raises UserError where there are fewer cores, or where the system cannot limit them.
     """
     if threads is None:
-        yield
-        return
+        # A container's quota is not seen by the engine, which would start a thread for each core of the machine.
+        threads = usable_cores()
+        if not hasattr(os, "sched_setaffinity") or threads >= len(os.sched_getaffinity(0)):
+            yield
+            return
     if not hasattr(os, "sched_setaffinity"):
         raise UserError(f"--threads is {threads}; expected no --threads on this system, which cannot limit cores")
     cores = os.sched_getaffinity(0)

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 
 _TYPES = {
     401: "authentication_error",
+    403: "permission_error",
     404: "invalid_request_error",
     429: "rate_limit_error",
     500: "server_error",
@@ -75,13 +76,23 @@ class ApiError(Exception):
         return JSONResponse(self.body_for(path), self.status, dict(self.headers or {}))
 
 
-def loading() -> ApiError:
-    """The model is not there yet."""
+def loading(what: str = "") -> ApiError:
+    """The model is not there yet; `what` it waits for."""
     return ApiError(
-        "the model is still loading; try again in a few seconds",
+        f"the model is still loading{f' ({what})' if what else ''}; try again in a few seconds",
         status=503,
         code="model_loading",
         headers={"Retry-After": "2"},
+    )
+
+
+def stalled(seconds: float) -> ApiError:
+    """Sequences wait, and the worker has not run a pass for so long."""
+    return ApiError(
+        f"the model worker has not answered for {seconds:.0f} s while sequences wait",
+        status=503,
+        code="worker_stalled",
+        headers={"Retry-After": "5"},
     )
 
 
@@ -98,6 +109,17 @@ def worker_failed() -> ApiError:
 def sequence_failed(error: str) -> ApiError:
     """One sequence ended with an error; the server and every other sequence go on."""
     return ApiError(error, status=500, code="sequence_failed")
+
+
+def unreadable_json(error: BaseException) -> ApiError:
+    """JSON that Python does not read: nested too deeply, or with numbers of thousands of digits."""
+    if isinstance(error, RecursionError):
+        reason = "it is nested too deeply"
+    elif "integer string conversion" in str(error):
+        reason = "a number has too many digits"
+    else:
+        reason = str(error)[:200]
+    return ApiError(f"the body is not valid JSON: {reason}", code="invalid_json")
 
 
 def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:

@@ -96,7 +96,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events until they end or the client leaves."""
-        sending = asyncio.ensure_future(self._send(send, scope["path"]))
+        sending = asyncio.ensure_future(self._send(send, scope))
         watcher = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait({sending, watcher}, return_when=asyncio.FIRST_COMPLETED)
@@ -108,7 +108,7 @@ class EventStream(Response):
             await _end(sending)
             await _end(watcher)
 
-    async def _send(self, send: Send, path: str) -> None:
+    async def _send(self, send: Send, scope: Scope) -> None:
         begun = False
         async with aclosing(self._events) as events:
             try:
@@ -120,7 +120,10 @@ class EventStream(Response):
             except ApiError as error:
                 if not begun:
                     raise
-                await self._data(send, error.body_for(path))
+                # The client has seen 200; the log and the metrics tell how it ended.
+                record = scope["replit.record"]
+                record.status, record.note = error.status, f"in the middle of a stream: {error.message}"
+                await self._data(send, error.body_for(scope["path"]))
         if not begun:
             await self._begin(send)
         await send({"type": "http.response.body", "body": b""})

@@ -1,8 +1,9 @@
-"""uvicorn, ended by us rather than by its own signal handlers, and with a limit on slow request heads."""
+"""uvicorn, ended by us rather than by its own signal handlers, and with limits on a request's head."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -12,17 +13,29 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from pipelines.server.http.api_error import ApiError
 from pipelines.server.options import ServeOptions
 
 # Seconds for a request's head to arrive, and between requests of a connection.
 HEAD_TIMEOUT = 20.0
 KEEP_ALIVE = 75
+# Of one request: bytes of its head (and of what may follow a body in chunks), and headers.
+MAX_HEAD_BYTES = 64 << 10
+MAX_HEADERS = 100
 
 
 class Protocol(HttpToolsProtocol):
-    """Closes connections that do not finish a request's head in time (slowloris)."""
+    """Closes connections whose requests' heads are too large, or do not come in time (slowloris).
+
+    httptools puts a header together from the pieces in which it arrives, copying all of it for each piece: 80 MB take
+    15 s. So the bytes since the parser last told anything are limited too.
+    """
 
     _head_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _head_count = 0
+    _silent_bytes = 0  # received since the parser told anything
+    _too_large = False
 
     def connection_made(self, transport: Any) -> None:
         """Begins to wait for the first request."""
@@ -31,21 +44,92 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """After the end of one request, the head of the next must come in time too."""
+        if self._too_large or self.transport.is_closing():
+            return
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
+        before, self._silent_bytes = self._silent_bytes, -1
         super().data_received(data)
+        # -1: the parser has told nothing of this piece.
+        self._silent_bytes = before + len(data) if self._silent_bytes < 0 else 0
+        if self._silent_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """A new head."""
+        self._silent_bytes = 0
+        self._head_bytes = self._head_count = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the path."""
+        self._count(len(url), 0)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A whole header, or one after a body in chunks."""
+        self._count(len(name) + len(value) + 4, 1)
+        super().on_header(name, value)
+
+    def _count(self, size: int, headers: int) -> None:
+        self._silent_bytes = 0
+        self._head_bytes += size
+        self._head_count += headers
+        if self._head_bytes > MAX_HEAD_BYTES or self._head_count > MAX_HEADERS:
+            self._too_large = True
+            raise ValueError("the head is too large")  # ends the parser, see send_400_response
 
     def on_headers_complete(self) -> None:
         """The head is there."""
+        self._silent_bytes = 0
         self._forget_head()
         super().on_headers_complete()
         if self.scope["http_version"] == "1.0" and self.cycle is not None:
             self.cycle.send = partial(send_unframed, self.cycle, self.cycle.send)  # type: ignore[method-assign]
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._silent_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The whole request is there."""
+        self._silent_bytes = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be parsed, or is refused while it is."""
+        if self._too_large:
+            self._refuse_head()
+        elif self._may_answer():
+            self._answer(ApiError("the request is not valid HTTP/1.1", code="invalid_http"))
+        else:
+            self.transport.close()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is expected any more."""
         self._forget_head()
         super().connection_lost(exc)
+
+    def _refuse_head(self) -> None:
+        self._too_large = True
+        if not self._may_answer():
+            self.transport.close()
+            return
+        message = f"the request's head is too large; expected at most {MAX_HEADERS} headers, {MAX_HEAD_BYTES} bytes"
+        self._answer(ApiError(message, status=431, code="head_too_large"))
+
+    def _may_answer(self) -> bool:
+        """Whether no answer to an earlier request is under way on this connection."""
+        return self.cycle is None or self.cycle.response_complete or not self.cycle.response_started
+
+    def _answer(self, error: ApiError) -> None:
+        """An answer from below the application, and the end of the connection."""
+        body = json.dumps(error.body).encode()
+        reason = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}[error.status]
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (error.status, reason, len(body)) + body)
+        self.transport.close()
 
     def _expect_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self.transport.close)
@@ -78,7 +162,7 @@ class HttpServer(uvicorn.Server):
                 lifespan="off",
                 loop="none",
                 access_log=False,
-                log_level="warning",
+                log_config=None,  # record.py
                 timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=max(int(options.shutdown_timeout), 1),
                 server_header=False,

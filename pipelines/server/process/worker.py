@@ -164,6 +164,7 @@ def load_model(options: ServeOptions, report: _Report) -> Pipeline:
         allow_longer=options.allow_longer,
         reserved_sequences=options.max_batch_size,
         serialized_model_path=options.serialized_model_path,
+        serialized_model_sha256=options.serialized_model_sha256,
         save_to_serialized_model_path=options.save_to_serialized_model_path,
         device=options.device,
         threads=options.threads,

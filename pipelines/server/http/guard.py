@@ -1,0 +1,144 @@
+"""Around the application: who may ask, how much, and one record a request. Plain ASGI, for speed.
+
+Nothing of a body is read before the key is right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import traceback
+from typing import Literal
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.body import CLOSE, Body, too_large
+from pipelines.server.http.hosts import check_host, is_loopback
+from pipelines.server.record import Record
+from pipelines.server.routes import page
+from pipelines.server.service import Service
+
+OPEN_PATHS = ("/health", "/v1/health", *page.OPEN_PATHS)
+Headers = dict[bytes, bytes]
+
+
+def key_state(headers: Headers, key: str | None) -> Literal["none", "missing", "wrong", "right"]:
+    """What a request's key is to this server; "none" where it asks for none."""
+    if key is None:
+        return "none"
+    given = given_key(headers)
+    if hmac.compare_digest(given, key.encode()):
+        return "right"
+    return "wrong" if given else "missing"
+
+
+def given_key(headers: Headers) -> bytes:
+    """The key that a request brings: `Authorization: Bearer KEY`, the scheme in any case, or `X-Api-Key: KEY`."""
+    scheme, _, key = headers.get(b"authorization", b"").strip().partition(b" ")
+    if scheme.lower() == b"bearer" and key.strip():
+        return key.strip()
+    return headers.get(b"x-api-key", b"").strip() or scheme
+
+
+def _client(scope: Scope) -> tuple[str, str]:
+    """Whom a request is from, and over which connection."""
+    key = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    host, port = scope.get("client") or ("", 0)
+    return f"{key}@{host}", f"{key}@{host}:{port}"
+
+
+class Guard:
+    """Checks host, key and the body's size, and keeps the record of each request."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+        self._checks_host = service.options.api_key is None and is_loopback(service.options.host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or answers it with an error."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = Record(scope["path"])
+        record.client, record.owner = _client(scope)
+        scope["replit.record"] = record
+
+        async def recorded(message: Message) -> None:
+            if message["type"] == "http.response.start" and not record.status:
+                record.status = message["status"]
+                message["headers"] = [
+                    *message["headers"], (b"x-request-id", record.id.encode()),
+                    *((name.lower().encode(), value.encode()) for name, value in record.headers.items()),
+                ]  # fmt: skip
+            await send(message)
+
+        try:
+            await self._guarded(scope, receive, recorded)
+        finally:
+            self._end(scope, record)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record: Record = scope["replit.record"]
+        try:
+            body = self._admit(scope, receive)
+
+            async def checked(message: Message) -> None:
+                # The framework answers in its own words when a body cannot be read.
+                if body.error is None or record.status:
+                    await send(message)
+
+            await self._app(scope, body, checked)
+            if body.error is not None and not record.status:
+                raise body.error
+        except ApiError as error:
+            if not record.status:
+                await error.response(scope["path"])(scope, receive, send)
+        except asyncio.CancelledError:
+            record.note = "cancelled at shutdown"
+            raise
+        except Exception as error:
+            record.note = f"{type(error).__name__}: {error}"
+            self._service.log.event("error", id=record.id, trace=traceback.format_exc())
+            if record.status:
+                raise
+            failed = ApiError("an internal error; see the server's log", status=500)
+            await failed.response(scope["path"])(scope, receive, send)
+
+    def _admit(self, scope: Scope, receive: Receive) -> Body:
+        """The body of a request that may be read. Raises ApiError for any other."""
+        headers: Headers = dict(scope["headers"])
+        options = self._service.options
+        if self._checks_host:
+            host = headers.get(b"host")
+            check_host(None if host is None else host.decode("latin-1"), options.allowed_hosts)
+        scope["replit.key"] = found = key_state(headers, options.api_key)
+        if found in ("missing", "wrong") and not self._is_open(scope["path"]):
+            # What a stranger sends after the head is not read at all.
+            ends = CLOSE if has_body(headers) else {}
+            raise ApiError(
+                "the API key is missing or wrong; expected the header Authorization: Bearer KEY "
+                "(or X-Api-Key: KEY)",
+                status=401, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer", **ends},
+            )  # fmt: skip
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and (len(length) > 18 or int(length) > options.max_body_bytes):
+            raise too_large(options.max_body_bytes)
+        encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+        return Body(receive, options.max_body_bytes, None if encoding.strip().lower() == "identity" else encoding)
+
+    def _is_open(self, path: str) -> bool:
+        return path in OPEN_PATHS or (path == "/metrics" and self._service.options.open_metrics)
+
+    def _end(self, scope: Scope, record: Record) -> None:
+        route = scope.get("route")
+        record.route = getattr(route, "path", "unknown")
+        record.observe(self._service.metrics)
+        if record.route not in ("/health", "/metrics"):
+            self._service.log.request(record)
+
+
+def has_body(headers: Headers) -> bool:
+    """Whether bytes follow a request's head."""
+    return b"transfer-encoding" in headers or headers.get(b"content-length", b"0").strip(b"0") != b""

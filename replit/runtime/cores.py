@@ -1,0 +1,71 @@
+"""Cores that this process may use: those it is bound to, and the share of them that its container is given."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """At least one."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return bound if quota is None else max(1, min(bound, math.ceil(quota)))
+
+
+def cpu_quota(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """Cores that cgroups leave this process, such as 1.5; None for no limit.
+
+    More threads than that run until the quota of a period is used up, and then all of them wait for the next one.
+    """
+    found = [quota for folder in _folders(root, own) if (quota := _quota(folder)) is not None]
+    return min(found, default=None)
+
+
+def memory_limit(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Bytes that cgroups still leave this process; None for no limit."""
+    left = []
+    for folder in _folders(root, own):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            most, now = _number(folder / limit), _number(folder / used)
+            if most is not None and now is not None and most < 1 << 60:
+                left.append(max(0, most - now))
+    return min(left, default=None)
+
+
+def _folders(root: Path, own: Path) -> list[Path]:
+    """The control groups that this process is in, from its own up to the root, of both versions."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:  # not Linux
+        return []
+    found = []
+    for line in lines:
+        _, kinds, path = line.split(":", 2)
+        bases = [root] if not kinds else [root / kinds, *(root / kind for kind in kinds.split(","))]
+        for base in bases:
+            place = Path(path.lstrip("/"))
+            # Inside a container the path is often the host's, and the group's files lie at the root.
+            found += [base / part for part in (place, *place.parents)]
+    return list(dict.fromkeys(found))
+
+
+def _quota(folder: Path) -> float | None:
+    try:
+        if (folder / "cpu.max").exists():
+            most, period = (folder / "cpu.max").read_text().split()
+            return None if most == "max" else int(most) / int(period)
+    except (OSError, ValueError):
+        return None
+    most_us, period_us = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    return most_us / period_us if most_us and period_us and most_us > 0 else None
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None

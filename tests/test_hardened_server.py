@@ -1,0 +1,301 @@
+"""What strangers, browsers and broken workers do to the server: limits before the key, names, encodings, its log."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncGenerator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipelines.server.options import read_api_key
+from pipelines.server.process.messages import Load
+from pipelines.server.record import LONGEST_FIELD, Log, Record
+from pipelines.server.stall import Stall
+from weights.errors import UserError
+
+if TYPE_CHECKING:
+    from running_server import RunningServer
+
+NEEDED = ("fastapi", "zmq", "httptools")
+pytestmark = pytest.mark.skipif(any(find_spec(name) is None for name in NEEDED), reason="needs the extra serve")
+
+COMPLETIONS = "/v1/completions"
+START = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKED = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def send(port: int, data: bytes) -> bytes:
+    """What comes back until the server closes, or says nothing for a second."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.settimeout(10)
+        answer = b""
+        try:
+            connection.sendall(data)
+            while piece := connection.recv(65536):
+                answer += piece
+        except (TimeoutError, ConnectionError):
+            pass
+        return answer
+
+
+HEADS = {
+    "one long header": START + b"X: " + b"a" * 2_000_000,
+    "many headers": START + b"X: y\r\n" * 160_000,
+    "a long path": b"GET /" + b"a" * 2_000_000,
+    "a long name": START + b"a" * 2_000_000,
+    "after a body in chunks": CHUNKED + b"0\r\nX: " + b"a" * 2_000_000,
+    "line ends before a request": b"\r\n" * 500_000,
+    "an extension of a chunk": CHUNKED + b"1;" + b"a" * 2_000_000,
+}
+
+
+@pytest.mark.parametrize("data", HEADS.values(), ids=HEADS)
+def test_a_head_that_is_too_large_costs_nothing(server: RunningServer, data: bytes) -> None:
+    started = time.monotonic()
+    answer = send(server.port, data)
+    # The connection may be reset while the rest is still being sent, and takes the answer with it.
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 "), answer[:200]
+    assert time.monotonic() - started < 5
+    assert server.get("/health").status_code == 200
+
+
+def test_a_head_just_over_the_limit_is_told_so(server: RunningServer) -> None:
+    answer = send(server.port, START + b"X: y\r\n" * 101 + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "head_too_large"
+    assert b" 200 OK" in send(server.port, START + b"X: y\r\n" * 90 + b"Connection: close\r\n\r\n")
+    assert send(server.port, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"prompt": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "nested too deeply"),
+        (b'{"prompt": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001, "nested too deeply"),
+        (b'{"prompt": "x", "seed": ' + b"1" * 5000 + b"}", "too many digits"),
+    ],
+    ids=["lists", "objects", "digits"],
+)
+def test_json_that_python_does_not_read(server: RunningServer, body: bytes, reason: str) -> None:
+    answer = server.post(COMPLETIONS, body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (400, "invalid_json")
+    assert reason in error["message"]
+
+
+def test_bodies_may_be_compressed(server: RunningServer) -> None:
+    def post(content: bytes, encoding: str) -> Any:
+        import httpx
+
+        headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+        return httpx.post(server.url + COMPLETIONS, content=content, headers=headers, timeout=60)
+
+    body = json.dumps({"prompt": "def f(", "max_tokens": 2, "temperature": 0}).encode()
+    plain = server.post(COMPLETIONS, body).json()["choices"]
+    assert post(gzip.compress(body), "gzip").json()["choices"] == plain
+    assert post(body, "identity").json()["choices"] == plain
+    assert post(gzip.compress(b'{"prompt": "' + bytes(50_000_000)), "gzip").status_code == 413
+    for content, encoding, status, message in (
+        (body, "gzip", 400, "the body is no gzip stream"),
+        (gzip.compress(body)[:-9], "gzip", 400, "it is cut off"),
+        (gzip.compress(body) + b"x", "gzip", 400, "bytes after its end"),
+        (body, "br", 415, "expected gzip, deflate or none"),
+        (body, "gzip, gzip", 415, "expected gzip, deflate or none"),
+    ):
+        answer = post(content, encoding)
+        assert answer.status_code == status, (encoding, answer.text)
+        assert message in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "10.0.0.1", "127.0.0.1.evil.example", "[::2]:1"])
+def test_a_page_elsewhere_cannot_give_its_name_to_a_server_without_a_key(server: RunningServer, host: str) -> None:
+    answer = server.get("/health", headers={"Host": host})
+    assert answer.status_code == 403
+    assert "--allowed-host" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:1", "app.localhost", "127.8.0.1:80", "[::1]:8000", "LOCALHOST."]
+)
+def test_names_of_this_machine_are_answered(server: RunningServer, host: str) -> None:
+    assert server.get("/health", headers={"Host": host}).status_code == 200
+
+
+def test_allowed_hosts_and_programs_without_one() -> None:
+    from pipelines.server.http.api_error import ApiError
+    from pipelines.server.http.hosts import check_host
+
+    check_host(None, ())
+    check_host("Build.example:8000", ("build.example",))
+    check_host("anything", ("*",))
+    with pytest.raises(ApiError, match="other.example"):
+        check_host("other.example", ("build.example",))
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "a\n", "\t", "\x1b[31m"])
+def test_a_key_that_guards_nothing_is_refused(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPLIT_API_KEY", raising=False)
+    with pytest.raises(UserError, match="expected a key of printable characters"):
+        read_api_key(key, None)
+    if "\x00" not in key and key != "a\n":
+        monkeypatch.setenv("REPLIT_API_KEY", key)
+        with pytest.raises(UserError, match="expected a key of printable characters"):
+            read_api_key(None, None)
+
+
+def test_a_key_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPLIT_API_KEY", raising=False)
+    assert read_api_key(None, None) is None
+    file = tmp_path / "key"
+    file.write_text("sesame\n")
+    assert read_api_key(None, str(file)) == "sesame"
+    file.write_text("\n")
+    with pytest.raises(UserError, match="is empty"):
+        read_api_key(None, str(file))
+    for path in (tmp_path / "none", tmp_path, Path("/dev/zero")):
+        with pytest.raises(UserError, match="--api-key-file"):
+            read_api_key(None, str(path))
+    with pytest.raises(UserError, match="both given"):
+        read_api_key("x", str(file))
+
+
+def test_every_line_of_the_log_is_json_and_none_is_long(capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log("json")
+    before = logging.getLogger().handlers
+    try:
+        log.take_library_lines()
+        logging.getLogger("uvicorn.error").warning("Invalid \x1b[31m HTTP request %s", "x" * 100_000)
+        try:
+            raise ValueError("y" * 100_000)
+        except ValueError:
+            logging.getLogger("asyncio").exception("it failed")
+    finally:
+        logging.getLogger().handlers = before
+    record = Record("/v1/completions", user="u" * 100_000, note="two\nlines")
+    log.request(record)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["message"] for line in lines] == ["warning", "error", "request"]
+    assert len(lines[0]["what"]) < LONGEST_FIELD + 40
+    assert "Traceback" in lines[1]["trace"]
+    assert len(lines[1]["trace"]) < 9000
+    assert lines[2]["user"] == "u" * LONGEST_FIELD + "... (100000 characters)"
+
+
+def test_a_worker_without_passes_is_stalled_only_while_something_waits() -> None:
+    class Idle:
+        load = Load(0, 0, 0, 0, 0)
+        in_flight = 0
+
+    worker = Idle()
+    stall = Stall(worker, 0.05)
+    time.sleep(0.1)
+    assert not stall.look()
+    worker.in_flight = 1
+    assert not stall.look()
+    time.sleep(0.1)
+    assert stall.look()
+    assert stall.is_stalled
+    worker.load = Load(1, 0, 1, 1, 0)
+    assert stall.look()
+    assert not stall.is_stalled
+
+
+def test_before_the_files_are_here_the_server_says_what_it_waits_for() -> None:
+    from pipelines.server.http.starting import Starting, Waiting
+
+    waiting = Waiting()
+    waiting.begin("downloading owner/repository")
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(Starting(waiting)({"type": "http", "path": "/health", "method": "GET", "headers": []}, receive, send))
+    assert sent[0]["status"] == 503
+    assert "downloading owner/repository, for 0 s" in sent[1]["body"].decode()
+
+
+def test_a_failure_in_the_middle_of_a_stream_is_told_apart() -> None:
+    from pipelines.server.http.api_error import worker_failed
+    from pipelines.server.http.event_stream import EventStream
+
+    async def events() -> AsyncGenerator[dict[str, Any] | str, None]:
+        yield {"a": 1}
+        raise worker_failed()
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    sent: list[Any] = []
+    record = Record("/v1/completions", status=200)
+    scope = {"type": "http", "path": "/v1/completions", "replit.record": record}
+    asyncio.run(EventStream(events())(scope, receive, send))
+    assert (sent[0]["status"], record.status) == (200, 503)
+    assert record.note is not None
+    assert record.note.startswith("in the middle of a stream: the model worker has failed")
+
+
+def worker_of(server: RunningServer) -> int:
+    pid = server.process.pid
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker in /proc")
+def test_a_stopped_and_a_killed_worker(tmp_path: Path) -> None:
+    import httpx
+    from running_server import RunningServer
+
+    (tmp_path / "key").write_text("sesame\n")
+    options = [
+        "--api-key-file",
+        str(tmp_path / "key"),
+        "--stall-timeout",
+        "2",
+        "--log-format",
+        "json",
+        "--max-length",
+        "1024",
+    ]
+    with RunningServer(*options) as server:
+        key = {"Authorization": "Bearer sesame"}
+        stranger = send(server.port, CHUNKED + b"ffffff\r\n" + b"a" * 1_000_000)
+        assert b" 401 " in stranger or stranger == b""
+        server.wait_ready()
+        pid = worker_of(server)
+        body = {"prompt": "x = [", "max_tokens": 900, "ignore_eos": True, "stream": True, "user": "u" * 5000}
+        with httpx.stream("POST", server.url + COMPLETIONS, json=body, headers=key, timeout=60) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            os.kill(pid, signal.SIGSTOP)
+            server.wait_for_log(r"stalled", 20)
+            health = server.get("/health")
+            assert health.status_code == 503
+            assert health.json()["error"]["code"] == "worker_stalled"
+            assert "replit_worker_stalled 1.0" in server.get("/metrics", headers=key).text
+            assert server.post(COMPLETIONS, {"prompt": "x"}, headers=key).status_code == 503
+            os.kill(pid, signal.SIGKILL)
+            rest = "".join(lines)
+        assert "worker_failed" in rest
+        assert server.process.wait(timeout=30) == 1
+        told = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
+        (ended,) = [line for line in told if line["message"] == "request" and "in the middle" in line.get("note", "")]
+        assert ended["status"] == 503
+        assert len(ended["user"]) < 300
+        others = [line for line in server.log.splitlines() if not line.startswith("{")]
+        assert all(line.startswith("replit: ") for line in others), others
