@@ -21,6 +21,7 @@ from weights.written import WRITTEN
 
 if TYPE_CHECKING:
     from replit.decoder.gguf_export import Conversion
+    from weights.convert import Inputs
     from weights.files.checkpoint import Checkpoint
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
@@ -40,6 +41,18 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
 )
 @click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
 @click.option("--tokenizer", "tokenizer_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="TEXT",
+    help="Round weights by what it costs on this text (or .jsonl, or an importance matrix of llama.cpp's imatrix).",
+)
+@click.option(
+    "--save-imatrix",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Write what --calibrate found, as llama.cpp's imatrix does.",
+)
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
 def convert(
     source: str,
@@ -48,6 +61,7 @@ def convert(
     config_path: Path | None,
     tokenizer_path: Path | None,
     force: bool,
+    **calibration: Path | None,
 ) -> None:
     """Convert a model to a GGUF file, quantized or not.
 
@@ -65,10 +79,44 @@ def convert(
     path = gguf_export.destination(conversion, destination)
     if any(tensor.encoding.is_quantized for tensor in conversion.tensors.values()):
         click.echo(f"{source} is quantized already: the original would lose less", err=True)
-    with _stoppable(), _progress(conversion) as report:
-        gguf_export.write(conversion, path, overwrite=force, report=report)
+    inputs_of = _inputs(checkpoint, conversion, tokenizer_path=tokenizer_path, **calibration)
+    with _stoppable(), _progress(conversion) as report, inputs_of as inputs:
+        gguf_export.write(conversion, path, inputs=inputs, overwrite=force, report=report)
     bits = 8 * conversion.nbytes / conversion.parameters
     click.echo(f"{path}: {path.stat().st_size:,} bytes, {bits:.2f} bits a weight", err=True)
+
+
+@contextmanager
+def _inputs(
+    checkpoint: Checkpoint,
+    conversion: Conversion,
+    calibrate: Path | None,
+    save_imatrix: Path | None,
+    tokenizer_path: Path | None,
+) -> Iterator[Inputs]:
+    """What matrices are multiplied with, where --calibrate asks for it."""
+    from pipelines.calibration import inputs_of
+    from weights.quantization.feedback import ENCODINGS
+    from weights.tokenizers.load import load_tokenizer
+
+    if calibrate is None:
+        if save_imatrix is not None:
+            raise click.UsageError("--save-imatrix writes what --calibrate finds; expected --calibrate TEXT with it")
+        yield lambda name: None
+        return
+    if conversion.encoding not in ENCODINGS and save_imatrix is None:
+        names = ", ".join(sorted(ENCODINGS))
+        raise click.UsageError(f"--calibrate changes nothing in {conversion.encoding}; expected one of {names} with it")
+    tokenizer = load_tokenizer(checkpoint, tokenizer_path)
+    with inputs_of(
+        calibrate,
+        conversion.config,
+        conversion.tensors,
+        tokenizer,
+        save_imatrix,
+        lambda line: click.echo(line, err=True),
+    ) as inputs:
+        yield inputs
 
 
 def open_source(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from replit.decoder.architecture import Architecture, DecoderConfig
 from replit.decoder.encodings import choose_encodings
-from weights.convert import ggml_name, write_gguf
+from weights.convert import Inputs, ggml_name, write_gguf
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.model_name import ModelName, file_name, parse_name
@@ -93,6 +93,7 @@ def write(
     conversion: Conversion,
     path: Path,
     *,
+    inputs: Inputs = lambda name: None,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda name: None,
 ) -> None:
@@ -109,6 +110,7 @@ def write(
         describe,
         conversion.tensors,
         conversion.encodings,
+        inputs=inputs,
         overwrite=overwrite,
         report=report,
     )
