@@ -7,14 +7,14 @@ Both architectures' blocks, told apart by their weights' names. Nothing here is 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from replit.decoder.alibi import alibi_slopes
 from replit.decoder.architecture import DecoderConfig
-from replit.decoder.weight_names import EMBEDDING
+from replit.decoder.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM
 from weights.files.mapped_file import release_pages
 from weights.quantization import dequantize, to_float32
 from weights.quantization.feedback import ColumnInputs
@@ -75,6 +75,43 @@ class Calibration:
         self._report(self._layer)
 
 
+def compared(
+    config: DecoderConfig, source: Mapping[str, Tensor], result: Mapping[str, Tensor], windows: Sequence[Sequence[int]]
+) -> tuple[float, float]:
+    """Of two sets of weights, all activations exact: the share of positions with the same most probable token, and the
+    mean Kullback-Leibler divergence of the second's probabilities from the first's, in nats a token.
+    """
+    same, divergence, count = 0, 0.0, 0
+    for expected, found in zip(_logits(config, source, windows), _logits(config, result, windows), strict=True):
+        same += int((expected.argmax(1) == found.argmax(1)).sum())
+        p, q = (_log_probabilities(rows) for rows in (expected, found))
+        divergence += float((np.exp(p) * (p - q)).sum())
+        count += len(p)
+    return same / count, divergence / count
+
+
+def _log_probabilities(logits: Array) -> npt.NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    result: npt.NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return result
+
+
+def _logits(config: DecoderConfig, tensors: Mapping[str, Tensor], windows: Sequence[Sequence[int]]) -> Iterator[Array]:
+    """[T, vocabulary] of each window."""
+    hidden = [_rows(tensors[EMBEDDING], ids) for ids in windows]
+    for layer in range(config.n_layers):
+        prefix = f"blk.{layer}."
+        stored = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        block = _Block(config, {name.removeprefix(prefix): to_float32(t) for name, t in stored.items()}, {})
+        hidden = [block.run(x) for x in hidden]
+        for tensor in stored.values():
+            release_pages(tensor.data)
+    last = _Block(config, {OUTPUT_NORM: to_float32(tensors[OUTPUT_NORM])}, {})
+    matrix = to_float32(tensors.get(OUTPUT, tensors[EMBEDDING]))
+    for x in hidden:
+        yield last.normed(x, OUTPUT_NORM) @ matrix.T * np.float32(config.logit_scale or 1)
+
+
 def _empty(columns: int) -> list[Array]:
     """A square for each stretch of columns."""
     sizes = [min(STRETCH, columns - start) for start in range(0, columns, STRETCH)]
@@ -97,8 +134,8 @@ class _Block:
 
     def run(self, x: Array) -> Array:
         """[T, E] to [T, E]."""
-        x = x + self._attention(self._normed(x, "attn_norm.weight"))
-        h = self._normed(x, "ffn_norm.weight")
+        x = x + self._attention(self.normed(x, "attn_norm.weight"))
+        h = self.normed(x, "ffn_norm.weight")
         up = self._product(h, "ffn_up.weight")
         if "ffn_gate.weight" in self._weights:
             gate = self._product(h, "ffn_gate.weight")
@@ -108,13 +145,14 @@ class _Block:
         return x + self._product(inner, "ffn_down.weight")
 
     def _product(self, x: Array, name: str) -> Array:
-        for index, block in enumerate(self._products[name]):
+        for index, block in enumerate(self._products.get(name, ())):
             stretch = x[:, index * STRETCH : index * STRETCH + len(block)]
             block += stretch.T @ stretch
         result: Array = x @ self._weights[name].T
         return result
 
-    def _normed(self, x: Array, name: str) -> Array:
+    def normed(self, x: Array, name: str) -> Array:
+        """LayerNorm without bias."""
         x = x - x.mean(-1, keepdims=True)
         variance = np.square(x).mean(-1, keepdims=True)
         result: Array = x / np.sqrt(variance + np.float32(self._config.layer_norm_eps)) * self._weights[name]
