@@ -31,9 +31,10 @@ _CHECKED_MODULE = "argparse.py"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a conversion is asked for. `fim` as in `with_fim`."""
+    """What a conversion is asked for: a GGUF file or a `directory` of the hub's layout. `fim` as in `with_fim`."""
 
     encoding: Encoding
+    directory: bool = False
     tokenizer: Path | None = None
     adapter: Path | None = None
     calibrate: Path | None = None
@@ -43,8 +44,8 @@ class Wanted:
     check: bool = False
     force: bool = False
 
-    def refuse_useless(self, directory: bool) -> None:
-        """Raise UserError for what would have no effect; `directory` is whether the hub's layout is written."""
+    def refuse_useless(self) -> None:
+        """Raise UserError for what would have no effect."""
         if self.save_imatrix is not None and self.calibrate is None:
             raise UserError(
                 "--save-imatrix writes what --calibrate finds; expected --calibrate TEXT with it: give both"
@@ -55,7 +56,7 @@ class Wanted:
                 f"--calibrate changes nothing in {self.encoding}; expected one of {names}: choose one with "
                 "--quantization-encoding"
             )
-        if directory and (self.fim or self.suffix_first is not None):
+        if self.directory and (self.fim or self.suffix_first is not None):
             raise UserError(
                 "--fim and --fim-order are keys of GGUF; expected a DST that ends in .gguf: give such a name"
             )
@@ -83,20 +84,15 @@ def write(
     report: Say,
     say: Say,
 ) -> None:
-    """Write the GGUF file or, for a name without .gguf, the directory. See `write_gguf` and `write_directory`."""
-    wanted.refuse_useless(is_directory(path))
+    """Write the GGUF file or the directory. See `write_gguf` and `write_directory`."""
+    wanted.refuse_useless()
     with _inputs(conversion, tokenizer, wanted, say) as inputs:
-        if is_directory(path):
+        if wanted.directory:
             hub_export.write_directory(conversion, checkpoint, tokenizer, path, overwrite=wanted.force, report=report)
         else:
             gguf_export.write(conversion, path, inputs=inputs, overwrite=wanted.force, report=report)
     if wanted.check:
         say(check(conversion, tokenizer, path, wanted))
-
-
-def is_directory(path: Path) -> bool:
-    """Whether a destination is a directory of the hub's layout."""
-    return path.suffix != ".gguf"
 
 
 @contextmanager

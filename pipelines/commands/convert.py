@@ -95,12 +95,12 @@ def convert(
     checkpoint, name = open_source(source, config=config_path)
     order = None if fim_order is None else fim_order == "suffix-first"
     tokens = tuple(fim.split(",")) if fim else ()
-    wanted = converting.Wanted(Encoding(encoding), tokenizer_path, fim=tokens, suffix_first=order, **options)
     path = Path(destination)
-    is_new_directory = destination.endswith("/") and (wanted.force or not path.exists() or not any(path.iterdir()))
-    wanted.refuse_useless(is_new_directory)
+    new = destination.endswith("/") and (options["force"] or not path.exists() or not any(path.iterdir()))
+    wanted = converting.Wanted(Encoding(encoding), new, tokenizer_path, fim=tokens, suffix_first=order, **options)
+    wanted.refuse_useless()
     plan, tokenizer = converting.planned(checkpoint, name, wanted)
-    if not is_new_directory:
+    if not wanted.directory:
         path = gguf_export.destination(plan, path)
     if any(tensor.encoding.is_quantized for tensor in plan.tensors.values()):
         click.echo(f"{source} is quantized already: the original would lose less", err=True)
