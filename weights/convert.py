@@ -121,7 +121,7 @@ def _write(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name, tensor in tensors.items():
-            writer.write_tensor_data(encode_tensor(tensor, encodings[name], inputs=inputs(name)))
+            writer.write_tensor_data(encode_tensor(tensor, encodings[name], None, inputs(name)))
             report(name)
     finally:
         writer.close()
