@@ -1,6 +1,7 @@
 """Bits per byte of a model in each encoding on given text, beside llama.cpp's.
 
-    python -m benchmarks.quality --text heldout.jsonl [--model nano] [--tokens N] [--plot FILE.svg] [--document FILE.md]
+    python -m benchmarks.quality --text heldout.jsonl [--model nano] [--tokens N] [--encodings E ...] [--calibrate TEXT]
+                                 [--plot FILE.svg] [--document FILE.md]
 
 Ours: files of `replit convert` in this project. llama.cpp's: files of its own quantizer, made from
 the same float32 file, in llama.cpp. Both differences are to the same engine's float32, since
@@ -17,7 +18,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ import numpy.typing as npt
 
 from benchmarks.quality_plot import plot
 from pipelines import pipeline
+from pipelines.calibration import inputs_of
 from pipelines.registry import architecture_of, locate
 from replit.decoder import gguf_export
 from weights.convert import TARGETS
@@ -142,12 +144,31 @@ def llama_quantize(source: Path, path: Path, kind: str) -> Path:
     return path
 
 
-def measure(model: str, sample: list[Window], folder: Path) -> list[dict[str, Any]]:
-    """One row an encoding."""
+def write_files(
+    model: str, encodings: Iterable[Encoding], folder: Path, calibrate: Path | None
+) -> dict[Encoding, Path]:
+    """What `replit convert` makes of a model in each encoding, calibrated with a text where there is one."""
     source = open_checkpoint(locate(model, None, None))
-    files = {encoding: folder / f"{encoding}.gguf" for encoding in TARGETS}
+    files = {encoding: folder / f"{encoding}.gguf" for encoding in encodings}
     for encoding, path in files.items():
-        gguf_export.write(gguf_export.plan(source, model, encoding, architecture_of(source)), path)
+        plan = gguf_export.plan(source, model, encoding, architecture_of(source))
+        if calibrate is None:
+            gguf_export.write(plan, path)
+            continue
+        with inputs_of(calibrate, plan.config, plan.tensors, load_tokenizer(source), None, lambda line: None) as inputs:
+            gguf_export.write(plan, path, inputs=inputs)
+    return files
+
+
+def measure(
+    model: str,
+    sample: list[Window],
+    folder: Path,
+    encodings: Iterable[Encoding] = TARGETS,
+    calibrate: Path | None = None,
+) -> list[dict[str, Any]]:
+    """One row an encoding."""
+    files = write_files(model, dict.fromkeys((Encoding.FLOAT32, *encodings)), folder, calibrate)
     exact = files[Encoding.FLOAT32]
     base, llama_base = score(ours(exact), sample), score(llama_cpp(exact), sample)
     rows = []
@@ -239,13 +260,15 @@ def main() -> None:
     parser.add_argument("--text", type=Path, nargs="+", required=True)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--tokens", type=int, default=50_000)
+    parser.add_argument("--encodings", nargs="+", choices=[str(e) for e in TARGETS], default=[str(e) for e in TARGETS])
+    parser.add_argument("--calibrate", type=Path, help="as for replit convert; another text than --text")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--document", type=Path, help="a Markdown page with the table's marks")
     args = parser.parse_args()
     tokenizer = load_tokenizer(open_checkpoint(locate(args.model, None, None)))
     sample = windows(texts(args.text), tokenizer, args.tokens)
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(args.model, sample, Path(folder))
+        rows = measure(args.model, sample, Path(folder), [Encoding(e) for e in args.encodings], args.calibrate)
     print(table(rows))
     if args.document:
         text = f"{described(args.model, sample)}\n\n{table(rows)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from refact.config import (
     ALIBI_BIAS_MAX,
@@ -12,11 +12,13 @@ from refact.config import (
     HUB_CLASSES,
     MODEL_TYPE,
     RefactConfig,
+    ffn_size,
     from_checkpoint,
 )
-from refact.weight_names import map_weights
+from refact.weight_names import hub_tensors, map_weights
 from replit.decoder.architecture import Architecture
 from replit.runtime.target import CPU, Target
+from weights.errors import UserError
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -45,6 +47,32 @@ def add_gguf_config(writer: GGUFWriter, config: RefactConfig) -> None:
         writer.add_max_alibi_bias(config.alibi_bias_max)
 
 
+def hub_config(config: RefactConfig) -> dict[str, Any]:
+    """A config.json as the published one. Raises UserError for a width that its formula does not give."""
+    inner = next((n for n in (4 * config.d_model, config.ffn_size * 3 // 2) if ffn_size(n) == config.ffn_size), None)
+    if inner is None:
+        raise UserError(
+            f"a gated layer of {config.ffn_size} is no multiple of 256, which config.json cannot say; expected one: "
+            "keep the model in GGUF"
+        )
+    return {
+        "architectures": list(HUB_CLASSES),
+        "model_type": MODEL_TYPE,
+        "n_embd": config.d_model,
+        "n_head": config.n_heads,
+        "n_layer": config.n_layers,
+        "n_inner": inner,
+        "n_positions": config.max_seq_len,
+        "vocab_size": config.vocab_size,
+        "layer_norm_epsilon": config.layer_norm_eps,
+        "multi_query": True,
+        "tie_word_embeddings": config.tied_embeddings,
+        "attention_softmax_in_fp32": True,
+        "scale_attention_softmax_in_fp32": True,
+        "attention_bias_in_fp32": True,
+    }
+
+
 REFACT = Architecture(
     gguf_name=GGUF_NAME,
     hub_classes=HUB_CLASSES,
@@ -54,4 +82,6 @@ REFACT = Architecture(
     build_graph=build_graph,
     graph_source=Path(__file__).with_name("graph.py"),
     add_gguf_config=add_gguf_config,
+    hub_tensors=hub_tensors,
+    hub_config=hub_config,
 )

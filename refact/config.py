@@ -133,7 +133,7 @@ def _from_config_json(checkpoint: Checkpoint) -> RefactConfig:
         n_heads=n_heads,
         n_kv_heads=1,
         n_layers=keys.integer("n_layer"),
-        ffn_size=_ffn_size(keys.integer("n_inner", 4 * d_model)),
+        ffn_size=ffn_size(keys.integer("n_inner", 4 * d_model)),
         vocab_size=keys.integer("vocab_size"),
         max_seq_len=keys.integer("n_positions"),
         alibi_bias_max=ALIBI_BIAS_MAX,
@@ -143,7 +143,8 @@ def _from_config_json(checkpoint: Checkpoint) -> RefactConfig:
     )
 
 
-def _ffn_size(inner: int) -> int:
+def ffn_size(inner: int) -> int:
+    """Width of the gated layer for config.json's n_inner."""
     return -(-(2 * inner // 3) // _FFN_STEP) * _FFN_STEP
 
 

@@ -77,6 +77,18 @@ def map_weights(checkpoint: Checkpoint, config: RefactConfig) -> dict[str, Tenso
     return match_weights(whole, shapes, names, dropped_names(config.tied_embeddings))
 
 
+def hub_tensors(config: RefactConfig) -> dict[str, tuple[str, ...]]:
+    """The names of the published state dict, its fused tensors as those whose rows they hold."""
+    names: dict[str, tuple[str, ...]] = {"transformer.wte.weight": (EMBEDDING,)}
+    halves = {part: fused for fused, parts in _FUSED.items() for part in parts}
+    for layer in range(config.n_layers):
+        for hub, canonical in _HUB_BLOCK_NAMES.items():
+            name = f"transformer.h.{layer}.{halves.get(hub, hub)}"
+            names[name] = (*names.get(name, ()), f"blk.{layer}.{canonical}")
+    names["ln_f.weight"] = (OUTPUT_NORM,)
+    return names if config.tied_embeddings else names | {"lm_head.weight": (OUTPUT,)}
+
+
 def _hub_names(config: RefactConfig) -> dict[str, str]:
     names = dict(_HUB_NAMES)
     for layer in range(config.n_layers):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from math import isclose, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replit import mosaic_config
 from replit.config import HUB_ARCHITECTURES, ReplitConfig, from_checkpoint
 from replit.decoder.architecture import Architecture
 from replit.runtime.target import CPU, Target
-from replit.weight_names import map_weights
+from replit.weight_names import hub_tensors, map_weights
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -45,6 +45,38 @@ def add_gguf_config(writer: GGUFWriter, config: ReplitConfig) -> None:
         writer.add_attention_scale(config.softmax_scale)
 
 
+def hub_config(config: ReplitConfig) -> dict[str, Any]:
+    """A config.json for llm-foundry's code, and for transformers' where every head has keys and values of its own."""
+    grouped = config.n_kv_heads != config.n_heads
+    kind = {"attn_type": "grouped_query_attention", "kv_n_heads": config.n_kv_heads} if grouped else {}
+    usual = isclose(config.softmax_scale, 1 / sqrt(config.head_dim), rel_tol=1e-6)
+    ratio = config.ffn_size / config.d_model
+    ffn = {} if ratio.is_integer() else {"ffn_config": {"ffn_type": "mptmlp", "ffn_hidden_size": config.ffn_size}}
+    return {
+        "architectures": ["MPTForCausalLM" if grouped else "MptForCausalLM"],
+        "model_type": "mpt",
+        "d_model": config.d_model,
+        "n_heads": config.n_heads,
+        "n_layers": config.n_layers,
+        "expansion_ratio": int(ratio),
+        "max_seq_len": config.max_seq_len,
+        "vocab_size": config.vocab_size,
+        "layer_norm_epsilon": config.layer_norm_eps,
+        "no_bias": True,
+        "norm_type": "low_precision_layernorm",
+        "logit_scale": config.logit_scale,
+        "tie_word_embeddings": config.tied_embeddings,
+        "attn_config": {
+            "attn_type": "multihead_attention",
+            "alibi": True,
+            "alibi_bias_max": int(config.alibi_bias_max) if config.alibi_bias_max % 1 == 0 else config.alibi_bias_max,
+            "clip_qkv": config.clip_qkv,
+            "softmax_scale": None if usual else config.softmax_scale,
+        }
+        | kind,
+    } | ffn
+
+
 REPLIT = Architecture(
     gguf_name="mpt",
     hub_classes=(*HUB_ARCHITECTURES, mosaic_config.CLASS),
@@ -54,4 +86,6 @@ REPLIT = Architecture(
     build_graph=build_graph,
     graph_source=Path(__file__).with_name("graph.py"),
     add_gguf_config=add_gguf_config,
+    hub_tensors=hub_tensors,
+    hub_config=hub_config,
 )

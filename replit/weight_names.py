@@ -58,6 +58,15 @@ def map_weights(checkpoint: Checkpoint, config: ReplitConfig) -> dict[str, Tenso
     return match_weights(checkpoint, shapes, names, dropped_names(config.tied_embeddings))
 
 
+def hub_tensors(config: ReplitConfig) -> dict[str, tuple[str, ...]]:
+    """The names of llm-foundry's and transformers' state dicts, in the forward pass's order."""
+    present = {canonical: hub for hub, canonical in _hub_names(config).items()}  # the later of two names
+    names: dict[str, tuple[str, ...]] = {
+        f"transformer.{present[name]}": (name,) for name in expected_shapes(config) if name in present
+    }
+    return names if config.tied_embeddings else names | {"lm_head.weight": (OUTPUT,)}
+
+
 def _hub_names(config: ReplitConfig) -> dict[str, str]:
     """Every hub name that a model of this configuration may use, to its canonical name; without prefixes."""
     names = dict(_HUB_NAMES)

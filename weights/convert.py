@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,14 +20,18 @@ import numpy as np
 from weights.atomic_write import written_whole
 from weights.errors import UserError
 from weights.files.mapped_file import release_pages
-from weights.quantization import dequantize, quantize
-from weights.quantization.decode import Bytes
-from weights.quantization.recode import recode
+from weights.quantization import check_range, dequantize, feedback, quantize, to_float32
+from weights.quantization.decode import Array, Bytes
+from weights.quantization.feedback import ColumnInputs
+from weights.quantization.recode import EXACT, NEARLY, recode
 from weights.tensor import Encoding, Tensor, stored_bytes
 from weights.written import WRITTEN
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
+
+#: What a matrix is multiplied with, by the weight's name.
+Inputs = Callable[[str], ColumnInputs | None]
 
 #: What a model can be converted to.
 TARGETS = tuple(map(Encoding, WRITTEN))
@@ -53,11 +57,13 @@ def write_gguf(
     tensors: Mapping[str, Tensor],
     encodings: Mapping[str, Encoding],
     *,
+    inputs: Inputs = lambda name: None,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda name: None,
 ) -> None:
     """Write `tensors` to `path`, each in its encoding; `describe` adds the key-values.
 
+    `inputs` says by name what a matrix is multiplied with, so that rounding costs least there.
     `report` is called with the name of each tensor that was written. Raises UserError if the
     file exists (unless `overwrite`), for values that cannot be stored and when the disk is full.
     """
@@ -65,7 +71,7 @@ def write_gguf(
     _check_destination(path, total, overwrite)
     try:
         with written_whole(path) as temporary:
-            _write(temporary, architecture, describe, tensors, encodings, report)
+            _write(temporary, architecture, describe, tensors, encodings, inputs, report)
     except OSError as error:
         raise _unwritable(path, error, total) from None
 
@@ -98,6 +104,7 @@ def _write(
     describe: Callable[[GGUFWriter], None],
     tensors: Mapping[str, Tensor],
     encodings: Mapping[str, Encoding],
+    inputs: Inputs,
     report: Callable[[str], None],
 ) -> None:
     from gguf import GGMLQuantizationType, GGUFWriter
@@ -114,13 +121,15 @@ def _write(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name, tensor in tensors.items():
-            writer.write_tensor_data(encode_tensor(tensor, encodings[name]))
+            writer.write_tensor_data(encode_tensor(tensor, encodings[name], None, inputs(name)))
             report(name)
     finally:
         writer.close()
 
 
-def encode_tensor(tensor: Tensor, encoding: Encoding, out: Bytes | None = None) -> Bytes:
+def encode_tensor(
+    tensor: Tensor, encoding: Encoding, out: Bytes | None = None, inputs: ColumnInputs | None = None
+) -> Bytes:
     """The bytes of `tensor` in `encoding`, 1-D, in `out` if given; unchanged if it is stored so already.
 
     Raises UserError, with the tensor's name, for NaN, infinity and values beyond the encoding.
@@ -128,24 +137,44 @@ def encode_tensor(tensor: Tensor, encoding: Encoding, out: Bytes | None = None) 
     columns = tensor.shape[-1]
     rows = prod(tensor.shape[:-1])
     result = np.empty(stored_bytes(tensor.shape, encoding), np.uint8) if out is None else out
+    if inputs is not None and inputs.products and _rounds(tensor, encoding) and encoding in feedback.ENCODINGS:
+        result[:] = _with_feedback(tensor, encoding, inputs.products)
+        return result
+    importance = None if inputs is None else inputs.squares
     encoded_rows = result.reshape(rows, encoding.row_bytes(columns))
     stored = tensor.data.reshape(rows, tensor.row_bytes)
     step = max(1, _CHUNK // columns)
     for start in range(0, rows, step):
         part = stored[start : start + step]
-        encoded_rows[start : start + step] = _encoded(part, tensor, encoding)
+        encoded_rows[start : start + step] = _encoded(part, tensor, encoding, importance)
         _release(part)
     return result
 
 
-def _encoded(part: Bytes, tensor: Tensor, encoding: Encoding) -> Bytes:
+def _rounds(tensor: Tensor, encoding: Encoding) -> bool:
+    """Whether `tensor` is rounded to `encoding`, and not copied."""
+    return tensor.encoding is not encoding and (tensor.encoding, encoding) not in {**EXACT, **NEARLY}
+
+
+def _with_feedback(tensor: Tensor, encoding: Encoding, products: Sequence[Array]) -> Bytes:
+    """The whole matrix at once: its columns depend on each other."""
+    values = to_float32(tensor)
+    try:
+        check_range(values, encoding)
+    except UserError as error:
+        raise UserError(f"tensor {tensor.name!r} {error}") from None
+    _release(tensor.data)
+    return feedback.encode_with_feedback(values, encoding, products).reshape(-1)
+
+
+def _encoded(part: Bytes, tensor: Tensor, encoding: Encoding, importance: Array | None) -> Bytes:
     """Some rows of `tensor`, [rows, bytes], in `encoding`."""
     # Rounding what is stored in blocks already would only lose by it.
     copied = part if tensor.encoding is encoding else recode(part, tensor.encoding, encoding)
     values = dequantize(part.reshape(-1), tensor.encoding, (len(part), tensor.shape[-1]))
     try:
         # What is copied is checked all the same.
-        encoded = quantize(values, encoding if copied is None else Encoding.FLOAT32)
+        encoded = quantize(values, encoding if copied is None else Encoding.FLOAT32, importance)
     except UserError as error:
         raise UserError(f"tensor {tensor.name!r} {error}") from None
     return encoded if copied is None else copied.reshape(len(part), -1)

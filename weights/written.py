@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-# From the largest to the smallest. float16, q4_1, q5_0, q5_1 and q5_k are read only.
+# From the largest to the smallest. What else GGUF files hold is read only (weights/tensor.py).
 WRITTEN = ("float32", "bfloat16", "q8_0", "q4_0", "q4_k", "q6_k")

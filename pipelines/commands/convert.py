@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,7 +28,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
 
 @click.command()
 @click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.argument("destination", metavar="DST")
 @click.option(
     "--quantization-encoding",
     "encoding",
@@ -40,35 +40,75 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
 )
 @click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
 @click.option("--tokenizer", "tokenizer_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="TEXT",
+    help="Round weights by what it costs on this text (or .jsonl, or an importance matrix of llama.cpp's imatrix).",
+)
+@click.option(
+    "--save-imatrix",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Write what --calibrate found, as llama.cpp's imatrix does.",
+)
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Merge this LoRA adapter, as the peft library saves it.",
+)
+@click.option(
+    "--fim",
+    metavar="TOKENS",
+    help="The fill-in-the-middle tokens PREFIX,SUFFIX,MIDDLE[,PAD], as text or as ids [default: the source's].",
+)
+@click.option(
+    "--fim-order",
+    type=click.Choice(["prefix-first", "suffix-first"]),
+    help="Which part the model wants first [default: as in the source].",
+)
+@click.option("--check", is_flag=True, help="Compare the result with its source at the end.")
 @click.option("--force", is_flag=True, help="Replace DST if it exists.")
 def convert(
     source: str,
-    destination: Path,
+    destination: str,
     encoding: str,
     config_path: Path | None,
     tokenizer_path: Path | None,
-    force: bool,
+    fim: str | None,
+    fim_order: str | None,
+    **options: Any,
 ) -> None:
-    """Convert a model to a GGUF file, quantized or not.
+    """Convert a model to a GGUF file, quantized or not, or to a safetensors directory.
 
     SRC is a directory, a safetensors, GGUF or PyTorch file, or a hub repository. DST is the file
     to write, or a directory, in which it is named <Base>-<Size>-v<X.Y>-<Encoding>.gguf. The file
-    carries the tokenizer and the configuration; llama.cpp reads it too.
+    carries the tokenizer and the configuration; llama.cpp reads it too. A DST that ends in a slash
+    and does not exist becomes a directory as the hub has them: model.safetensors, config.json and
+    the tokenizer, for transformers.
     """
-    from pipelines.registry import architecture_of
+    from pipelines import conversion as converting
     from replit.decoder import gguf_export
     from weights.tensor import Encoding
 
     checkpoint, name = open_source(source, config=config_path)
-    architecture = architecture_of(checkpoint)
-    conversion = gguf_export.plan(checkpoint, name, Encoding(encoding), architecture, tokenizer_path)
-    path = gguf_export.destination(conversion, destination)
-    if any(tensor.encoding.is_quantized for tensor in conversion.tensors.values()):
+    order = None if fim_order is None else fim_order == "suffix-first"
+    tokens = tuple(fim.split(",")) if fim else ()
+    path = Path(destination)
+    new = destination.endswith("/") and (options["force"] or not path.exists() or not any(path.iterdir()))
+    wanted = converting.Wanted(Encoding(encoding), new, tokenizer_path, fim=tokens, suffix_first=order, **options)
+    wanted.refuse_useless()
+    plan, tokenizer = converting.planned(checkpoint, name, wanted)
+    if not wanted.directory:
+        path = gguf_export.destination(plan, path)
+    if any(tensor.encoding.is_quantized for tensor in plan.tensors.values()):
         click.echo(f"{source} is quantized already: the original would lose less", err=True)
-    with _stoppable(), _progress(conversion) as report:
-        gguf_export.write(conversion, path, overwrite=force, report=report)
-    bits = 8 * conversion.nbytes / conversion.parameters
-    click.echo(f"{path}: {path.stat().st_size:,} bytes, {bits:.2f} bits a weight", err=True)
+    with _stoppable(), _progress(plan) as report:
+        converting.write(checkpoint, plan, tokenizer, path, wanted, report, lambda line: click.echo(line, err=True))
+    size = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+    bits = 8 * plan.nbytes / plan.parameters
+    click.echo(f"{path}: {size:,} bytes, {bits:.2f} bits a weight", err=True)
 
 
 def open_source(

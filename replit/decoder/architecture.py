@@ -107,6 +107,9 @@ class Architecture:
     build_graph: Callable[[Any, WeightTypes, Target], Graph]
     graph_source: Path  # the file that builds it: what was compiled from another one is not used
     add_gguf_config: Callable[[GGUFWriter, Any], None]
+    #: The hub's names, in its order, to the canonical ones of the tensors whose rows it holds one after the other.
+    hub_tensors: Callable[[Any], Mapping[str, tuple[str, ...]]]
+    hub_config: Callable[[Any], dict[str, Any]]  # a config.json
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Whether a file says that it is of this architecture."""

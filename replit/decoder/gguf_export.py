@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replit.decoder.adapter import merged
 from replit.decoder.architecture import Architecture, DecoderConfig
 from replit.decoder.encodings import choose_encodings
-from weights.convert import ggml_name, write_gguf
+from replit.decoder.weight_names import EMBEDDING, OUTPUT
+from weights.convert import Inputs, ggml_name, write_gguf
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.model_name import ModelName, file_name, parse_name
@@ -62,14 +64,19 @@ def plan(
     encoding: Encoding,
     architecture: Architecture,
     tokenizer_path: Path | None = None,
+    adapter: Path | None = None,
 ) -> Conversion:
     """Check everything that can be checked before tensor data is read.
 
-    `name` is what the source is called, for a source that does not say so itself. Raises
-    UserError for a model that is incomplete, of another architecture, or cannot be so encoded.
+    `name` is what the source is called, for a source that does not say so itself; `adapter`, a directory, is merged.
+    Raises UserError for a model that is incomplete, of another architecture, or cannot be so encoded.
     """
     config = architecture.read_config(checkpoint)
     tensors = dict(architecture.map_weights(checkpoint, config))
+    if adapter is not None:
+        tensors = merged(adapter, tensors, architecture.hub_tensors(config))
+        config = replace(config, vocab_size=tensors[EMBEDDING].shape[0], tied_embeddings=OUTPUT not in tensors)
+        checkpoint = resized(checkpoint, config.vocab_size)
     general = _general(checkpoint)
     return Conversion(
         architecture,
@@ -83,6 +90,11 @@ def plan(
     )
 
 
+def resized(checkpoint: Checkpoint, rows: int) -> Checkpoint:
+    """`checkpoint` as its tokenizer's reader sees it, with an embedding table of so many rows."""
+    return replace(checkpoint, tensors={}, metadata={**checkpoint.metadata, "vocab_size": rows})
+
+
 def _general(checkpoint: Checkpoint) -> dict[str, Any]:
     dropped = {f"general.{key}" for key in _NOT_KEPT}
     items = checkpoint.metadata.items()
@@ -93,6 +105,7 @@ def write(
     conversion: Conversion,
     path: Path,
     *,
+    inputs: Inputs = lambda name: None,
     overwrite: bool = False,
     report: Callable[[str], None] = lambda name: None,
 ) -> None:
@@ -109,6 +122,7 @@ def write(
         describe,
         conversion.tensors,
         conversion.encodings,
+        inputs=inputs,
         overwrite=overwrite,
         report=report,
     )

@@ -7,7 +7,6 @@ here knows files, names or models.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from weights.errors import UserError
 from weights.quantization import encode, k_quants
+from weights.quantization.cores import cores
 from weights.quantization.decode import DECODERS, LAYOUT, Array, Bytes
 from weights.tensor import Encoding, Tensor
 
@@ -29,6 +29,13 @@ ENCODERS: dict[Encoding, Callable[[Array], Bytes]] = {
     Encoding.BFLOAT16: encode.bfloat16,
     Encoding.Q8_0: encode.q8_0,
     Encoding.Q4_0: encode.q4_0,
+    Encoding.Q4_K: k_quants.q4_k,
+    Encoding.Q6_K: k_quants.q6_k,
+}
+
+#: Those that gain by knowing which columns matter; 8 bits and floats do not.
+WEIGHTED: dict[Encoding, Callable[[Array, Array], Bytes]] = {
+    Encoding.Q4_0: encode.q4_0_weighted,
     Encoding.Q4_K: k_quants.q4_k,
     Encoding.Q6_K: k_quants.q6_k,
 }
@@ -100,11 +107,12 @@ def _expand_with_gguf_py(data: Bytes, encoding: Encoding) -> Array:
     return values.reshape(-1)
 
 
-def quantize(array: Array, encoding: Encoding) -> Bytes:
+def quantize(array: Array, encoding: Encoding, importance: Array | None = None) -> Bytes:
     """Encode a float32 array [..., columns] as the bytes of a tensor, uint8 [..., bytes a row].
 
-    Raises UserError for NaN, infinity, values that the format cannot hold, a row length that its
-    blocks do not divide, and encodings that are only read.
+    `importance` [columns], the mean squares of what each column is multiplied with, weights the errors. Raises
+    UserError for NaN, infinity, values that the format cannot hold, a row length that its blocks do not divide, and
+    encodings that are only read.
     """
     if encoding not in LARGEST:
         known = ", ".join(e for e in ENCODABLE)
@@ -122,9 +130,13 @@ def quantize(array: Array, encoding: Encoding) -> Bytes:
         first = start // encoding.block_size * encoding.block_bytes
         last = stop // encoding.block_size * encoding.block_bytes
         values = flat[start:stop]
-        _check_range(values, encoding)
-        encoder = ENCODERS.get(encoding)
-        out[first:last] = encoder(values) if encoder else values.view(np.uint8)
+        check_range(values, encoding)
+        encoder, weighted = ENCODERS.get(encoding), WEIGHTED.get(encoding)
+        if weighted is not None and importance is not None:
+            places = np.arange(start, stop) % columns
+            out[first:last] = weighted(values, importance[places])
+        else:
+            out[first:last] = encoder(values) if encoder else values.view(np.uint8)
 
     _in_chunks(encode_chunk, flat.size)
     return out.reshape(*array.shape[:-1], columns // encoding.block_size * encoding.block_bytes)
@@ -135,7 +147,8 @@ def _fitting(columns: int) -> str:
     return ", ".join(e for e in ENCODABLE if columns % e.block_size == 0)
 
 
-def _check_range(values: Array, encoding: Encoding) -> None:
+def check_range(values: Array, encoding: Encoding) -> None:
+    """Raise UserError for NaN, infinity and values that `encoding` cannot hold."""
     # max and min propagate NaN, and a NaN fails every comparison.
     largest = max(float(values.max()), -float(values.min()))
     if largest <= LARGEST[encoding]:
@@ -155,13 +168,6 @@ def _in_chunks(work: Callable[[int, int], None], count: int) -> None:
         for start in starts:
             work(start, min(start + CHUNK, count))
         return
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for _ in pool.map(lambda start: work(start, min(start + CHUNK, count)), starts):
             pass
-
-
-def _cores() -> int:
-    """Cores that this process may use; all of them where the system cannot say."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

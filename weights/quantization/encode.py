@@ -11,6 +11,9 @@ import numpy as np
 from weights.quantization.decode import LAYOUT, Array, Bytes
 from weights.tensor import Encoding
 
+#: What q4_0's value of greatest magnitude may become in -8..7, with either sign: more than 8 cuts it off.
+Q4_0_EXTREMES = (-9.5, -8.8, -8.4, -8.0, -7.6, -7.2, -6.7, -6.2, 8.2, 7.6, 7.3, 7.0, 6.7, 6.3, 5.8)
+
 #: Far below the least float16 (6e-8), and its inverse times any code is still a float32.
 SMALLEST_SCALE = 1e-35
 
@@ -61,7 +64,37 @@ def q4_0(values: Array) -> Bytes:
     codes = x * inverse(scale)[:, None]
     codes += np.float32(8.5)
     nibbles = np.minimum(codes.astype(np.uint8), 15)
-    blocks = np.empty(len(x), LAYOUT[Encoding.Q4_0])
+    return q4_0_blocks(scale, nibbles)
+
+
+def q4_0_blocks(scale: Array, nibbles: Bytes) -> Bytes:
+    """Blocks of codes 0..15, [blocks, 32]."""
+    blocks = np.empty(len(scale), LAYOUT[Encoding.Q4_0])
     blocks["d"] = scale
     blocks["qs"] = nibbles[:, :16] | (nibbles[:, 16:] << 4)
     return blocks.view(np.uint8)
+
+
+def q4_0_weighted(values: Array, importance: Array) -> Bytes:
+    """As q4_0, with the scale of least squared error, that of each value weighted by its `importance`."""
+    x = values.reshape(-1, 32)
+    scale = q4_0_scale(x, importance.reshape(-1, 32))
+    codes = np.clip(np.rint(x * inverse(scale)[:, None]), -8, 7)
+    return q4_0_blocks(scale, (codes + np.float32(8)).astype(np.uint8))
+
+
+def q4_0_scale(x: Array, weight: Array) -> Array:
+    """The scale of each row of 32 values, as the file will hold it, of least weighted squared error."""
+    extreme = np.take_along_axis(x, np.abs(x).argmax(axis=1)[:, None], axis=1)[:, 0]
+    scale, best = np.zeros_like(extreme), np.full_like(extreme, -1)
+    for target in Q4_0_EXTREMES:
+        codes = np.clip(np.rint(x * (inverse(extreme) * np.float32(target))[:, None]), -8, 7)
+        weighted = weight * codes
+        wcx, wcc = np.einsum("ij,ij->i", weighted, x), np.einsum("ij,ij->i", weighted, codes)
+        fitted = wcx * inverse(wcc)
+        gain = fitted * wcx
+        better = gain > best
+        np.copyto(scale, fitted, where=better)
+        np.copyto(best, gain, where=better)
+    rounded: Array = scale.astype(np.float16).astype(np.float32)
+    return rounded

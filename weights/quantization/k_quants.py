@@ -33,20 +33,35 @@ def _half(scale: Array) -> Array:
     return scale.astype(np.float16).astype(np.float32)
 
 
-def q4_k(values: Array) -> Bytes:
-    """value = d * scale * code - dmin * minimum: 4-bit codes, a 6-bit scale and minimum a run."""
+def q4_k(values: Array, importance: Array | None = None) -> Bytes:
+    """value = d * scale * code - dmin * minimum: 4-bit codes, a 6-bit scale and minimum a run.
+
+    `importance` of each value weights its squared error; without it large values count for more.
+    """
     x = np.ascontiguousarray(values.reshape(-1, 32).T)
-    weight = np.abs(x)
-    weight += np.sqrt(_dot(x, x) / np.float32(32))
+    if importance is None:
+        weight = np.abs(x)
+        weight += np.sqrt(_dot(x, x) / np.float32(32))
+    else:
+        weight = np.ascontiguousarray(importance.reshape(-1, 32).T)
+    return pack_q4_k(*fit_q4_k(x, weight))
+
+
+def fit_q4_k(x: Array, weight: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """d, scales, dmin, minima and codes of least weighted squared error; `x` and `weight` are [32, runs]."""
     weighted = weight * x
     sums = weight.sum(axis=0), weighted.sum(axis=0), _dot(weighted, x)
-    d, scales, dmin, minima, codes = _round_affine(x, *_affine_fit(x, weight, *sums))
+    _, _, _, _, codes = _round_affine(x, *_affine_fit(x, weight, *sums))
     # Once more from the codes so found; the minima then make up for the rounding of the scales.
     scale, _, _ = _solve_affine(x, weight, codes, *sums)
     d, scales = _in_units(scale)
     w, wx, _ = sums
     minimum = ((d[:, None] * scales).reshape(-1) * _dot(weight, codes) - wx) * inverse(w)
-    d, scales, dmin, minima, codes = _round_affine(x, scale, minimum)
+    return _round_affine(x, scale, minimum)
+
+
+def pack_q4_k(d: Array, scales: Array, dmin: Array, minima: Array, codes: Array) -> Bytes:
+    """The blocks of `fit_q4_k`'s results; codes are [32, runs]."""
     blocks = np.empty(len(d), LAYOUT[Encoding.Q4_K])
     blocks["d"], blocks["dmin"] = d, dmin
     blocks["scales"] = pack_scales(scales.astype(np.uint8), minima.astype(np.uint8))
@@ -115,10 +130,15 @@ def pack_scales(scales: Bytes, minima: Bytes) -> Bytes:
     return np.concatenate([first, second, third], axis=1)
 
 
-def q6_k(values: Array) -> Bytes:
-    """value = d * scale * code: 6-bit codes of -32..31, a signed 8-bit scale for 16 values."""
+def q6_k(values: Array, importance: Array | None = None) -> Bytes:
+    """value = d * scale * code: 6-bit codes of -32..31, a signed 8-bit scale for 16 values. `importance`: see q4_k."""
     x = np.ascontiguousarray(values.reshape(-1, 16).T)
-    weight = x * x
+    weight = x * x if importance is None else np.ascontiguousarray(importance.reshape(-1, 16).T)
+    return pack_q6_k(*fit_q6_k(x, weight))
+
+
+def fit_q6_k(x: Array, weight: Array) -> tuple[Array, Array, Array]:
+    """d, scales and codes of least weighted squared error; `x` and `weight` are [16, runs]."""
     scale = _linear_fit(x, weight).reshape(-1, 16)
     # The scale of greatest magnitude becomes -128.
     greatest = np.take_along_axis(scale, np.abs(scale).argmax(axis=1)[:, None], axis=1)[:, 0]
@@ -129,7 +149,11 @@ def q6_k(values: Array) -> Bytes:
     wcx, wcc = _dot(weighted, x).reshape(-1, 16), _dot(weighted, codes).reshape(-1, 16)
     refit = (scales * wcx).sum(axis=1) * inverse((scales**2 * wcc).sum(axis=1))
     d = _half(np.where(refit == 0, d, refit))
-    codes = _linear_codes(x, d, scales)
+    return d, scales, _linear_codes(x, d, scales)
+
+
+def pack_q6_k(d: Array, scales: Array, codes: Array) -> Bytes:
+    """The blocks of `fit_q6_k`'s results; codes are [16, runs]."""
     blocks = np.empty(len(d), LAYOUT[Encoding.Q6_K])
     blocks["d"], blocks["scales"] = d, scales
     blocks["ql"], blocks["qh"] = pack_codes(codes.T.astype(np.int8))

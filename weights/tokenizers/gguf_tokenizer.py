@@ -7,6 +7,7 @@ those keys cannot express is refused instead of changed.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,29 @@ def _special(special: SpecialTokens) -> dict[str, int | bool]:
         ids |= {"fim_pad": fim.pad}
     keys: dict[str, int | bool] = {f"tokenizer.ggml.{r}_token_id": i for r, i in ids.items() if i is not None}
     return keys | ({SUFFIX_FIRST_KEY: True} if fim is not None and fim.suffix_first else {})
+
+
+def with_fim(keys: dict[str, Any], tokens: Sequence[str], suffix_first: bool | None) -> dict[str, Any]:
+    """`keys` with other fill-in-the-middle tokens and order.
+
+    `tokens` are prefix, suffix, middle and maybe padding, each as text or as an id; none leaves those of `keys`.
+    `suffix_first` None leaves the order. Raises UserError for a token that is not in the vocabulary.
+    """
+    result = dict(keys)
+    vocabulary = keys.get("tokenizer.ggml.tokens", [])
+    if tokens and len(tokens) not in (3, 4):
+        raise UserError(f"--fim names {len(tokens)} tokens; expected PREFIX,SUFFIX,MIDDLE or PREFIX,SUFFIX,MIDDLE,PAD")
+    for role, token in zip(("pre", "suf", "mid", "pad"), tokens, strict=False):
+        index = int(token) if token.isdecimal() else next((i for i, t in enumerate(vocabulary) if t == token), -1)
+        if not 0 <= index < len(vocabulary):
+            raise UserError(
+                f"--fim names the token {token!r}, which the vocabulary of {len(vocabulary)} does not have; expected "
+                "one that it has, or an id: see `replit inspect`"
+            )
+        result[f"tokenizer.ggml.fim_{role}_token_id"] = index
+    if suffix_first is not None:
+        result[SUFFIX_FIRST_KEY] = suffix_first
+    return result
 
 
 def add_keys(writer: GGUFWriter, keys: dict[str, Any]) -> None:

@@ -1,0 +1,121 @@
+"""What `replit convert` does beside writing: adapter, calibration, fill-in-the-middle tokens, comparison at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipelines.calibration import inputs_of, token_windows
+from pipelines.registry import architecture_of
+from replit.decoder import gguf_export, hub_export
+from replit.decoder.calibration import compared
+from replit.decoder.gguf_export import Conversion
+from weights.convert import Inputs
+from weights.errors import UserError
+from weights.files.checkpoint import Checkpoint, open_checkpoint
+from weights.files.imatrix_file import is_imatrix
+from weights.quantization.feedback import ENCODINGS
+from weights.tensor import Encoding
+from weights.tokenizers.gguf_tokenizer import with_fim
+from weights.tokenizers.load import load_tokenizer
+from weights.tokenizers.tokenizer import Tokenizer
+
+Say = Callable[[str], None]
+#: Tokens that --check compares, where no text is given of Python's own library.
+CHECKED_TOKENS = 2048
+_CHECKED_MODULE = "argparse.py"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a conversion is asked for: a GGUF file or a `directory` of the hub's layout. `fim` as in `with_fim`."""
+
+    encoding: Encoding
+    directory: bool = False
+    tokenizer: Path | None = None
+    adapter: Path | None = None
+    calibrate: Path | None = None
+    save_imatrix: Path | None = None
+    fim: tuple[str, ...] = ()
+    suffix_first: bool | None = None
+    check: bool = False
+    force: bool = False
+
+    def refuse_useless(self) -> None:
+        """Raise UserError for what would have no effect."""
+        if self.save_imatrix is not None and self.calibrate is None:
+            raise UserError(
+                "--save-imatrix writes what --calibrate finds; expected --calibrate TEXT with it: give both"
+            )
+        if self.calibrate is not None and self.save_imatrix is None and self.encoding not in ENCODINGS:
+            names = ", ".join(sorted(ENCODINGS))
+            raise UserError(
+                f"--calibrate changes nothing in {self.encoding}; expected one of {names}: choose one with "
+                "--quantization-encoding"
+            )
+        if self.directory and (self.fim or self.suffix_first is not None):
+            raise UserError(
+                "--fim and --fim-order are keys of GGUF; expected a DST that ends in .gguf: give such a name"
+            )
+
+
+def planned(checkpoint: Checkpoint, name: str, wanted: Wanted) -> tuple[Conversion, Tokenizer]:
+    """What the new file will hold, everything checked that can be before tensor data is read, and its tokenizer."""
+    architecture = architecture_of(checkpoint)
+    adapter, tokenizer_path = wanted.adapter, wanted.tokenizer
+    if adapter is not None and tokenizer_path is None and (adapter / "tokenizer.json").exists():
+        tokenizer_path = adapter
+    conversion = gguf_export.plan(checkpoint, name, wanted.encoding, architecture, tokenizer_path, adapter)
+    keys = with_fim(conversion.tokenizer, wanted.fim, wanted.suffix_first)
+    if adapter is not None:
+        checkpoint = gguf_export.resized(checkpoint, conversion.config.vocab_size)
+    return replace(conversion, tokenizer=keys), load_tokenizer(checkpoint, tokenizer_path)
+
+
+def write(
+    checkpoint: Checkpoint,
+    conversion: Conversion,
+    tokenizer: Tokenizer,
+    path: Path,
+    wanted: Wanted,
+    report: Say,
+    say: Say,
+) -> None:
+    """Write the GGUF file or the directory. See `write_gguf` and `write_directory`."""
+    wanted.refuse_useless()
+    with _inputs(conversion, tokenizer, wanted, say) as inputs:
+        if wanted.directory:
+            hub_export.write_directory(conversion, checkpoint, tokenizer, path, overwrite=wanted.force, report=report)
+        else:
+            gguf_export.write(conversion, path, inputs=inputs, overwrite=wanted.force, report=report)
+    if wanted.check:
+        say(check(conversion, tokenizer, path, wanted))
+
+
+@contextmanager
+def _inputs(conversion: Conversion, tokenizer: Tokenizer, wanted: Wanted, say: Say) -> Iterator[Inputs]:
+    if wanted.calibrate is None:
+        yield lambda name: None
+        return
+    with inputs_of(
+        wanted.calibrate, conversion.config, conversion.tensors, tokenizer, wanted.save_imatrix, say
+    ) as inputs:
+        yield inputs
+
+
+def check(conversion: Conversion, tokenizer: Tokenizer, path: Path, wanted: Wanted) -> str:
+    """One line that compares what was written with its source, on the calibration's text or Python's own library."""
+    text = wanted.calibrate
+    if text is None or is_imatrix(text):
+        text = Path(os.__file__).with_name(_CHECKED_MODULE)
+    windows = token_windows(text, tokenizer, CHECKED_TOKENS)
+    written = open_checkpoint(path)
+    tensors = conversion.architecture.map_weights(written, conversion.architecture.read_config(written))
+    same, divergence = compared(conversion.config, conversion.tensors, tensors, windows)
+    return (
+        f"compared with its source on {sum(map(len, windows)):,} tokens of {text.name}: the same most probable token "
+        f"at {same:.1%}, divergence {divergence:.5f} nats a token"
+    )

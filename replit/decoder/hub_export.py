@@ -1,0 +1,141 @@
+"""Writes an opened model as the hub's directories are: model.safetensors, config.json and the tokenizer's files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from replit.decoder.gguf_export import Conversion
+from weights.errors import UserError
+from weights.files.checkpoint import Checkpoint
+from weights.files.safetensors_writer import write_safetensors
+from weights.quantization import quantize, to_float32
+from weights.tensor import Encoding, Tensor
+from weights.tokenizers.byte_level import ByteLevelTokenizer
+from weights.tokenizers.sentencepiece_proto import serialize
+from weights.tokenizers.tokenizer import Tokenizer
+from weights.tokenizers.unigram import UnigramTokenizer
+
+#: What the hub's float files are in; the others are GGUF's.
+ENCODINGS = (Encoding.FLOAT32, Encoding.BFLOAT16)
+# Files beside the weights that go along as they are.
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "spiece.model", "tokenizer.model", "generation_config.json",
+)  # fmt: skip
+
+
+def write_directory(
+    conversion: Conversion,
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+    path: Path,
+    *,
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda name: None,
+) -> None:
+    """Write the directory `path`, which appears when it is whole.
+
+    Raises UserError if it exists (unless `overwrite`), for a quantized encoding, and where there is no room.
+    """
+    _check(conversion, path, overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(".part", f".{path.name}.", path.parent))
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
+        _write(conversion, checkpoint, tokenizer, folder, report)
+        folder.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(folder, path)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check(conversion: Conversion, path: Path, overwrite: bool) -> None:
+    if conversion.encoding not in ENCODINGS:
+        raise UserError(
+            f"a safetensors directory in {conversion.encoding} is no format that others read; expected float32 or "
+            "bfloat16: choose one with --quantization-encoding, or give a name that ends in .gguf"
+        )
+    if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path} exists; give another name, or --force to replace it")
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write {path} ({error.strerror or error}); expected room and permission there; nothing was left "
+        "behind: make room or give another place"
+    )
+
+
+def _write(
+    conversion: Conversion, checkpoint: Checkpoint, tokenizer: Tokenizer, folder: Path, report: Callable[[str], None]
+) -> None:
+    names = conversion.architecture.hub_tensors(conversion.config)
+    tensors = {hub: [conversion.tensors[name] for name in parts] for hub, parts in names.items()}
+    encodings = {hub: _encoding(parts[0], conversion.encoding) for hub, parts in tensors.items()}
+
+    def written(hub: str) -> None:
+        for name in names[hub]:
+            report(name)
+
+    write_safetensors(folder / "model.safetensors", tensors, encodings, written)
+    _write_json(folder / "config.json", _config(conversion, checkpoint))
+    _write_tokenizer(folder, checkpoint, tokenizer)
+
+
+def _encoding(tensor: Tensor, encoding: Encoding) -> Encoding:
+    """A norm of GGUF is float32 and came from the model's type: it goes back where nothing is lost by it."""
+    if len(tensor.shape) > 1 or encoding is not Encoding.BFLOAT16:
+        return encoding
+    values = to_float32(tensor)
+    rounded = Tensor(tensor.name, tensor.shape, encoding, quantize(values, encoding).reshape(-1))
+    return encoding if (to_float32(rounded) == values).all() else Encoding.FLOAT32
+
+
+def _config(conversion: Conversion, checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """config.json as it came, or one that says the same as GGUF's keys."""
+    kind = {"torch_dtype": str(conversion.encoding)}
+    if not checkpoint.has_gguf_keys and checkpoint.metadata:
+        kept = {k: v for k, v in checkpoint.metadata.items() if not k.startswith(("general.", "tokenizer."))}
+        return kept | {"vocab_size": conversion.config.vocab_size} | kind
+    config = replace(conversion.config, layer_norm_eps=float(f"{conversion.config.layer_norm_eps:.6g}"))
+    return conversion.architecture.hub_config(config) | kind
+
+
+def _write_tokenizer(folder: Path, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
+    if "tokenizer.ggml.model" not in checkpoint.metadata:
+        for name in _TOKENIZER_FILES:
+            if (checkpoint.directory / name).exists():
+                shutil.copyfile(checkpoint.directory / name, folder / name)
+    if isinstance(tokenizer, UnigramTokenizer):
+        (folder / "spiece.model").write_bytes(serialize(tokenizer.model))
+    elif isinstance(tokenizer, ByteLevelTokenizer) and not (folder / "vocab.json").exists():
+        (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    if not (folder / "tokenizer_config.json").exists():
+        _write_json(folder / "tokenizer_config.json", _roles(tokenizer))
+
+
+def _roles(tokenizer: Tokenizer) -> dict[str, Any]:
+    ids = {"eos": tokenizer.special.eos, "bos": tokenizer.special.bos, "pad": tokenizer.special.pad}
+    ids |= {"unk": tokenizer.special.unknown}
+    texts = tokenizer.control_texts
+    roles = {f"{role}_token": texts[index] for role, index in ids.items() if index is not None and index in texts}
+    fast = isinstance(tokenizer, ByteLevelTokenizer)
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast"} if fast else {}
+    return kind | {"clean_up_tokenization_spaces": False} | roles
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
