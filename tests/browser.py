@@ -90,13 +90,11 @@ class Tab:
         return str(self.page.evaluate("() => document.querySelector('.ghost')?.textContent ?? ''"))
 
     def settled(self) -> str:
-        """The ghost text once the page has shown what the model was sent, which it does when all is done."""
-        self.page.wait_for_selector(".ghost", timeout=20_000)
-        last = ""
-        while (now := self.ghost) != last or not now:
-            last = now
-            self.page.wait_for_timeout(250)
-        return now
+        """The ghost text once it is complete."""
+        script = """() => document.querySelector('.ghost')
+            && document.querySelector('#tokens').getAttribute('aria-busy') === 'false'"""
+        self.page.wait_for_function(script, timeout=20_000)
+        return self.ghost
 
     def clear(self) -> None:
         """Empties the editor and puts the cursor there."""

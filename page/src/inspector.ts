@@ -31,6 +31,11 @@ export class Inspector {
     this.open(shown[doubtful]!, buttons[doubtful]!);
   }
 
+  /** Whether tokens are still to come, which assistive software may wait for. */
+  busy(busy: boolean): void {
+    this.tokens.setAttribute("aria-busy", String(busy));
+  }
+
   /** Candidates beside the pointer, for a token of the ghost text; null hides them. */
   point(token: Token | null, place: DOMRect | null): void {
     this.popover.hidden = token === null;

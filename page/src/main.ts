@@ -38,7 +38,9 @@ const settings = connectSettings(() => {
 let asked: { request: Record<string, unknown>; code: Code } | null = null;
 
 const suggester = new Suggester(settings, {
+  awaited: () => inspector.busy(true),
   asked(made, code) {
+    inspector.busy(true);
     asked = { request: made, code };
     request.show(requestTabs(made));
     say("");
@@ -48,13 +50,17 @@ const suggester = new Suggester(settings, {
     setText(byId("figures"), figures(completion));
   },
   ended(completion) {
+    inspector.busy(false);
     setText(byId("figures"), figures(completion));
     if (asked) sent.show(asked.request, asked.code, completion);
     setText(byId("said"), completion.text.trim() ? `Suggestion: ${completion.text}` : "");
     if (!completion.text.trim()) say("The model suggests nothing here.");
   },
   failed: fail,
-  dropped: () => sent.stop(),
+  dropped() {
+    inspector.busy(false);
+    sent.stop();
+  },
 });
 
 const view: EditorView = createEditor(byId("editor"), EXAMPLES["python"]!, {
@@ -84,6 +90,7 @@ function say(text: string): void {
 }
 
 function fail(error: unknown): void {
+  inspector.busy(false);
   if (error instanceof ApiError && error.status === 401) return void start();
   say(error instanceof ApiError ? error.message : "The server does not answer.");
 }

@@ -7,6 +7,8 @@ import { extendGhost, ghostField, showGhost } from "./ghost";
 
 /** What the rest of the page is told. */
 export interface Listener {
+  /** Something will be asked as soon as no key follows. */
+  awaited(): void;
   asked(request: Record<string, unknown>, code: Code): void;
   grown(completion: Completion): void;
   ended(completion: Completion): void;
@@ -50,6 +52,7 @@ export class Suggester {
   /** Asks after the time in which a next keystroke may come. */
   soon(view: EditorView): void {
     this.stop();
+    this.listener.awaited();
     const wait = Math.min(Math.max(this.firstToken / 4, SHORTEST), LONGEST);
     this.timer = window.setTimeout(() => void this.ask(view), wait);
   }
