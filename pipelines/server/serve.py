@@ -67,8 +67,8 @@ def check_local(options: ServeOptions) -> ModelFiles | None:
 
     None where the hub has to be asked: that may take long, and what listens can say so.
     """
-    from pipelines.registry import EMBEDDED
     from replit.runtime.compiled_file import read_compiled
+    from weights.embedded_models import EMBEDDED
 
     if options.serialized_model_path is not None:
         read_compiled(Path(options.serialized_model_path), options.serialized_model_sha256)
