@@ -42,6 +42,7 @@ def has_gpu() -> bool:
     "architecture",  # five to seven processor minutes each
     ["sm_90", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_80", "sm_100"))],
 )
+@pytest.mark.gpu_compile
 def test_nano_compiles_for_a_gpu(architecture: str, tmp_path: Path) -> None:
     path = tmp_path / "nano.replit"
     target = parse_target(f"cuda:{architecture}")

@@ -75,7 +75,7 @@ class Drafter:
     def __init__(self, ngrams: bool = True, small: DraftModel | None = None) -> None:
         self._ngrams, self._small = ngrams, small
         self._costs, self._small_costs = PassCosts(), PassCosts()
-        self._history = History()
+        self.history = History()
         self._drafts: dict[str, _Draft] = {}
         self._matches = {length: Expectation(0.5) for length in ("short", "middle", "long", "history")}
         self.guessed = 0
@@ -120,9 +120,9 @@ class Drafter:
     def _from_text(self, sequence: Sequence, draft: _Draft, most: int, rows: int) -> list[int]:
         tail = draft.index.ids
         place, length = draft.index.find(tail, own=True)
-        older, older_length = self._history.index.find(tail, own=False)
+        older, older_length = self.history.index.find(tail, own=False)
         if older_length > length:
-            kind, guesses = "history", self._history.index.after(older, most)
+            kind, guesses = "history", self.history.index.after(older, most)
         else:
             kind = "short" if length < 5 else "middle" if length < 12 else "long"
             guesses = draft.index.after(place, most) if length else []
@@ -193,6 +193,6 @@ class Drafter:
     def ended(self, sequence: Sequence) -> None:
         """Told that a sequence has ended; what it wrote may come again."""
         if self._drafts.pop(sequence.request.id, None) is not None and self._ngrams:
-            self._history.add(sequence.request.prompt_ids, sequence.ids)
+            self.history.add(sequence.request.prompt_ids, sequence.ids)
         if self._small is not None:
             self._small.forget(sequence)

@@ -61,8 +61,12 @@ class History:
 
     def __init__(self, most: int = 50_000, context: int = 64) -> None:
         """`most` ids are kept, then only the newer half; `context` ids of each prompt."""
-        self.index = NgramIndex()
         self._most, self._context = most, context
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self.index = NgramIndex()
 
     def add(self, prompt: Sequence[int], generated: Sequence[int]) -> None:
         """Remembers a completion."""
