@@ -10,7 +10,7 @@ one that guesses. FOLDER holds Python files that neither has seen. Four kinds of
 - edits: the file's own lines again after an instruction, with one line inserted and one name changed, replayed.
 - random: random ids, replayed, where no guess is ever right.
 
-Each runs without guesses and with, in turns; texts are compared. `--llama` adds llama.cpp's speed on the same file without
+Each runs without guesses and with, in turns; texts are compared. `--llama` adds llama.cpp's speed on the file without
 guesses and with its lookup in the prompt (llama-cpp-python). The last line is JSON.
 """
 
