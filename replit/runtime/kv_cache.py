@@ -75,7 +75,7 @@ def pages_for(length: int) -> int:
 
 
 def copy_page(blocks: npt.NDArray[np.generic], source: int, target: int, count: int) -> None:
-    """Copies the first `count` positions of a page in the CPU's layout, and what else is in their last panel of keys."""
+    """Copies the first `count` positions of a page in the CPU's layout, with the rest of their last panel of keys."""
     pages, halves, layers, positions, kv_heads, size = blocks.shape
     by_head = blocks.reshape(pages, halves * layers * kv_heads, positions * size)
     used = min(-(-count // KEY_PANEL) * KEY_PANEL, positions) * size
