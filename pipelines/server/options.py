@@ -120,7 +120,8 @@ _SHARED = (
     "serialized_model_path", "serialized_model_sha256",
     "save_to_serialized_model_path", "threads", "mmap", "kv_cache_encoding", "host", "port", "stall_timeout",
     "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching", "draft",
-    "cache_dir", "cache_dir_bytes", "page", "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
+    "cache_dir", "cache_dir_bytes",
+    "page", "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
 )  # fmt: skip
 _OTHERS = (
     "serve", "debug", "quiet", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu", "api_key",
