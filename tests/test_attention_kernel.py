@@ -63,7 +63,7 @@ def compiled(layouts: list[Heads], dtype: DType) -> Any:
             TensorType(DType.uint32, [f"o{i}"], HOST),
             *cache_input_types(config_of(heads), HOST, dtype),
         ]
-    with Graph("attention", input_types=types, custom_extensions=[KERNELS]) as graph:
+    with Graph("attention", input_types=types, custom_extensions=[CPU_TARGET.kernels]) as graph:
         size = len(types) // len(layouts)
         outputs = []
         for i, heads in enumerate(layouts):
