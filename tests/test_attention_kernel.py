@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,21 +53,20 @@ def config_of(heads: Heads) -> ReplitConfig:
     )
 
 
-@pytest.fixture(scope="module")
-def kernel() -> Any:
-    """One graph with all layouts: for each, qkv, row offsets and the cache inputs."""
+def compiled(layouts: list[Heads], dtype: DType) -> Any:
+    """One graph with these layouts: for each, qkv, row offsets and the inputs of a cache of `dtype`."""
     types: list[Any] = []
-    for i, heads in enumerate(LAYOUTS):
+    for i, heads in enumerate(layouts):
         width = (heads.h + 2 * heads.k) * heads.d
         types += [
             TensorType(DType.float32, [f"t{i}", width], HOST),
             TensorType(DType.uint32, [f"o{i}"], HOST),
-            *cache_input_types(config_of(heads), HOST),
+            *cache_input_types(config_of(heads), HOST, dtype),
         ]
     with Graph("attention", input_types=types, custom_extensions=[CPU_TARGET.kernels]) as graph:
-        size = len(types) // len(LAYOUTS)
+        size = len(types) // len(layouts)
         outputs = []
-        for i, heads in enumerate(LAYOUTS):
+        for i, heads in enumerate(layouts):
             qkv, offsets, *cache = graph.inputs[i * size : (i + 1) * size]
             slopes = ops.constant(alibi_slopes(heads.h, 8.0), DType.float32, HOST)
             layer = ops.constant(LAYER, DType.uint32, HOST)
@@ -76,6 +76,19 @@ def kernel() -> Any:
         graph.output(*outputs)
     session = InferenceSession(devices=[CPU()])
     return session.init(session.compile(graph))
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Any:
+    """All layouts, in float32."""
+    return compiled(LAYOUTS, DType.float32)
+
+
+def rounded(values: Floats) -> Floats:
+    """The nearest bfloat16, ties to even."""
+    bits = values.view(np.uint32)
+    near = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+    return near.view(np.float32)
 
 
 class Case:
@@ -165,6 +178,28 @@ def test_attention_equals_its_definition(kernel: Any, batch: list[tuple[int, int
     outputs = kernel.execute(*[value for case in cases for value in case.inputs()])
     for case, output in zip(cases, outputs, strict=True):
         np.testing.assert_allclose(output.to_numpy(), case.expected(), atol=2e-5, rtol=0, err_msg=str(case.heads))
+
+
+@pytest.mark.parametrize("batch", BATCHES[3:], ids=str)
+def test_a_bfloat16_cache_holds_rounded_keys_and_values(batch: list[tuple[int, int]]) -> None:
+    """New ones too: what a prompt sees of itself is what later tokens see of it."""
+    case = Case(LAYOUTS[0], batch, padded=False)
+    for sequence in case.sequences:
+        sequence[1:] = [rounded(part) for part in sequence[1:]]
+    exact = case.expected()
+    case = Case(LAYOUTS[0], batch, padded=False)  # the kernel gets the new ones as they were
+    inputs = case.inputs()
+    blocks = case.memory.reshape(inputs[2].shape)
+    halves = (np.where(np.isnan(blocks), 0, rounded(blocks)).view(np.uint32) >> 16).astype(np.uint16)
+    inputs[2] = Buffer.from_numpy(halves).view(DType.bfloat16, halves.shape)
+    (output,) = bfloat16_kernel().execute(*inputs)
+    np.testing.assert_allclose(output.to_numpy(), exact, atol=2e-5, rtol=0)
+
+
+@cache
+def bfloat16_kernel() -> Any:
+    """The first layout."""
+    return compiled(LAYOUTS[:1], DType.bfloat16)
 
 
 def test_cache_inputs_are_those_of_max() -> None:

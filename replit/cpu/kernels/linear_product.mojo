@@ -9,17 +9,17 @@ from std.math import ceildiv
 
 from .linear_amx import Tiles, multiply_tiles
 from .linear_epilogue import Epilogue
-from .linear_formats import Ahead, Bytes, Floats, Format, HALVES, LINE, PANEL, is_tile, scratch, words_of
+from .linear_formats import Ahead, Bytes, COLUMNS, Floats, Format, HALVES, LINE, PANEL, is_tile, scratch, words_of
 from .linear_inputs import Inputs, Norm
 from .linear_panels import Weights
 from .threads import (
     SHARES, STREAM_SHARES, WORTH_A_SHARE, Phases, Team, in_shares, on_threads, over_rows, threads_for
 )
 
-comptime CHUNK_ROWS = 576
-"""Activation rows of which at least a block stays in the second-level cache."""
-comptime INPUT_CACHE = 400_000
-"""Bytes of activations that stay there, beside weights that pass."""
+comptime CHUNK_ROWS = 252
+"""Activation rows that go through together: as many tiles of each format."""
+comptime INPUT_CACHE = 520_000
+"""Bytes of activations that stay in the second-level cache, beside weights that pass."""
 comptime UNPACKING = 2
 """Activation rows that take as long to multiply as a block takes to unpack."""
 comptime FEW_ROWS = 16
@@ -58,6 +58,73 @@ def largest_tile[F: Format](rows: Int) -> Int:
     return count
 
 
+struct BlockSpace[F: Format, panels: Bool](Movable):
+    """What a thread multiplies a block of a panel in: the block, laid out and unpacked, and the sums `[row, PANEL]`.
+
+    The sums are not added up in the output, whose rows are often a multiple of 4 KiB apart and evict each other.
+    """
+
+    comptime BYTES = Self.F.BLOCK // Self.F.UNIT * Self.F.UNIT_BYTES * PANEL
+    comptime LINES = Self.F.BLOCK // Self.F.UNIT * words_of[Self.F] * HALVES if Self.panels else 0
+    """To fetch while a block is multiplied."""
+    var tiles: Tiles
+    var laid_out: Bytes
+    var unpacked: Bytes
+    var tile_sums: Bytes
+    var sums: Floats
+
+    def __init__(out self, tiles: Tiles):
+        self.tiles = tiles
+        self.laid_out = scratch(1 if Self.panels else Self.BYTES)
+        self.unpacked = scratch(Self.F.UNPACKED + 1)
+        self.tile_sums = tiles.scratch()
+        self.sums = scratch(4 * PANEL * CHUNK_ROWS).unsafe_bitcast[Float32]()
+
+    def free(deinit self):
+        self.laid_out.unsafe_free()
+        self.unpacked.unsafe_free()
+        self.tile_sums.unsafe_free()
+        self.sums.unsafe_bitcast[UInt8]().unsafe_free()
+
+    @always_inline
+    def add(self, weights: Weights, panel: Int, block: Int, inputs: Inputs[Self.F], row: Int, count: Int):
+        """Adds the products of a block with `count` rows to their sums, which the first block sets."""
+        var found = weights.block[Self.F, Self.panels](panel, block, self.laid_out)
+        var units = inputs.units(block)
+        var place = inputs.place(block, row)
+        comptime if Self.F.UNPACKED > 0:
+            var of_step = Self.LINES * UNPACKING // ((count + UNPACKING) * Self.F.UNPACK_STEPS)
+            Self.F.unpack(found, units, self.unpacked, Ahead(found.next_words, of_step))
+            var fetched = of_step * Self.F.UNPACK_STEPS
+            var next = found.next_words.unsafe_offset(fetched * LINE)
+            multiply_rows[Self.F](
+                self.unpacked, next, place, count, units, block == 0, self.sums, PANEL, Self.LINES - fetched
+            )
+        else:
+            comptime if Self.F.BFLOAT16:
+                if self.tiles.used:
+                    multiply_tiles(
+                        found.words, place, Self.F.RECORD, count, units, block == 0, self.sums, PANEL, self.tile_sums
+                    )
+                    return
+            multiply_rows[Self.F](
+                found.words, found.next_words, place, count, units, block == 0, self.sums, PANEL, Self.LINES
+            )
+
+
+@no_inline
+def copy_rows(source: Floats, stride: Int, dest: Floats, dest_stride: Int, rows: Int, columns: Int):
+    for row in range(rows):
+        var from_row = source.unsafe_offset(row * stride)
+        var to_row = dest.unsafe_offset(row * dest_stride)
+        if columns == PANEL:
+            comptime for i in range(0, PANEL, COLUMNS):
+                to_row.unsafe_store(i, from_row.unsafe_load[width=COLUMNS](i))
+        else:
+            for i in range(columns):
+                to_row.unsafe_store(i, from_row.unsafe_load(i))
+
+
 @fieldwise_init
 struct Product[F: Format, panels: Bool, E: Epilogue](TrivialRegisterPassable):
     """`output[rows, width] = epilogue(norm(x)[rows, depth] @ weights[width, depth]^T)`."""
@@ -78,56 +145,21 @@ struct Product[F: Format, panels: Bool, E: Epilogue](TrivialRegisterPassable):
     @no_inline
     def multiply(self, inputs: Inputs[Self.F], panel0: Int, panel1: Int):
         """The sums of panels `panel0..panel1`."""
-        var width = self.weights.rows
-        comptime WORDS = Self.F.BLOCK // Self.F.UNIT * Self.F.UNIT_BYTES * PANEL
-        comptime LINES = Self.F.BLOCK // Self.F.UNIT * words_of[Self.F] * HALVES if Self.panels else 0
-        var space = scratch((0 if Self.panels else WORDS) + Self.F.UNPACKED + 1)
-        var unpacked = space.unsafe_offset(0 if Self.panels else WORDS)
-        var tiles = self.tiles.fit(self.depth)
-        var tile_sums = tiles.scratch()
-        var edge = scratch(4 * PANEL * self.rows) if width % PANEL > 0 else space
+        var space = BlockSpace[Self.F, Self.panels](self.tiles.fit(self.depth))
         for row in range(0, self.rows, CHUNK_ROWS):
             var count = min(CHUNK_ROWS, self.rows - row)
             var span = max(1, INPUT_CACHE // (count * Self.F.RECORD))
             for first in range(0, inputs.blocks(), span):
+                var last = min(inputs.blocks(), first + span)
                 for panel in range(panel0, panel1):
-                    var whole = (panel + 1) * PANEL <= width
-                    var sums = self.output.unsafe_offset(row * width + panel * PANEL)
-                    if not whole:
-                        sums = edge.unsafe_bitcast[Float32]().unsafe_offset(row * PANEL)
-                    var stride = width if whole else PANEL
-                    for block in range(first, min(inputs.blocks(), first + span)):
-                        var found = self.weights.block[Self.F, Self.panels](panel, block, space)
-                        var units = inputs.units(block)
-                        var place = inputs.place(block, row)
-                        var weights = found.words
-                        var next = found.next_words
-                        var lines = LINES
-                        comptime if Self.F.UNPACKED > 0:
-                            var of_step = LINES * UNPACKING // ((count + UNPACKING) * Self.F.UNPACK_STEPS)
-                            Self.F.unpack(found, units, unpacked, Ahead(next, of_step))
-                            weights = unpacked
-                            lines -= of_step * Self.F.UNPACK_STEPS
-                            next = next.unsafe_offset((LINES - lines) * LINE)
-                        comptime if Self.F.BFLOAT16:
-                            if tiles.used:
-                                multiply_tiles(weights, place, Self.F.RECORD, count, units, block == 0, sums, stride, tile_sums)
-                                continue
-                        multiply_rows[Self.F](weights, next, place, count, units, block == 0, sums, stride, lines)
-        if panel1 * PANEL > width:
-            self.take_edge(edge.unsafe_bitcast[Float32]())
-            edge.unsafe_free()
-        elif width % PANEL > 0:
-            edge.unsafe_free()
-        space.unsafe_free()
-        tile_sums.unsafe_free()
-
-    def take_edge(self, edge: Floats):
-        """The sums of the last panel, which is wider than what is left of the output."""
-        var first = self.weights.rows // PANEL * PANEL
-        for row in range(self.rows):
-            for n in range(first, self.weights.rows):
-                self.output.unsafe_store(row * self.weights.rows + n, edge.unsafe_load(row * PANEL + n - first))
+                    var columns = min(PANEL, self.weights.rows - panel * PANEL)
+                    var output = self.output.unsafe_offset(row * self.weights.rows + panel * PANEL)
+                    if first > 0:
+                        copy_rows(output, self.weights.rows, space.sums, PANEL, count, columns)
+                    for block in range(first, last):
+                        space.add(self.weights, panel, block, inputs, row, count)
+                    copy_rows(space.sums, PANEL, output, self.weights.rows, count, columns)
+        space^.free()
 
     @no_inline
     def columns(self, inputs: Inputs[Self.F], panel0: Int, panel1: Int):
