@@ -38,6 +38,14 @@ def random_tensor(encoding: Encoding) -> Tensor:
 
 
 def by_gguf_py(data: np.ndarray, encoding: Encoding) -> np.ndarray:
+    if encoding in (Encoding.Q1_0, Encoding.Q2_0):  # newer than gguf-py: as ggml's dequantize_row_q1_0 and _q2_0
+        blocks = data.reshape(-1, encoding.block_bytes)
+        width = 8 * (encoding.block_bytes - 2) // encoding.block_size
+        bits = np.array(
+            [[int(byte) >> at & (1 << width) - 1 for byte in b[2:] for at in range(0, 8, width)] for b in blocks]
+        )
+        codes = 2 * bits - 1 if width == 1 else bits - 1
+        return (codes.astype(np.float32) * blocks[:, :2].copy().view("<f2")).reshape(ROWS, -1)
     kind = gguf.GGMLQuantizationType[ggml_name(encoding)]
     return gguf.dequantize(data.reshape(ROWS, -1), kind)
 
@@ -47,7 +55,7 @@ def test_every_value_is_the_same(source: Encoding, target: Encoding) -> None:
     tensor = random_tensor(source)
     expected = by_gguf_py(tensor.data, source)
     assert np.isfinite(expected).all()
-    assert len(np.unique(expected)) > 100
+    assert len(np.unique(expected)) > 50
     np.testing.assert_array_equal(by_gguf_py(encode_tensor(tensor, target), target), expected)
 
 

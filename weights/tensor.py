@@ -29,6 +29,8 @@ class Encoding(str, Enum):
     Q3_K = "q3_k"
     IQ4_NL = "iq4_nl"
     IQ4_XS = "iq4_xs"
+    Q1_0 = "q1_0"
+    Q2_0 = "q2_0"
     TQ1_0 = "tq1_0"
     TQ2_0 = "tq2_0"
     IQ1_S = "iq1_s"
@@ -85,6 +87,8 @@ _BLOCKS = {
     Encoding.Q3_K: (256, 110),
     Encoding.IQ4_NL: (32, 18),
     Encoding.IQ4_XS: (256, 136),
+    Encoding.Q1_0: (128, 18),
+    Encoding.Q2_0: (64, 18),
     Encoding.TQ1_0: (256, 54),
     Encoding.TQ2_0: (256, 66),
     Encoding.IQ1_S: (256, 50),

@@ -75,11 +75,12 @@ _ENCODINGS = {
     35: Encoding.TQ2_0,
     39: Encoding.MXFP4,
     40: Encoding.NVFP4,
+    41: Encoding.Q1_0,
+    42: Encoding.Q2_0,
 }
 _OTHER_TYPES = {
     9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64",
     31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8",
-    41: "Q1_0",
 }  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def _load(path: Path) -> dict[str, Any]:
         where = path.parent if path.name.startswith("pytorch_model") else path
         raise UserError(
             f"{path} is a PyTorch file and torch is not installed; type `pip install torch` and this again, or "
-            f"`replit convert {where} out.gguf` where torch is, or give the model as safetensors or GGUF"
+            f"`replit convert {where} out.gguf` where torch is; without it, safetensors or GGUF is expected"
         ) from None
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"  # what torch wrote before 2020 cannot be mapped

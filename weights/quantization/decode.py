@@ -42,6 +42,8 @@ LAYOUT: dict[Encoding, np.dtype[np.void]] = {
     Encoding.Q3_K: np.dtype([("hmask", "u1", 32), ("qs", "u1", (2, 32)), ("scales", "u1", 12), ("d", "<f2")]),
     Encoding.IQ4_NL: np.dtype([("d", "<f2"), ("qs", "u1", 16)]),
     Encoding.IQ4_XS: np.dtype([("d", "<f2"), ("scales_h", "<u2"), ("scales_l", "u1", 4), ("qs", "u1", (8, 16))]),
+    Encoding.Q1_0: np.dtype([("d", "<f2"), ("qs", "u1", 16)]),
+    Encoding.Q2_0: np.dtype([("d", "<f2"), ("qs", "u1", 16)]),
     Encoding.TQ1_0: np.dtype([("qs", "u1", 48), ("qh", "u1", 4), ("d", "<f2")]),
     Encoding.TQ2_0: np.dtype([("qs", "u1", (2, 32)), ("d", "<f2")]),
 }
@@ -189,6 +191,19 @@ def _iq4_xs(blocks: Blocks) -> Array:
     return result
 
 
+def q1_0_codes(blocks: Blocks) -> Integers:
+    """[blocks, 128], -1 or 1: a bit each, the lowest first."""
+    bits = np.unpackbits(blocks["qs"], axis=-1, bitorder="little").view(np.int8)
+    codes: Integers = bits * np.int8(2) - np.int8(1)
+    return codes
+
+
+def q2_0_codes(blocks: Blocks) -> Integers:
+    """[blocks, 64], -1 to 2: two bits each, a byte's four values side by side."""
+    pairs = blocks["qs"][:, :, None] >> np.arange(0, 8, 2, dtype=np.uint8) & np.uint8(3)
+    return _signed(pairs.reshape(-1, 64), 1)
+
+
 def tq1_0_codes(blocks: Blocks) -> Integers:
     """[blocks, 256], -1 to 1: five values in base 3 a byte (four in the last ones), as fractions of 256."""
     parts = [
@@ -218,6 +233,8 @@ DECODERS: dict[Encoding, Callable[[Blocks], Array]] = {
     Encoding.Q3_K: _q3_k,
     Encoding.IQ4_NL: lambda blocks: _float(blocks["d"]) * iq4_nl_codes(blocks),
     Encoding.IQ4_XS: _iq4_xs,
+    Encoding.Q1_0: lambda blocks: _float(blocks["d"]) * q1_0_codes(blocks),
+    Encoding.Q2_0: lambda blocks: _float(blocks["d"]) * q2_0_codes(blocks),
     Encoding.TQ1_0: lambda blocks: _float(blocks["d"]) * tq1_0_codes(blocks),
     Encoding.TQ2_0: lambda blocks: _float(blocks["d"]) * tq2_0_codes(blocks),
 }

@@ -1,7 +1,7 @@
 """Copies codes from one block format to another that holds them, instead of rounding values a second time.
 
-Exact are iq4_nl, tq1_0, tq2_0, q4_0 and q5_0 in q8_0, and q3_k in q6_k: scales and codes are copied, so every value
-is the same float32. iq4_xs in q8_0 rounds only its scales, to float16.
+Exact are iq4_nl, q1_0, q2_0, tq1_0, tq2_0, q4_0 and q5_0 in q8_0, and q3_k in q6_k: scales and codes are copied, so
+every value is the same float32. iq4_xs in q8_0 rounds only its scales, to float16.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def _as_q8_0(scales: Array, codes: Integers) -> Bytes:
     return blocks.view(np.uint8)
 
 
-def _ternary(codes: Callable[[Blocks], Integers]) -> Callable[[Blocks], Bytes]:
-    """A super-block's one scale for each of its eight blocks."""
-    return lambda blocks: _as_q8_0(np.repeat(blocks["d"], 8), codes(blocks))
+def _of_few_bits(codes: Callable[[Blocks], Integers], count: int) -> Callable[[Blocks], Bytes]:
+    """A longer block's one scale for each of the `count` blocks that it becomes."""
+    return lambda blocks: _as_q8_0(np.repeat(blocks["d"], count), codes(blocks))
 
 
 def _iq4_xs(blocks: Blocks) -> Bytes | None:
@@ -49,8 +49,10 @@ def _q3_k(blocks: Blocks) -> Bytes:
 EXACT: dict[tuple[Encoding, Encoding], Callable[[Blocks], Bytes]] = {
     (Encoding.Q5_0, Encoding.Q8_0): lambda blocks: _as_q8_0(blocks["d"], decode.q5_0_codes(blocks)),
     (Encoding.IQ4_NL, Encoding.Q8_0): lambda blocks: _as_q8_0(blocks["d"], decode.iq4_nl_codes(blocks)),
-    (Encoding.TQ1_0, Encoding.Q8_0): _ternary(decode.tq1_0_codes),
-    (Encoding.TQ2_0, Encoding.Q8_0): _ternary(decode.tq2_0_codes),
+    (Encoding.TQ1_0, Encoding.Q8_0): _of_few_bits(decode.tq1_0_codes, 8),
+    (Encoding.TQ2_0, Encoding.Q8_0): _of_few_bits(decode.tq2_0_codes, 8),
+    (Encoding.Q1_0, Encoding.Q8_0): _of_few_bits(decode.q1_0_codes, 4),
+    (Encoding.Q2_0, Encoding.Q8_0): _of_few_bits(decode.q2_0_codes, 2),
     (Encoding.Q4_0, Encoding.Q8_0): lambda blocks: _as_q8_0(blocks["d"], decode.q4_0_codes(blocks)),
     (Encoding.Q3_K, Encoding.Q6_K): _q3_k,
 }
