@@ -38,6 +38,7 @@ from replit.gpu.device import free_bytes, open_device, plan_memory
 from replit.gpu.model import GpuModel
 from replit.runtime.bind import bind_weights
 from replit.runtime.compile import CompileOptions, Reporter, compile_model
+from replit.runtime.compile_key import CompileKey
 from replit.runtime.engine import Engine
 from replit.runtime.free_memory import check_cache_fits
 from replit.runtime.target import CPU_CACHES, Target
@@ -87,6 +88,8 @@ class Pipeline:
     ) -> None:
         """`drafter` guesses what is checked, None for nothing."""
         self.name = files.name
+        self.files = files
+        self.digest = ""  # of everything that computes
         self.tokenizer: Tokenizer = files.tokenizer
         self.config: DecoderConfig = files.config
         self.model = model
@@ -325,7 +328,9 @@ def load(
         return Pipeline(files, on_gpu, total_bytes(types), drafter(True))
     bound = bind_weights(compiled, files.tensors, types, mapped, target=target)
     on_cpu = CpuModel(files.config, bound, max_batch_size, max_length, target.cache)
-    return Pipeline(files, on_cpu, total_bytes(types), drafter(False))
+    pipeline = Pipeline(files, on_cpu, total_bytes(types), drafter(False))
+    pipeline.digest = CompileKey.of(files.architecture, files.config, types, target).digest
+    return pipeline
 
 
 def cache_encoding(requested: str | None, target: Target) -> Encoding:

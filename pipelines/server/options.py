@@ -50,6 +50,8 @@ class ServeOptions:
     log_format: Literal["text", "json"] = "text"
     served_model_name: str | None = None
     prefix_caching: bool = True
+    cache_dir: str | None = None
+    cache_dir_bytes: int = 4 << 30
     draft: str = "auto"
     page: bool = True
     strict_fields: bool = False
@@ -91,6 +93,10 @@ _OPTIONS = (
                  help="How the server writes its log."),
     click.option("--prefix-caching/--no-prefix-caching", default=True, show_default=True,
                  help="Keep the cache of earlier prompts for later ones that begin alike."),
+    click.option("--cache-dir", type=click.Path(file_okay=False), metavar="DIR",
+                 help="Keep that cache over a restart, in this folder."),
+    click.option("--cache-dir-size", "cache_dir_bytes", type=click.IntRange(1), default=4 << 30, show_default=True,
+                 metavar="BYTES", help="Most that --cache-dir may take."),
     click.option("--page/--no-page", default=True, show_default=True,
                  help="Show a page with an editor to browsers that open the address."),
     click.option("--strict-fields", is_flag=True, help="Refuse requests with fields that are not known."),
@@ -114,6 +120,7 @@ _SHARED = (
     "serialized_model_path", "serialized_model_sha256",
     "save_to_serialized_model_path", "threads", "mmap", "kv_cache_encoding", "host", "port", "stall_timeout",
     "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching", "draft",
+    "cache_dir", "cache_dir_bytes",
     "page", "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
 )  # fmt: skip
 _OTHERS = (

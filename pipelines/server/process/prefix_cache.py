@@ -17,9 +17,9 @@ from max.pipelines.context import TextContext
 from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.kv_cache.kv_connector import KVTransfer
 
+from pipelines.server.process.page_store import ROOT, Bytes, Ids, PageStore, digest_of
 from replit.runtime.kv_cache import PAGE_SIZE, copy_page
 
-Ids = npt.NDArray[np.int64]
 # What stands before a page: the hash of the page before it, or the salt of sequences that share.
 Prefix = bytes | str | None
 
@@ -73,6 +73,10 @@ class PageMemory(Protocol):
         """Copies the first `count` positions of a page, of all layers."""
         ...
 
+    def __getitem__(self, page: int) -> Bytes:
+        """All bytes of a page; not where they are in a GPU's memory."""
+        ...
+
 
 class HostPages:
     """Pages in main memory, as the CPU's attention lays them out."""
@@ -86,6 +90,11 @@ class HostPages:
         """See PageMemory."""
         copy_page(self._blocks, source, target, count)
 
+    def __getitem__(self, page: int) -> Bytes:
+        """See PageMemory; what is written to them is in the page."""
+        data: Bytes = self._blocks[page].reshape(-1).view(np.uint8)
+        return data
+
 
 class DevicePages:
     """Pages in a GPU's memory, copied there in the order of its passes."""
@@ -97,12 +106,19 @@ class DevicePages:
         """See PageMemory; whole pages, which cost a GPU nothing."""
         self._blocks[target].inplace_copy_from(self._blocks[source])
 
+    def __getitem__(self, page: int) -> Bytes:
+        """See PageMemory."""
+        raise NotImplementedError("pages in a GPU's memory are not stored")
+
 
 class PrefixCache(PagedKVCacheManager):  # type: ignore[misc]  # MAX's package has no types here
     """MAX's cache manager as the scheduler uses it."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, *arguments: Any, store: PageStore | None = None, **keywords: Any) -> None:
+        """As MAX's; `store` keeps pages over a restart."""
         super().__init__(*arguments, **keywords)
+        self._store = store
+        self._unsaved: dict[int, tuple[bytes, Ids]] = {}  # pages to store, oldest first
         (blocks,) = self.get_device_buffer(0).all_buffers
         self.blocks = blocks
         self._memory: PageMemory = HostPages(blocks) if blocks.device.is_host else DevicePages(blocks)
@@ -125,22 +141,68 @@ class PrefixCache(PagedKVCacheManager):  # type: ignore[misc]  # MAX's package h
         return transfer
 
     def _continue(self, ctx: TextContext, pages: Several[int]) -> None:
-        """Fills the page after those that MAX found from another sequence's, and forgets what the new ones held."""
-        start = ctx.tokens.processed_length
-        fresh = start
-        if start % PAGE_SIZE == 0 and ctx.tokens.active_length > 1:
+        """Fills pages after those that MAX found, from other sequences' or stored ones; forgets what the rest held."""
+        first = -(-ctx.tokens.processed_length // PAGE_SIZE)
+        if ctx.tokens.processed_length % PAGE_SIZE == 0 and ctx.tokens.active_length > 1:
             for other in self._running.values():
                 self._note(other)
-            stop = min(start + PAGE_SIZE, start + ctx.tokens.active_length - 1)
-            source, count = self._index.best(self._prefix(ctx, start // PAGE_SIZE), ctx.tokens.all[start:stop])
-            if count:
-                target = pages[start // PAGE_SIZE]
-                if source != target:
-                    self._memory.copy(source, target, count)
-                ctx.tokens.skip_processing(count)
-                ctx.cached_prefix_length = (ctx.cached_prefix_length or 0) + count
-        for page in pages[-(-fresh // PAGE_SIZE) :]:
-            self._index.discard(page)
+            while self._fill(ctx, pages) == PAGE_SIZE:
+                pass
+        for page in pages[first:]:
+            self._forget(page)
+
+    def _fill(self, ctx: TextContext, pages: Several[int]) -> int:
+        """Fills the sequence's next page as far as anything is known of it; how many positions those are."""
+        start, tokens = ctx.tokens.processed_length, ctx.tokens
+        ids = tokens.all[start : start + min(PAGE_SIZE, tokens.active_length - 1)]
+        if not len(ids):
+            return 0
+        number = start // PAGE_SIZE
+        source, count = self._index.best(self._prefix(ctx, number), ids)
+        target = pages[number]
+        stored = self._load(ctx, number, ids, target, count) if self._store and count < len(ids) else 0
+        if not stored and count and source != target:
+            self._memory.copy(source, target, count)
+        if stored or source != target:
+            self._forget(target)
+        count = stored or count
+        if count:
+            tokens.skip_processing(count)
+            ctx.cached_prefix_length = (ctx.cached_prefix_length or 0) + count
+        return count
+
+    def _load(self, ctx: TextContext, number: int, ids: Ids, target: int, least: int) -> int:
+        """Reads a stored page that holds more than `least` of the ids; how many, 0 if there is none."""
+        assert self._store is not None
+        if ctx.cache_salt is not None:
+            return 0
+        prefix = ROOT
+        for before in range(number):
+            prefix = digest_of(prefix, ctx.tokens.all[before * PAGE_SIZE : (before + 1) * PAGE_SIZE])
+        found = [(common_length(page.ids, ids), page) for page in self._store.candidates(prefix)]
+        for count, page in sorted(found, key=lambda known: -known[0]):
+            if count <= least:
+                break
+            if (data := self._store.read(page)) is not None:
+                self._memory[target][:] = data
+                return count
+        return 0
+
+    def _forget(self, page: int) -> None:
+        self._index.discard(page)
+        self._unsaved.pop(page, None)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether there are pages to store."""
+        return bool(self._unsaved)
+
+    def save_one(self) -> None:
+        """Stores the next page."""
+        page = next(iter(self._unsaved))
+        prefix, ids = self._unsaved.pop(page)
+        if self._store is not None:
+            self._store.write(prefix, ids, self._memory[page])
 
     def release(self, ctx: TextContext) -> None:
         """See PagedKVCacheManager; what the pages hold stays known."""
@@ -158,11 +220,15 @@ class PrefixCache(PagedKVCacheManager):  # type: ignore[misc]  # MAX's package h
         """Enters a sequence's pages in the index, as far as they were written."""
         self._block_manager.compute_hashes_for_request(ctx)
         processed = ctx.tokens.processed_length
-        ids = ctx.tokens.all
+        ids, digest = ctx.tokens.all, ROOT
         for number, page in enumerate(self._pages(ctx)[: -(-processed // PAGE_SIZE)]):
             start = number * PAGE_SIZE
             held = ids[start : min(start + PAGE_SIZE, processed)].copy()
             self._index.add(page, self._prefix(ctx, number), held)
+            if self._store is not None and ctx.cache_salt is None:
+                if not self._store.has(digest, held):
+                    self._unsaved[page] = digest, held
+                digest = digest_of(digest, held)
 
     def _prefix(self, ctx: TextContext, number: int) -> Prefix:
         """What stands before a sequence's page of that number."""

@@ -15,7 +15,9 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.engine.sequence import SequenceRequest
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from pipelines.server.process.batch import BatchPipeline, StepResult
     from pipelines.server.process.prefix_cache import PrefixCache
 
+# Pages go to --cache-dir once nothing has come for so long.
+SECONDS_UNTIL_SAVED = 0.5
 # Beside the pages that a full batch needs, this much memory keeps the prefixes of earlier requests.
 PREFIX_CACHE_BYTES = 256 << 20
 
@@ -77,6 +81,7 @@ class Inbox:
         self._turns = 0
         self.cancelled: queue.SimpleQueue[list[RequestID]] = queue.SimpleQueue()
         self.closed = False
+        self.gone = False  # the other end
         threading.Thread(target=self._receive, args=(connection,), daemon=True).start()
 
     def _receive(self, connection: Connection) -> None:
@@ -84,6 +89,7 @@ class Inbox:
             while True:
                 self._messages.put(connection.recv())
         except (EOFError, OSError):
+            self.gone = True
             self._messages.put(None)
 
     def get_nowait(self) -> TextContext:
@@ -108,14 +114,20 @@ class Inbox:
         """Requests that the scheduler has not taken."""
         return len(self._waiting)
 
-    def sort(self, wait: bool) -> None:
-        """Takes in what has arrived; with `wait`, sleeps until there is something."""
+    def sort(self, wait: bool, seconds: float | None = None) -> bool:
+        """Takes in what has arrived; with `wait`, sleeps until there is something, at most so many seconds.
+
+        False if there was nothing.
+        """
+        arrived = False
         try:
-            self._take(self._messages.get(block=wait))
+            self._take(self._messages.get(block=wait, timeout=seconds))
+            arrived = True
             while not self.closed:
                 self._take(self._messages.get(block=False))
         except queue.Empty:
-            return
+            pass
+        return arrived
 
     def _take(self, message: SequenceRequest | Cancel | None) -> None:
         if message is None:
@@ -182,6 +194,7 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PrefixCache:
     from max.graph import DeviceRef
     from max.nn.kv_cache import MHAKVCacheParams
 
+    from pipelines.server.process.page_store import PageStore, weights_digest
     from pipelines.server.process.prefix_cache import PrefixCache
     from replit.gpu.device import RESERVE_BYTES, free_bytes
     from replit.runtime.engine import Engine
@@ -203,7 +216,12 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PrefixCache:
         if device is not None:
             spare = min(spare, (free_bytes(device) - RESERVE_BYTES) // params.bytes_per_block - pages)
         pages += max(0, min(pages, spare))
-    return PrefixCache(params, Engine.get().session, pages, max_batch_size=options.max_batch_size)
+    store = None
+    if options.cache_dir is not None and options.prefix_caching:
+        key = sha256(f"{pipeline.digest} {weights_digest(pipeline.files.tensors)}".encode()).hexdigest()
+        store = PageStore(Path(options.cache_dir), key, params.bytes_per_block, options.cache_dir_bytes)
+    session = Engine.get().session
+    return PrefixCache(params, session, pages, max_batch_size=options.max_batch_size, store=store)
 
 
 def make_scheduler(
@@ -267,7 +285,13 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
     scheduler = make_scheduler(pipeline, cache, inbox, outbox, options, loaded.model.prompt_chunk)
     connection.send(Ready())
     react_at_once()  # not earlier: the engine's own threads shall not inherit it
-    run(scheduler, cache, inbox, outbox, options.max_batch_size)
+    try:
+        run(scheduler, cache, inbox, outbox, options.max_batch_size)
+    except OSError:
+        if not inbox.gone:
+            raise
+    while cache.unsaved:
+        cache.save_one()
 
 
 def run(
@@ -280,9 +304,16 @@ def run(
     """Serves until the pipe is closed."""
     from max.serve.scheduler.base import SchedulerProgress
 
-    idle = True
+    idle, quiet = True, SECONDS_UNTIL_SAVED
     while True:
-        inbox.sort(wait=idle)
+        if idle and cache.unsaved:
+            if not inbox.sort(wait=True, seconds=quiet):
+                cache.save_one()
+                quiet = 0.001
+                continue
+        else:
+            inbox.sort(wait=idle)
+        quiet = SECONDS_UNTIL_SAVED
         if inbox.closed:
             return
         constructor = scheduler.batch_constructor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import signal
@@ -25,6 +26,8 @@ from pipelines.server.process.messages import (
     Steps,
 )
 
+# For pages that are not stored when the server ends.
+SAVING_SECONDS = 20.0
 _LENGTH = struct.Struct("!i")  # up to 2 GiB; the connection has another form beyond
 
 
@@ -115,6 +118,7 @@ class ModelWorker:
         self._on_progress = on_progress
         self._generations: dict[str, Generation] = {}
         self._stopping = False
+        self._saves = False
         ours, theirs = socket.socketpair()
         with theirs:
             fd = theirs.fileno()
@@ -136,6 +140,7 @@ class ModelWorker:
     async def start(self, options: ServeOptions) -> None:
         """Tells the worker what to load, and listens to it in the running event loop."""
         await asyncio.get_running_loop().create_unix_connection(lambda: self._pipe, sock=self._socket)
+        self._saves = options.cache_dir is not None
         self._pipe.send(options)
 
     def submit(self, request: SequenceRequest) -> Generation:
@@ -197,8 +202,12 @@ class ModelWorker:
         return f"exit status {status}"
 
     def stop(self) -> None:
-        """Ends the process; it has nothing to save."""
+        """Ends the process, which stores what --cache-dir asks for."""
         self._stopping = True
+        if self._saves:
+            self._socket.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=SAVING_SECONDS)
         self._process.kill()
         self._process.wait()
 
