@@ -11,6 +11,7 @@ import httpx
 import pytest
 from running_server import RunningServer
 from test_options import NANO
+from tiny_model import write_model
 
 NEEDED = ("fastapi", "zmq", "httptools")
 pytestmark = pytest.mark.skipif(any(find_spec(name) is None for name in NEEDED), reason="needs the extra serve")
@@ -56,3 +57,56 @@ def cut_off(server: RunningServer) -> None:
     for thread in threads:
         thread.join()
     assert any(failed)
+
+
+INFILL = {"input_prefix": "import os\r\n\r\ndef f(", "input_suffix": ")\r\n", "n_predict": 6, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that knows no fill-in-the-middle."""
+    return str(write_model(tmp_path_factory.mktemp("tiny") / "model"))
+
+
+def test_a_model_without_fill_in_the_middle_continues(tiny: str) -> None:
+    with RunningServer("--model", tiny, "--served-model-name", "tiny", "--threads", "1") as server:
+        server.wait_ready()
+        assert "room max_length=512 sequences=" in server.log  # the model's own limit
+        answer = server.post("/infill", INFILL)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-fill-in-the-middle"].startswith("no")
+        assert answer.json()["fill_in_the_middle"] is False
+        assert "import os\n\ndef f(" in answer.json()["prompt"]
+        assert "\n" not in answer.json()["content"].replace("\r\n", "")
+        warm = server.post("/infill", {"input_extra": [{"text": "x = 1\n"}], "n_predict": 0})
+        assert warm.json()["tokens_evaluated"] > 2
+        for route in ("/v1/completions", "/v1/fim/completions", "/api/generate"):
+            body = {"prompt": "def f(", "suffix": ")\n", "max_tokens": 4, "stream": False}
+            answer = server.post(route, body)
+            assert answer.status_code == 200, answer.text
+            assert answer.headers["x-fill-in-the-middle"].startswith("no")
+        assert server.post("/api/show", {}).json()["capabilities"] == ["completion", "insert"]
+
+
+def test_strictness_is_an_option(tiny: str) -> None:
+    options = ["--strict-fields", "--check-model", "--strict-infill", "--open-metrics", "--api-key", "KEY"]
+    with RunningServer("--model", tiny, "--served-model-name", "tiny", "--threads", "1", *options) as server:
+        server.wait_ready()
+        body = {"prompt": "x", "max_tokens": 1}
+        for headers in ({"Authorization": "bearer KEY"}, {"Authorization": "BEARER  KEY"}, {"X-Api-Key": "KEY"}):
+            assert server.post("/v1/completions", body, headers=headers).status_code == 200
+        assert server.get("/metrics").status_code == 200
+        assert server.get("/v1/models").status_code == 401
+        key = {"X-Api-Key": "KEY"}
+        unknown = server.post("/v1/completions", body | {"stream": False, "nwo": "x"}, headers=key)
+        assert unknown.status_code == 400
+        assert unknown.json()["error"] == {
+            "message": "the field 'nwo' is unknown or not supported; leave it out", "type": "invalid_request_error",
+            "param": "nwo", "code": "unknown_parameter",
+        }  # fmt: skip
+        other = server.post("/v1/completions", body | {"model": "other"}, headers=key)
+        assert (other.status_code, other.json()["error"]["code"]) == (404, "model_not_found")
+        assert server.post("/api/generate", {"prompt": "x", "model": "tiny:latest"}, headers=key).status_code == 200
+        refused = server.post("/infill", INFILL, headers=key)
+        assert refused.status_code == 501
+        assert "no fill-in-the-middle tokens" in refused.json()["error"]["message"]

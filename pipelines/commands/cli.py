@@ -150,7 +150,11 @@ def meant(word: str) -> str:
     help="What to compute with [default: the file's own encoding].",
 )
 @click.option(
-    "--max-length", default=512, show_default=True, metavar="N", help="Longest sequence in tokens, prompt included."
+    "--max-length",
+    default=512,
+    show_default="512, with --serve the model's limit where memory allows",
+    metavar="N",
+    help="Longest sequence in tokens, prompt included.",
 )
 @click.option("--allow-longer", is_flag=True, help="Let the longest sequence exceed what the model was trained on.")
 @click.option(
@@ -205,7 +209,7 @@ def meant(word: str) -> str:
     "--echo-prompt/--no-echo-prompt", default=True, show_default=True, help="Print the prompt before its completion."
 )
 @click.option(
-    "--max-cache-batch-size", default=1, show_default="1, with --serve 16", metavar="N", help="Sequences at once."
+    "--max-cache-batch-size", default=1, show_default="1, with --serve up to 16", metavar="N", help="Sequences at once."
 )
 @click.option("--serialized-model-path", metavar="PATH", help="Load the compiled model from here.")
 @click.option(

@@ -21,7 +21,7 @@ DEFAULT_BATCH = 16
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Everything the server was started with. `None` means: not given."""
+    """Everything the server was started with. `None` means: not given; so does 0 of length and sequences (room.py)."""
 
     model: str = "nano"
     weight_path: str | None = None
@@ -136,13 +136,13 @@ def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptio
     if useless:
         names = ", ".join("--" + name.replace("_", "-") for name in useless)
         raise click.UsageError(f"{names} has no meaning with --serve; leave it out", ctx)
-    batch = options["max_cache_batch_size"] if "max_cache_batch_size" in given else DEFAULT_BATCH
-    _check(batch, options["max_length"], ctx)
+    batch, length = options["max_cache_batch_size"], options["max_length"]
+    _check(batch, length, ctx)
     sampling = {name: options[name] for name in _SAMPLING if name in given}
     _check_sampling(sampling)
     return ServeOptions(
-        **{name: options[name] for name in _SHARED},
-        max_batch_size=batch,
+        **{name: options[name] for name in _SHARED} | {"max_length": length if "max_length" in given else 0},
+        max_batch_size=batch if "max_cache_batch_size" in given else 0,
         device=device_name(options["use_gpu"]),
         api_key=read_api_key(options["api_key"], options["api_key_file"]),
         allowed_hosts=tuple(options["allowed_host"]),

@@ -86,12 +86,14 @@ def check_local(options: ServeOptions) -> ModelFiles | None:
 def open_files(options: ServeOptions) -> ModelFiles:
     """The model's files, and whether they go with the options and this machine's memory. Raises UserError."""
     from pipelines.registry import check_length, open_model
+    from pipelines.server.room import with_room
     from replit.runtime.free_memory import check_cache_fits
     from replit.runtime.target import CPU_CACHES
 
     encoding = options.quantization_encoding
     wanted = Encoding(encoding.lower()) if encoding else None
     files = open_model(options.model, options.weight_path, wanted, options.config_path, options.tokenizer_path)
+    options = with_room(options, files)
     check_length(options.max_length, files.config, options.allow_longer)
     if options.device == "cpu":
         cache = options.kv_cache_encoding
@@ -178,12 +180,15 @@ async def _prepare(
     # While the worker imports, this process does.
     from pipelines.server.http.app import create_app
     from pipelines.server.model_info import model_info
+    from pipelines.server.room import with_room
     from pipelines.server.service import Service
 
     if files is None:
         waiting.begin(f"opening or downloading {options.weight_path or options.model}")
         running.log.event("loading", what=f"opening or downloading {options.weight_path or options.model}")
         files = await in_daemon(lambda: open_files(options))
+    options = with_room(options, files)
+    running.log.event("room", max_length=options.max_length, sequences=options.max_batch_size)
     waiting.begin("the model worker")
     await worker.start(with_threads(options, files))
     service = Service(options, files, worker, running.log, waiting)

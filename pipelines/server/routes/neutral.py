@@ -74,6 +74,7 @@ _SAMPLING: dict[str, Neutral] = {
     "multimodal_data": _empty,
     "post_sampling_probs": _FALSE,
     "backend_sampling": ANYTHING,
+    "input_extra.time": ANYTHING,  # editors' own bookkeeping
     "n_keep": ANYTHING,
     "n_discard": ANYTHING,
     "n_cache_reuse": ANYTHING,
