@@ -64,7 +64,7 @@ def inspect_model(
     tensors = config and _attempt(lambda: architecture.map_weights(checkpoint, config), problems)
     tokenizer = _attempt(lambda: load_tokenizer(checkpoint, tokenizer_path), problems)
     run = None
-    if tensors and not headers_only:
+    if tensors and not headers_only and not found:  # which may be that the data is cut off
         _attempt(lambda: check_finite(checkpoint.path, tensors), problems)
     if config and tensors:
         run = _attempt(lambda: _run(architecture, config, tensors, wanted), problems)

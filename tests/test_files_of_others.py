@@ -35,6 +35,7 @@ from pipelines.terminal.progress import Quiet
 from refact.config import from_checkpoint as refact_config
 from replit.config import ReplitConfig, from_checkpoint
 from replit.decoder.encodings import COMPUTED_IN
+from replit.decoder.finite import check_finite
 from replit.weight_names import map_weights
 from weights.convert import ggml_name
 from weights.errors import UserError
@@ -311,6 +312,7 @@ def test_every_type_runs(tmp_path: Path, encoding: Encoding) -> None:
     _, config, tensors = opened(tmp_path / "m.gguf")
     for name, expected in values.items():
         np.testing.assert_array_equal(to_float32(tensors[name]), expected)
+    check_finite(tmp_path / "m.gguf", tensors)
     if encoding is Encoding.FLOAT64 or os.environ.get("REPLIT_TEST_EVERY_TYPE"):
         run_and_compare(config, tensors, values, exact=encoding is Encoding.FLOAT64)
 

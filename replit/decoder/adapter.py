@@ -134,13 +134,14 @@ def _changed(
     result, start = {}, 0
     for name in parts:
         rows, columns = tensors[name].shape
-        change = pair.product(slice(start, start + rows))
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused when it is written
+            change = pair.product(slice(start, start + rows)) * np.float32(scale)
         if change.shape != (rows, columns):
             raise UserError(
                 f"{path} changes {name!r} by a matrix of {list(change.shape)}; expected {[rows, columns]}: use an "
                 "adapter of this model"
             )
-        result[name] = _in_file(name, to_float32(tensors[name]) + np.float32(scale) * change)
+        result[name] = _in_file(name, to_float32(tensors[name]) + change)
         start += rows
     if start != len(pair.product(slice(None))):
         raise UserError(f"{path} changes {parts[0]!r} in more rows than its {start}; expected an adapter of this model")

@@ -13,12 +13,14 @@ import numpy as np
 from replit.decoder.weight_names import EMBEDDING, OUTPUT
 from weights.errors import UserError
 from weights.files.mapped_file import release_pages
+from weights.quantization import dequantize
 from weights.quantization.decode import LAYOUT, Bytes
 from weights.tensor import Encoding, Tensor
 
 _CHUNK = 4 << 20  # bytes looked at before their pages go back
 # Unsigned and signed integers of an encoding's width, and the bits of infinity: above them, NaN.
 _BITS: dict[Encoding, tuple[type[np.unsignedinteger], type[np.signedinteger], int]] = {
+    Encoding.FLOAT64: (np.uint64, np.int64, 0x7FF0_0000_0000_0000),
     Encoding.FLOAT32: (np.uint32, np.int32, 0x7F80_0000),
     Encoding.FLOAT16: (np.uint16, np.int16, 0x7C00),
     Encoding.BFLOAT16: (np.uint16, np.int16, 0x7F80),
@@ -57,6 +59,9 @@ def first_not_finite(tensor: Tensor) -> int | None:
 def _any_not_finite(data: Bytes, encoding: Encoding) -> bool:
     if not encoding.is_quantized:
         return _above_infinity(data, encoding)
+    if encoding not in LAYOUT:  # of the few files that hold these, the values
+        count = data.size // encoding.block_bytes * encoding.block_size
+        return not np.isfinite(dequantize(data.reshape(-1), encoding, (count,))).all()
     blocks = data.reshape(-1).view(LAYOUT[encoding])
     scales = (name for name, (dtype, *_) in (LAYOUT[encoding].fields or {}).items() if dtype == np.float16)
     return any(_above_infinity(np.ascontiguousarray(blocks[name]), Encoding.FLOAT16) for name in scales)
