@@ -53,7 +53,7 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.shape} {tensor.encoding}\0".encode())
         step = max(tensor.nbytes // _SAMPLES, 1)
-        for start in range(0, tensor.nbytes, step):
+        for start in (*range(0, tensor.nbytes, step), max(tensor.nbytes - _SAMPLE_BYTES, 0)):
             digest.update(tensor.data[start : start + _SAMPLE_BYTES].tobytes())
     return digest.hexdigest()
 
