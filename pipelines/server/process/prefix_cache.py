@@ -104,7 +104,8 @@ class DevicePages:
 
     def copy(self, source: int, target: int, count: int) -> None:
         """See PageMemory; whole pages, which cost a GPU nothing."""
-        self._blocks[target].inplace_copy_from(self._blocks[source])
+        rest = (slice(None),) * (len(self._blocks.shape) - 1)
+        self._blocks[(target, *rest)].inplace_copy_from(self._blocks[(source, *rest)])
 
     def __getitem__(self, page: int) -> Bytes:
         """See PageMemory."""
