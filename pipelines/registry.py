@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refact.architecture import REFACT
@@ -14,6 +14,7 @@ from weights.embedded_models import EMBEDDED
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.tensor import Encoding, Tensor
+from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY
 from weights.tokenizers.load import load_tokenizer
 from weights.tokenizers.tokenizer import Tokenizer
 
@@ -62,6 +63,9 @@ def open_model(
     tensors = architecture.map_weights(checkpoint, config)
     check_finite(checkpoint.path, tensors)
     tokenizer = load_tokenizer(checkpoint, Path(tokenizer_path) if tokenizer_path else None)
+    fim = tokenizer.fim
+    if fim is not None and architecture.suffix_first and SUFFIX_FIRST_KEY not in checkpoint.metadata:
+        tokenizer.special = replace(tokenizer.special, fim=replace(fim, suffix_first=True))
     return ModelFiles(model, checkpoint, architecture, config, tensors, tokenizer)
 
 

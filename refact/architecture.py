@@ -84,4 +84,5 @@ REFACT = Architecture(
     add_gguf_config=add_gguf_config,
     hub_tensors=hub_tensors,
     hub_config=hub_config,
+    suffix_first=True,  # the order of Refact's own product
 )

@@ -87,6 +87,14 @@ def keep_start(tokenizer: Tokenizer, ids: list[int], room: int) -> list[int]:
     return ids[:room]
 
 
+def keep_context(tokenizer: Tokenizer, text: str, room: int, used: int) -> list[int]:
+    """What fits of other files beside `used` tokens of this one, whose growth it does not follow token by token."""
+    ids = encode(tokenizer, text)
+    if len(ids) <= room - used:
+        return ids
+    return keep_end(tokenizer, ids, max(room - rounded_up(used, room // STEPS), 0), whole=True)
+
+
 def _starts_a_file(tokenizer: Tokenizer, ids: list[int]) -> bool:
     return _FILE_START.match(b"".join(map(tokenizer.token_bytes, ids[:64]))) is not None
 

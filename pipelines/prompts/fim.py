@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.prompts.cut import STEPS, encode, keep_end, keep_start, rounded_up, split_room
+from pipelines.prompts.cut import encode, keep_context, keep_end, keep_start, rounded_up, split_room
 from weights.errors import UserError
 from weights.tokenizers.tokenizer import FimTokens, Tokenizer
 
@@ -66,17 +66,9 @@ def fim_prompt(
     for_before, for_after = split_room(left, len(before), len(after))
     kept_before = keep_end(tokenizer, before, for_before, whole)
     kept_after = keep_start(tokenizer, after, for_after)
-    extra = _context(tokenizer, context, left, len(kept_before) + len(kept_after))
+    extra = keep_context(tokenizer, context, left, len(kept_before) + len(kept_after))
     parts = [fim.prefix, *kept_before], [fim.suffix, *kept_after]
     first, second = reversed(parts) if suffix_first else parts
     ids = [*opening, *extra, *first, *second, fim.middle, *start]
     truncated = len(before) > len(kept_before) or len(after) > len(kept_after)
     return FimPrompt(ids, truncated)
-
-
-def _context(tokenizer: Tokenizer, text: str, room: int, used: int) -> list[int]:
-    """What fits of other files beside `used` tokens of this one, whose growth it does not follow token by token."""
-    ids = encode(tokenizer, text)
-    if len(ids) <= room - used:
-        return ids
-    return keep_end(tokenizer, ids, max(room - rounded_up(used, room // STEPS), 0), whole=True)

@@ -50,6 +50,7 @@ class ServeOptions:
     log_format: Literal["text", "json"] = "text"
     served_model_name: str | None = None
     prefix_caching: bool = True
+    suffix_first: bool | None = None
     cache_dir: str | None = None
     cache_dir_bytes: int = 4 << 30
     draft: str = "auto"
@@ -120,7 +121,7 @@ _SHARED = (
     "serialized_model_path", "serialized_model_sha256",
     "save_to_serialized_model_path", "threads", "mmap", "kv_cache_encoding", "host", "port", "stall_timeout",
     "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching", "draft",
-    "cache_dir", "cache_dir_bytes",
+    "cache_dir", "cache_dir_bytes", "suffix_first",
     "page", "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
 )  # fmt: skip
 _OTHERS = (

@@ -130,7 +130,9 @@ class Service:
             if continued:
                 found = continued_prompt(self.tokenizer, gap, self.max_length, max_new_tokens, healing)
             else:
-                found = gap_prompt(self.tokenizer, gap, self.max_length, max_new_tokens, heal=healing)
+                found = gap_prompt(
+                    self.tokenizer, gap, self.max_length, max_new_tokens, self.options.suffix_first, heal=healing
+                )
         except UserError as error:
             status = 400 if self.tokenizer.fim or continued else 501  # llama.cpp's status for it
             raise ApiError(str(error), status=status, param=param) from None

@@ -110,6 +110,7 @@ class Architecture:
     #: The hub's names, in its order, to the canonical ones of the tensors whose rows it holds one after the other.
     hub_tensors: Callable[[Any], Mapping[str, tuple[str, ...]]]
     hub_config: Callable[[Any], dict[str, Any]]  # a config.json
+    suffix_first: bool = False  # in fill-in-the-middle, where a file does not say
 
     def claims(self, checkpoint: Checkpoint) -> bool:
         """Whether a file says that it is of this architecture."""

@@ -105,7 +105,8 @@ class DevicePages:
     def copy(self, source: int, target: int, count: int) -> None:
         """See PageMemory; whole pages, which cost a GPU nothing."""
         rest = (slice(None),) * (len(self._blocks.shape) - 1)
-        self._blocks[(target, *rest)].inplace_copy_from(self._blocks[(source, *rest)])
+        to, origin = (target, *rest), (source, *rest)
+        self._blocks[to].inplace_copy_from(self._blocks[origin])
 
     def __getitem__(self, page: int) -> Bytes:
         """See PageMemory."""
