@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -50,7 +52,9 @@ class Server:
 
     def __init__(self, name: str, command: list[str]) -> None:
         self.name = name
-        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{_PORTS[name]}", timeout=300)
         end = time.monotonic() + 300
         while not self._ready():
@@ -73,9 +77,9 @@ class Server:
         found = answer.json()
         return found["timings"]["prompt_n"], seconds, found["content"]
 
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.terminate()
+    def close(self, number: int = signal.SIGTERM) -> None:
+        """Ends the process and its group: a killed server's worker too."""
+        os.killpg(self._process.pid, number)
         self._process.wait()
 
 
