@@ -81,6 +81,23 @@ def test_real_requests_run_while_a_warm_up_is_pending(server: RunningServer) -> 
     thread.join()
 
 
+def test_a_newer_warm_up_takes_the_place_of_the_older_which_is_answered(server: RunningServer) -> None:
+    found: list[int] = []
+
+    def warm(number: int) -> None:
+        body = {"prompt": f"# {number}\n" + "w = [5, 6]\n" * 170, "n_predict": 0}
+        found.append(server.post("/completion", body).status_code)
+
+    threads = [threading.Thread(target=warm, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert found == [200] * 8
+    several = server.post("/v1/completions", {"model": "nano", "prompt": ["a = 1", "b = 2"], "max_tokens": 0})
+    assert several.status_code == 200
+
+
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 0.9, "top_k": 20, "seed": 5}])
 def test_texts_are_the_same_with_and_without_reuse(server: RunningServer, options: dict[str, Any]) -> None:
     rng = random.Random(18)

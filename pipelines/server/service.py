@@ -178,7 +178,8 @@ class Service:
             name = f"{record.id}-{self._counter}"
             after = readers.setdefault(id(plan.prompt), name)
             request = replace(plan.request(name, after if after != name else None), owner=record.owner)
-            generation = self._warm(request, record.client) if request.warms else self.worker.submit(request)
+            warms = request.warms and len(plans) == 1
+            generation = self._warm(request, record.client) if warms else self.worker.submit(request)
             if after == name:
                 record.prompt_tokens += plan.prompt.tokens
             chain = build_chain(self.tokenizer, plan)
@@ -192,7 +193,7 @@ class Service:
         """
         self._warming = {name: known for name, known in self._warming.items() if self.worker.runs(known.request.id)}
         if client in self._warming:
-            self._warming.pop(client).cancel()
+            self.worker.cut_short(self._warming.pop(client))
         self._warming[client] = self.worker.submit(replace(request, background=True))
         return self._warming[client]
 

@@ -154,6 +154,11 @@ class ModelWorker:
         """Whether a sequence runs or waits."""
         return request_id in self._generations
 
+    def cut_short(self, generation: Generation) -> None:
+        """Ends a sequence here and now; whoever listens is told that it has come to its length."""
+        self.cancel(generation.request.id)
+        generation.put(Step(generation.request.id, (), "length"))
+
     def cancel(self, request_id: str) -> None:
         """Called by a generation that is no longer wanted."""
         if self._generations.pop(request_id, None) is not None:
