@@ -63,10 +63,15 @@ def open_model(
     tensors = architecture.map_weights(checkpoint, config)
     check_finite(checkpoint.path, tensors)
     tokenizer = load_tokenizer(checkpoint, Path(tokenizer_path) if tokenizer_path else None)
-    fim = tokenizer.fim
-    if fim is not None and architecture.suffix_first and SUFFIX_FIRST_KEY not in checkpoint.metadata:
-        tokenizer.special = replace(tokenizer.special, fim=replace(fim, suffix_first=True))
+    set_trained_order(tokenizer, architecture, checkpoint.metadata)
     return ModelFiles(model, checkpoint, architecture, config, tensors, tokenizer)
+
+
+def set_trained_order(tokenizer: Tokenizer, architecture: Architecture, metadata: Mapping[str, object]) -> None:
+    """Which part of a fill-in-the-middle prompt comes first: as the file says, else as the architecture was trained."""
+    fim = tokenizer.fim
+    if fim is not None and architecture.suffix_first and SUFFIX_FIRST_KEY not in metadata:
+        tokenizer.special = replace(tokenizer.special, fim=replace(fim, suffix_first=True))
 
 
 def check_length(max_length: int, config: DecoderConfig, allow_longer: bool) -> str | None:

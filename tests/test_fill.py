@@ -13,7 +13,11 @@ from pipelines.known_models import find
 from pipelines.pipeline import Pipeline
 from pipelines.prompts.fim import fim_prompt
 from pipelines.prompts.gap import Gap, gap_at
+from pipelines.registry import set_trained_order
 from pipelines.text.lexer import PYTHON
+from refact.architecture import REFACT
+from replit.architecture import REPLIT
+from replit.decoder.architecture import Architecture
 from weights.errors import UserError
 from weights.tokenizers.tokenizer import FimTokens, SpecialTokens
 
@@ -56,6 +60,19 @@ def test_both_orders_of_a_prompt() -> None:
     assert fim_prompt(tokenizer, "ab", "cd", 9, suffix_first=True).ids == suffix_first
     tokenizer.special = SpecialTokens(eos=0, fim=FimTokens(1, 2, 3, suffix_first=True))
     assert fim_prompt(tokenizer, "ab", "cd", 9).ids == suffix_first
+
+
+def test_the_order_is_the_architectures_unless_the_file_says_one() -> None:
+    def order(architecture: Architecture, metadata: dict[str, object]) -> bool:
+        tokenizer = Bytes()
+        tokenizer.special = SpecialTokens(eos=0, fim=FimTokens(1, 2, 3))
+        set_trained_order(tokenizer, architecture, metadata)
+        assert tokenizer.fim is not None
+        return tokenizer.fim.suffix_first
+
+    assert order(REFACT, {})
+    assert not order(REFACT, {"tokenizer.ggml.fim_suffix_first": False})
+    assert not order(REPLIT, {})
 
 
 def test_the_prompt_leaves_room_for_the_answer(nano: Pipeline) -> None:
