@@ -150,6 +150,17 @@ def test_apply_template_and_models(server: RunningServer) -> None:
     assert server.get("/models").json()["data"][0]["id"] == "nano"
 
 
+def test_lm_evals_remote_tokenizer(server: RunningServer, nano: Pipeline) -> None:
+    """What its RemoteTokenizer asks, as vLLM answers it."""
+    told = server.post("/tokenize", {"prompt": "def f(", "add_special_tokens": False}).json()
+    assert told == {"count": len(told["tokens"]), "max_model_len": 1024, "tokens": nano.encode("def f(")}
+    assert server.post("/detokenize", {"tokens": told["tokens"]}).json()["prompt"] == "def f("
+    info = server.get("/tokenizer_info").json()
+    assert server.post("/tokenize", {"prompt": info["eos_token"]}).json()["tokens"] == [nano.tokenizer.eos_token_id]
+    assert server.get("/ping").status_code == 200
+    assert set(server.get("/version").json()) == {"version"}
+
+
 def test_samples_of_a_gap(server: RunningServer) -> None:
     answers = server.post("/infill", INFILL | {"n": 2, "seed": 3}).json()
     assert [answer["index"] for answer in answers] == [0, 1]
