@@ -138,6 +138,13 @@ def test_llama_cpps_stream_ends_with_an_account(server: RunningServer) -> None:
     assert told == [token["id"] for token in whole["completion_probabilities"]]
 
 
+def test_editors_send_dozens_of_stop_strings_and_the_largest_number(server: RunningServer) -> None:
+    body = {"prompt": "def f(", "suffix": "\n", "max_tokens": 4, "stop": [f"<stop{i}>" for i in range(40)]}
+    assert server.post("/v1/fim/completions", body).status_code == 200
+    assert server.post("/engines/copilot-codex/completions", SHORT).status_code == 200
+    assert server.post("/v1/completions", SHORT | {"max_tokens": 2**53 - 1, "stop": "\n"}).status_code == 200
+
+
 def test_warm_up_by_chat(server: RunningServer) -> None:
     body = {"messages": [{"role": "user", "content": "x"}], "n_predict": 0, "samplers": [], "id_slot": 3}
     answer = server.post("/v1/chat/completions", body).json()
