@@ -138,6 +138,13 @@ def test_llama_cpps_stream_ends_with_an_account(server: RunningServer) -> None:
     assert told == [token["id"] for token in whole["completion_probabilities"]]
 
 
+def test_editors_send_dozens_of_stop_strings_and_the_largest_number(server: RunningServer) -> None:
+    body = {"prompt": "def f(", "suffix": "\n", "max_tokens": 4, "stop": [f"<stop{i}>" for i in range(40)]}
+    assert server.post("/v1/fim/completions", body).status_code == 200
+    assert server.post("/engines/copilot-codex/completions", SHORT).status_code == 200
+    assert server.post("/v1/completions", SHORT | {"max_tokens": 2**53 - 1, "stop": "\n"}).status_code == 200
+
+
 def test_warm_up_by_chat(server: RunningServer) -> None:
     body = {"messages": [{"role": "user", "content": "x"}], "n_predict": 0, "samplers": [], "id_slot": 3}
     answer = server.post("/v1/chat/completions", body).json()
@@ -148,6 +155,17 @@ def test_apply_template_and_models(server: RunningServer) -> None:
     chat = {"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}
     assert server.post("/apply-template", chat).json() == {"prompt": "a\nb"}
     assert server.get("/models").json()["data"][0]["id"] == "nano"
+
+
+def test_lm_evals_remote_tokenizer(server: RunningServer, nano: Pipeline) -> None:
+    """What its RemoteTokenizer asks, as vLLM answers it."""
+    told = server.post("/tokenize", {"prompt": "def f(", "add_special_tokens": False}).json()
+    assert told == {"count": len(told["tokens"]), "max_model_len": 1024, "tokens": nano.encode("def f(")}
+    assert server.post("/detokenize", {"tokens": told["tokens"]}).json()["prompt"] == "def f("
+    info = server.get("/tokenizer_info").json()
+    assert server.post("/tokenize", {"prompt": info["eos_token"]}).json()["tokens"] == [nano.tokenizer.eos_token_id]
+    assert server.get("/ping").status_code == 200
+    assert set(server.get("/version").json()) == {"version"}
 
 
 def test_samples_of_a_gap(server: RunningServer) -> None:

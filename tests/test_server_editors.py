@@ -83,7 +83,7 @@ def test_time_for_the_prompt_does_not_empty_an_answer(server: RunningServer) -> 
 def test_llama_vscode_asks_about_the_server(server: RunningServer) -> None:
     assert server.get("/props").json()["default_generation_settings"]["n_ctx"] == 1024
     ids = server.post("/tokenize", {"content": "def f(é"}).json()["tokens"]
-    assert server.post("/detokenize", {"tokens": ids}).json() == {"content": "def f(é"}
+    assert server.post("/detokenize", {"tokens": ids}).json()["content"] == "def f(é"
     pieces = server.post("/tokenize", {"content": "def f(", "with_pieces": True}).json()["tokens"]
     assert "".join(piece["piece"] for piece in pieces) == "def f("
 

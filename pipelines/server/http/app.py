@@ -12,7 +12,16 @@ from pipelines.server.http.api_error import ApiError, from_validation, unreadabl
 from pipelines.server.http.client_habits import ClientHabits
 from pipelines.server.http.guard import Guard
 from pipelines.server.metrics import CONTENT_TYPE
-from pipelines.server.routes import chat_completions, completions, llama, llama_server, ollama, ollama_server, page
+from pipelines.server.routes import (
+    chat_completions,
+    completions,
+    llama,
+    llama_server,
+    ollama,
+    ollama_server,
+    page,
+    vllm_server,
+)
 from pipelines.server.service import Service
 
 
@@ -20,7 +29,7 @@ def create_app(service: Service) -> FastAPI:
     """The application over a service."""
     app = FastAPI(title="Replit Code on MAX", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
-    for module in (completions, chat_completions, llama, llama_server, ollama, ollama_server):
+    for module in (completions, chat_completions, llama, llama_server, ollama, ollama_server, vllm_server):
         app.include_router(module.router)
     if service.options.page:
         page.read_files()

@@ -31,6 +31,7 @@ router = APIRouter()
 @router.post("/beta/completions", include_in_schema=False)
 @router.post("/v1/beta/completions", include_in_schema=False)
 @router.post("/v1/engines/{engine}/completions", include_in_schema=False)
+@router.post("/engines/{engine}/completions", include_in_schema=False)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Completes one or more prompts, `n` times each."""
     service, record = admit(body, request)

@@ -14,6 +14,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pipelines.server.routes.neutral import NEUTRAL, Neutral
 
 MOST = 2**31 - 1
+# What JavaScript writes for "as many as there are".
+MOST_TOKENS = 2**53
 
 
 def _text(value: str) -> str:
@@ -37,7 +39,7 @@ Ids: TypeAlias = list[TokenId]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Number: TypeAlias = Annotated[float, Field(strict=True)]
 # -1: no limit. llama.cpp's clients also know -2, until the context is full, which is the same here.
-NewTokens: TypeAlias = Annotated[int, Field(ge=-2, le=MOST, strict=True), INTEGRAL]
+NewTokens: TypeAlias = Annotated[int, Field(ge=-2, le=MOST_TOKENS, strict=True), INTEGRAL]
 Whole: TypeAlias = Annotated[int, Field(ge=-MOST, le=MOST, strict=True), INTEGRAL]
 Count: TypeAlias = Annotated[int, Field(ge=0, le=MOST, strict=True), INTEGRAL]
 LastN: TypeAlias = Annotated[int, Field(ge=-1, le=MOST, strict=True), INTEGRAL]

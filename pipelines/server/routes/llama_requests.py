@@ -59,9 +59,10 @@ class InfillRequest(GenerationFields):
 
 
 class TokenizeRequest(Fields):
-    """`POST /tokenize`."""
+    """`POST /tokenize`, llama.cpp's with `content` and vLLM's with `prompt`."""
 
-    content: Text | Mixed
+    content: Text | Mixed | None = None
+    prompt: Text | None = None
     add_special: Flag = Field(False, description="The models of this family add none.")
     parse_special: Flag = True
     with_pieces: Flag = False

@@ -13,7 +13,7 @@ from pipelines.server.routes.chat_completions import messages_prompt
 from pipelines.server.routes.fields import Fields
 from pipelines.server.routes.llama import spelled
 from pipelines.server.routes.llama_requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
-from pipelines.server.routes.sampling import LLAMA_DEFAULTS
+from pipelines.server.routes.sampling import LLAMA_DEFAULTS, first
 from pipelines.server.service import Service
 from weights.errors import UserError
 
@@ -29,12 +29,18 @@ def _service(body: Fields, request: Request) -> Service:
 @router.post("/tokenize")
 async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """Token ids of a text, with their texts if asked for."""
-    tokenizer = _service(body, request).tokenizer
-    parts = [body.content] if isinstance(body.content, str) else body.content
+    service = _service(body, request)
+    tokenizer = service.tokenizer
+    stated = first(body.content, body.prompt)
+    if stated is None:
+        raise ApiError("content: field required", param="content")
+    parts = [stated] if isinstance(stated, str) else stated
     try:
         ids: list[int] = []
         for part in parts:
             ids += tokenizer.encode(part, parse_special=body.parse_special) if isinstance(part, str) else [part]
+        if body.content is None:
+            return JSONResponse({"count": len(ids), "max_model_len": service.max_length, "tokens": ids})
         if not body.with_pieces:
             return JSONResponse({"tokens": ids})
         pieces = [{"id": i, "piece": _piece(tokenizer.token_bytes(i))} for i in ids]
@@ -56,7 +62,8 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     """The text of token ids."""
     service = _service(body, request)
     ids = service.prompt(body.tokens, "tokens").ids if body.tokens else []
-    return JSONResponse({"content": service.tokenizer.decode(ids)})
+    text = service.tokenizer.decode(ids)
+    return JSONResponse({"content": text, "prompt": text})  # vLLM's name for it
 
 
 @router.post("/apply-template")

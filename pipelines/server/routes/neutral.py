@@ -62,7 +62,7 @@ _SAMPLING: dict[str, Neutral] = {
     "early_stopping": ANYTHING,
     "use_beam_search": _FALSE,
     "stop_token_ids": _empty,
-    "allowed_token_ids": lambda value: False,
+    "allowed_token_ids": _empty,
     "bad_words": _empty,
     "logits_processors": _empty,
     "grammar": _empty,
@@ -117,7 +117,7 @@ _VLLM: dict[str, Neutral] = {
     "add_generation_prompt": _TRUE,
     "continue_final_message": _FALSE,
     "chat_template": _empty,
-    "chat_template_kwargs": _empty,
+    "chat_template_kwargs": ANYTHING,  # there is no template
     "documents": _empty,
     "priority": ANYTHING,
     "request_id": ANYTHING,

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from pipelines.server.routes.fields import INTEGRAL, MOST, Fields, Flag, Ids, Number, Seed, Text
-from pipelines.server.routes.generation_fields import GenerationFields, Samples
+from pipelines.server.routes.fields import INTEGRAL, MOST, MOST_TOKENS, Fields, Flag, Ids, Number, Seed, Text
+from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields, Samples
 
 
 def _prompt(value: Any) -> Any:
@@ -47,10 +47,15 @@ TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=20, strict=True), INTEGRA
 Penalty: TypeAlias = Annotated[Number, Field(ge=-2, le=2)]
 
 
+def _unless_false(value: Any) -> Any:
+    """Chat's flag where a number belongs, with which nothing is asked for."""
+    return None if value is False else value
+
+
 class OpenAIFields(GenerationFields):
     """What completions and chat share, in OpenAI's ranges."""
 
-    max_tokens: Annotated[int, Field(ge=-1, le=MOST, strict=True), INTEGRAL] | None = None
+    max_tokens: Annotated[int, Field(ge=-1, le=MOST_TOKENS, strict=True), INTEGRAL] | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(ge=0, le=1)] | None = Field(None, description="0 keeps the most probable token.")
     top_k: Annotated[int, Field(ge=-1, le=MOST, strict=True), INTEGRAL] | None = Field(
@@ -75,7 +80,7 @@ class CompletionRequest(OpenAIFields):
     prompt: Prompt
     suffix: Text | None = Field(None, description="Fill in the middle; an empty text: with nothing after the gap.")
     echo: Flag | None = None
-    logprobs: TopLogprobs | None = None
+    logprobs: Annotated[TopLogprobs | None, BeforeValidator(_unless_false)] = None
     best_of: Samples | None = None
     response_format: ResponseFormat | None = None
 
@@ -85,6 +90,7 @@ class FimRequest(OpenAIFields):
 
     prompt: Text
     suffix: Text = ""
+    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = None  # Continue sends dozens
     random_seed: Seed | None = None
 
 
