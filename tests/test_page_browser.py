@@ -141,14 +141,14 @@ def test_a_token_shows_its_candidates(tab: Tab) -> None:
     assert buttons.count() == tab.page.locator(".ghost .token").count()
     buttons.last.focus()
     shown = tab.page.locator("#candidates .candidate")
-    assert shown.count() >= 5
+    assert shown.count() >= 6
     assert shown.locator("xpath=self::*[contains(@class, 'taken')]").count() == 1
     shares = [float(text.strip(" <%")) for text in tab.page.locator("#candidates .percent").all_inner_texts()]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) <= 100.5
     assert re.search(r", (< )?[\d.]+ %$", buttons.last.get_attribute("aria-label") or "")
     tab.page.hover(".ghost .token >> nth=0")
-    assert tab.page.locator("#popover .candidate").count() >= 5
+    assert tab.page.locator("#popover .candidate").count() >= 6
     tab.page.hover("h1")
     assert tab.page.is_hidden("#popover")
 
@@ -184,6 +184,17 @@ def test_every_language_has_code_and_colours(tab: Tab, language: str) -> None:
     assert "class Stack:" not in tab.text
     assert tab.page.locator("[class^=c-]").count() > 3
     assert tab.page.is_visible("#python-only")
+
+
+def test_a_word_that_has_begun_is_completed(tab: Tab) -> None:
+    """Inside a token, and at the beginning of a file."""
+    tab.clear()
+    tab.page.keyboard.insert_text("import nump")
+    assert tab.settled().startswith("y")
+    tab.page.keyboard.press("Control+Home")
+    tab.page.keyboard.press("Control+Space")
+    tab.page.wait_for_function("() => document.querySelector('#tokens').getAttribute('aria-busy') === 'false'")
+    assert "import nump" in tab.text
 
 
 @pytest.mark.parametrize("name", ["curl", "Python"])
@@ -382,6 +393,10 @@ def test_a_model_without_fill_in_the_middle_continues(browser: Any, continuing: 
         )
     body = json.loads(asked.value.post_data)
     assert "suffix" not in body
+    tab.page.click("#request button.tab:text-is('Python')")
+    python = tab.page.text_content("#request-panel")
+    compile(python, "copied", "exec")
+    assert '"token_healing": True' in python
     assert body["prompt"].endswith("\n" + LAST)
     tab.settled()
     tab.page.wait_for_function("() => document.querySelector('#sent-figures').textContent.includes('cut to fit')")
