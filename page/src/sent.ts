@@ -67,9 +67,9 @@ export class Sent {
       fill ? "fill in the middle" : "continuation",
       `${prompt.tokens} tokens`,
       prompt.truncated ? "cut to fit" : "whole",
-      prompt.healing ? `“${visible(prompt.healing)}” to be spelled again` : "",
+      prompt.healing ? `“${visible(prompt.healing)}” taken back` : "",
       cached === undefined ? "" : `${cached} from the cache`,
-      guessed ? `${accepted} of ${guessed} guesses accepted` : "",
+      guessed ? `${accepted} of ${guessed} guesses right` : "",
     ];
     setText(this.figures, parts.filter(Boolean).join(" · "));
   }
