@@ -286,7 +286,7 @@ def test_the_theme_can_be_chosen_and_stays(tab: Tab) -> None:
 def with_key() -> Iterator[RunningServer]:
     from running_server import RunningServer
 
-    with RunningServer("--api-key", "se cret") as server:
+    with RunningServer("--api-key", "se-cret") as server:
         yield server.wait_ready()
 
 
@@ -297,16 +297,16 @@ def test_the_key_is_asked_for_once_and_kept_in_the_tab(browser: Any, with_key: R
     tab.page.keyboard.press("Enter")
     tab.page.wait_for_function("() => document.querySelector('#key-error').textContent !== ''")
     assert tab.page.is_visible("#key-dialog")
-    tab.page.fill("#key", "se cret")
+    tab.page.fill("#key", "se-cret")
     tab.page.keyboard.press("Enter")
     assert tab.settled()
     assert not tab.page.is_visible("#key-dialog")
-    assert "se cret" not in (tab.page.text_content("body") or "")
+    assert "se-cret" not in (tab.page.text_content("body") or "")
     assert "$REPLIT_API_KEY" in (tab.page.text_content("#request-panel") or "")
     tab.page.reload()
     assert tab.settled()
     assert not tab.page.is_visible("#key-dialog")
-    assert "se cret" not in with_key.log
+    assert "se-cret" not in with_key.log
     other = Tab(browser, with_key.url).open(ghost=False)
     other.page.wait_for_selector("#key-dialog[open]")
     for closed in (tab, other):
