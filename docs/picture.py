@@ -51,7 +51,7 @@ def main() -> None:
             tab.page.keyboard.press("Control+Space")
             tab.page.wait_for_timeout(1100)
         tab.settled()
-        tab.page.hover(".ghost .token >> nth=4")
+        tab.page.hover(".ghost .token >> nth=3")
         PICTURE.write_bytes(stamped(tab.page.screenshot(), digest()))
         tab.close()
 

@@ -81,18 +81,23 @@ def test_the_prompt_is_the_one_that_is_read(server: RunningServer) -> None:
     body = {"prompt": BEFORE, "suffix": AFTER, "max_tokens": 8}
     told = server.post("/page/prompt", body).json()
     read = server.post("/v1/completions", body).json()["usage"]["prompt_tokens"]
-    assert told["tokens"] == read == sum(part["tokens"] for part in told["segments"])
+    assert told["tokens"] == read
     assert told["truncated"] is False
     markers = [part["text"] for part in told["segments"] if part["marker"]]
     texts = [part["text"] for part in told["segments"] if not part["marker"]]
     assert markers == ["end of text", "suffix", "prefix", "middle"]  # nano's order
-    assert texts == [AFTER, BEFORE]
+    assert texts == [AFTER, BEFORE.removesuffix(told["healing"])]
+    assert told["healing"] == " return"  # for "returns" begins so
 
 
 def test_the_prompt_of_a_continuation(server: RunningServer) -> None:
     told = server.post("/page/prompt", {"prompt": BEFORE}).json()
     usage = server.post("/v1/completions", {"prompt": BEFORE, "max_tokens": 1}).json()["usage"]
     assert told["segments"] == [{"text": BEFORE, "tokens": usage["prompt_tokens"], "marker": False}]
+    assert told["healing"] == ""
+    healed = server.post("/page/prompt", {"prompt": BEFORE, "token_healing": True}).json()
+    assert healed["segments"][0]["text"] + healed["healing"] == BEFORE
+    assert healed["tokens"] == told["tokens"]
 
 
 def test_a_prompt_that_is_cut_says_so(server: RunningServer) -> None:

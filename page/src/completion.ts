@@ -72,7 +72,7 @@ interface Chunk {
   usage?: Usage | null;
 }
 
-const CANDIDATES = 5; // the most that /v1/completions takes
+const CANDIDATES = 6; // the token itself, where it is the most probable one, and five others
 
 /** More characters a token than code has: the server cuts what is left to the token, as it does for every editor. */
 const MOST_CHARACTERS = 16;
@@ -90,9 +90,13 @@ export function around(text: Text, at: number, model: Model, newTokens: number, 
   return { before: text.sliceString(from, at), after: text.sliceString(at, to), cut: from > 0 || (model.fillsIn && to < text.length) };
 }
 
-/** The request's body: fill-in-the-middle where there is text after the cursor and the model can. */
+/**
+ * The request's body: fill-in-the-middle where the model can, with nothing after the cursor too. Code often ends inside
+ * a token, which the server takes back and completes: by itself in a gap, and where it is asked to in a continuation.
+ */
 export function body(model: Model, code: Code, settings: Settings): Record<string, unknown> {
-  return { model: model.name, prompt: code.before, ...(code.after ? { suffix: code.after } : {}), ...settings };
+  const rest = model.fillsIn ? { suffix: code.after } : { token_healing: true };
+  return { model: model.name, prompt: code.before, ...rest, ...settings };
 }
 
 /** Asks, and yields the same growing completion at each piece. Ends early, and in the server too, when `signal` says. */

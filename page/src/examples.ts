@@ -31,7 +31,7 @@ export const EXAMPLES: Record<string, Example> = {
     def pop(self):
         return self.items.pop()
 
-    def __len__`,
+    def __len__(`,
     after: `
 
 

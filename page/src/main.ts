@@ -81,8 +81,10 @@ function update(changed: ViewUpdate): void {
 function figures(completion: Completion): string {
   const { first, last, tokens } = completion;
   const seconds = (last - first) / 1000;
-  const rate = tokens.length > 2 && seconds > 0 ? `${Math.round((tokens.length - 1) / seconds)} tokens a second` : "";
-  return [`first token ${Math.round(first)} ms`, `${tokens.length} tokens`, rate].filter(Boolean).join(" · ");
+  // What comes in one piece has no rate that a clock of milliseconds could tell.
+  const rate = seconds > 0.02 ? `${Math.round((tokens.length - 1) / seconds)} tokens a second` : "";
+  const count = `${tokens.length} tokens in ${Math.round(last)} ms`;
+  return [`first token ${Math.round(first)} ms`, count, rate].filter(Boolean).join(" · ");
 }
 
 function say(text: string): void {

@@ -3,6 +3,7 @@
 import { post } from "./api";
 import type { Code, Completion } from "./completion";
 import { byId, element, setText } from "./dom";
+import { visible } from "./probability";
 
 /** A stretch of the prompt: a marker token, or text and the number of its tokens. */
 interface Segment {
@@ -13,6 +14,8 @@ interface Segment {
 
 interface Prompt {
   segments: Segment[];
+  /** The end of the code, taken back so that the model may complete the token it is part of. */
+  healing: string;
   tokens: number;
   truncated: boolean;
 }
@@ -32,10 +35,9 @@ export class Sent {
     const running = (this.running = new AbortController());
     this.timer = window.setTimeout(async () => {
       try {
-        const { model, prompt, suffix, max_tokens } = request;
-        const answer = await post("page/prompt", { model, prompt, suffix, max_tokens }, running.signal);
+        const answer = await post("page/prompt", request, running.signal);
         const made = (await answer.json()) as Prompt;
-        this.draw({ ...made, truncated: made.truncated || code.cut }, completion, suffix !== undefined);
+        this.draw({ ...made, truncated: made.truncated || code.cut }, completion, "suffix" in request);
       } catch (error) {
         if (!running.signal.aborted) setText(this.figures, error instanceof Error ? error.message : String(error));
       }
@@ -53,6 +55,7 @@ export class Sent {
       ...prompt.segments.map((segment) =>
         segment.marker ? element("span", "marker", segment.text) : element("span", "text", segment.text),
       ),
+      element("span", "healing", prompt.healing),
       element("span", "caret", "▏"),
     );
     this.shown.scrollTop = this.shown.scrollHeight;
@@ -64,8 +67,9 @@ export class Sent {
       fill ? "fill in the middle" : "continuation",
       `${prompt.tokens} tokens`,
       prompt.truncated ? "cut to fit" : "whole",
+      prompt.healing ? `“${visible(prompt.healing)}” taken back` : "",
       cached === undefined ? "" : `${cached} from the cache`,
-      guessed ? `${accepted} of ${guessed} guesses accepted` : "",
+      guessed ? `${accepted} of ${guessed} guesses right` : "",
     ];
     setText(this.figures, parts.filter(Boolean).join(" · "));
   }

@@ -23,10 +23,15 @@ function curl(request: Record<string, unknown>): string {
 /** Fields of the SDK's own signature; others go into extra_body. */
 const OPENAI = ["model", "prompt", "suffix", "max_tokens", "temperature"];
 
+/** A value as Python writes it. */
+function literal(value: unknown): string {
+  return value === true ? "True" : JSON.stringify(value);
+}
+
 function python(request: Record<string, unknown>): string {
   const entries = Object.entries(request);
   const line = (separator: string) => ([name, value]: [string, unknown]): string =>
-    separator === "=" ? `    ${name}=${JSON.stringify(value)},` : `"${name}": ${JSON.stringify(value)}`;
+    separator === "=" ? `    ${name}=${literal(value)},` : `"${name}": ${literal(value)}`;
   const more = entries.filter(([name]) => !OPENAI.includes(name)).map(line(":"));
   return [
     ...(key.value ? ["import os", ""] : []),

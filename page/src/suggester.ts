@@ -64,7 +64,7 @@ export class Suggester {
     if (!this.model || !this.enabled || !main.empty || view.composing) return;
     const settings = this.settings();
     const code = around(view.state.doc, main.head, this.model, settings.max_tokens, this.characters);
-    if (!code.before) return;
+    if (!code.before && !code.after) return;
     const request = body(this.model, code, settings);
     const running = (this.running = new AbortController());
     this.listener.asked(request, code);

@@ -107,16 +107,19 @@ async def file(name: str, request: Request) -> Response:
 
 @router.post("/page/prompt")
 async def prompt(body: CompletionRequest, request: Request) -> dict[str, Any]:
-    """What the model reads for a request to `/v1/completions`: texts and marker tokens, in order."""
+    """What the model reads for a request to `/v1/completions`: texts and marker tokens, in order.
+
+    `healing` is the end of the code that was taken back, for the model to spell again.
+    """
     service: Service = request.app.state.service
     service.check_ready()
     if not isinstance(body.prompt, str):
         raise ApiError("the prompt is no text; expected the code before the cursor", param="prompt")
     most = OPENAI_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    whole = body.model_copy(update={"token_healing": False})  # with its end, which the completion spells again
-    _, found = encode(service, whole, body.prompt, most)
+    _, found = encode(service, body, body.prompt, most)
     told = segments(service.tokenizer, found.ids)
-    return {"segments": told, "tokens": len(found.ids), "truncated": found.truncated}
+    healing = found.healing.decode(errors="replace")
+    return {"segments": told, "healing": healing, "tokens": found.tokens, "truncated": found.truncated}
 
 
 def segments(tokenizer: Tokenizer, ids: list[int]) -> list[dict[str, Any]]:
