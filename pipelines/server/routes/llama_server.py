@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.event_stream import beside
 from pipelines.server.routes.admission import check_fields
-from pipelines.server.routes.chat_completions import messages_prompt
+from pipelines.server.routes.chat_completions import messages_prompt, text_size
 from pipelines.server.routes.fields import Fields
 from pipelines.server.routes.llama import spelled
 from pipelines.server.routes.llama_requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
@@ -31,10 +32,15 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """Token ids of a text, with their texts if asked for."""
     tokenizer = _service(body, request).tokenizer
     parts = [body.content] if isinstance(body.content, str) else body.content
-    try:
-        ids: list[int] = []
+
+    def encode() -> list[int]:
+        found: list[int] = []
         for part in parts:
-            ids += tokenizer.encode(part, parse_special=body.parse_special) if isinstance(part, str) else [part]
+            found += tokenizer.encode(part, parse_special=body.parse_special) if isinstance(part, str) else [part]
+        return found
+
+    try:
+        ids = await beside(sum(len(part) if isinstance(part, str) else 1 for part in parts), encode)
         if not body.with_pieces:
             return JSONResponse({"tokens": ids})
         pieces = [{"id": i, "piece": _piece(tokenizer.token_bytes(i))} for i in ids]
@@ -55,15 +61,19 @@ def _piece(raw: bytes) -> str | list[int]:
 async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     """The text of token ids."""
     service = _service(body, request)
-    ids = service.prompt(body.tokens, "tokens").ids if body.tokens else []
-    return JSONResponse({"content": service.tokenizer.decode(ids)})
+
+    def decode() -> str:
+        return service.tokenizer.decode(service.prompt(body.tokens, "tokens").ids) if body.tokens else ""
+
+    return JSONResponse({"content": await beside(len(body.tokens), decode)})
 
 
 @router.post("/apply-template")
 async def apply_template(body: TemplateRequest, request: Request) -> Response:
     """The prompt that a chat's messages make."""
     service = _service(body, request)
-    prompt = messages_prompt(service, [(message.role, message.text) for message in body.messages])
+    messages = [(message.role, message.text) for message in body.messages]
+    prompt = await beside(text_size(messages), lambda: messages_prompt(service, messages))
     return JSONResponse({"prompt": spelled(service.tokenizer, prompt.ids)})
 
 

@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from pipelines.server.http.api_error import ApiError
-from pipelines.server.routes.completions import encode
+from pipelines.server.routes.completions import encode_all
 from pipelines.server.routes.openai_requests import CompletionRequest
 from pipelines.server.routes.sampling import OPENAI_MAX_TOKENS
 from pipelines.server.service import Service
@@ -114,7 +114,7 @@ async def prompt(body: CompletionRequest, request: Request) -> dict[str, Any]:
         raise ApiError("the prompt is no text; expected the code before the cursor", param="prompt")
     most = OPENAI_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     whole = body.model_copy(update={"token_healing": False})  # with its end, which the completion spells again
-    _, found = encode(service, whole, body.prompt, most)
+    ((_, found),) = await encode_all(service, whole, most)
     told = segments(service.tokenizer, found.ids)
     return {"segments": told, "tokens": len(found.ids), "truncated": found.truncated}
 
