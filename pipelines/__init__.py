@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from weights.errors import UserError
@@ -18,6 +17,8 @@ __all__ = ["Completion", "Pipeline", "TextPiece", "UserError", "__version__", "l
 def __getattr__(name: str) -> object:
     # `replit --help` must not wait for NumPy and MAX.
     if name == "__version__":
+        from importlib import metadata
+
         try:
             return metadata.version("replit-code-max")
         except metadata.PackageNotFoundError:  # a checkout that is not installed

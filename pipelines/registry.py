@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
+from pipelines.known_models import KNOWN
 from refact.architecture import REFACT
 from replit.architecture import REPLIT
 from replit.decoder.architecture import Architecture, DecoderConfig
@@ -42,7 +44,23 @@ def locate(model: str, weight_path: str | None, encoding: Encoding | None) -> Pa
         return EMBEDDED[model]
     from weights.hub import resolve
 
+    if weight_path is None and (wanted := _meant(model)) and not Path(model).exists():
+        raise UserError(f"there is no model {model!r}; expected: --model {wanted}")
     return resolve(model, encoding=encoding, weight_path=weight_path)
+
+
+def _meant(model: str) -> str | None:
+    """The known model of which `model` looks like a wrong spelling; None for any other name."""
+    names = {known.name.lower(): known.name for known in KNOWN}
+    names |= {name.lower().rpartition("/")[2]: known for name, known in names.items()}
+    if model in names.values():
+        return None
+    if exact := names.get(model.lower()):
+        return exact
+    if "/" in model or model.endswith((".gguf", ".safetensors", ".json", ".bin")):
+        return None  # a repository or a file that only its owner knows
+    close = get_close_matches(model.lower(), names, 1, 0.75)
+    return names[close[0]] if close else None
 
 
 def open_model(

@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 from types import FrameType
 
+# As shells report the signal's number.
+INTERRUPTED = 128 + signal.SIGINT
+
 
 def main() -> None:
     """Runs the command line and exits with its status."""
     _open_closed_streams()
-    # Until the command line has control there is nothing to save or to say.
-    before = signal.signal(signal.SIGINT, _end)
-    from pipelines.commands import cli
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as nohup does it
+    if not ignored:
+        signal.signal(signal.SIGINT, _end)  # nothing is there to save or to say yet
+    # By name: that module imports what takes time, and this one.
+    run = importlib.import_module("pipelines.commands.cli").run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler if before is not signal.SIG_IGN else signal.SIG_IGN)
-    cli.main()
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # In the middle of an import there is nothing to save, and native code that imports ends in an abort.
+        if _imports(frame):
+            _end(number, frame)
+        interrupts.append(number)  # code that is interrupted may end in an error of its own
+        raise KeyboardInterrupt
+
+    if not ignored:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        status = run(sys.argv[1:], lambda: bool(interrupts))
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if not ignored:
+        signal.signal(signal.SIGINT, _end)
+    if interrupts:
+        os._exit(status)  # what was interrupted in the middle of its own start may crash at its end
+    sys.exit(status)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether an import is under way."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    os._exit(128 + number)
+    os._exit(INTERRUPTED)
 
 
 def _open_closed_streams() -> None:

@@ -33,6 +33,10 @@ def model() -> RandomModel:
     return random_model(6, 2)
 
 
+# As MAX's compiled models begin.
+BODY = b"\xee\xf0\x03" + bytes(range(256)) * 40
+
+
 @pytest.fixture
 def key(model: RandomModel) -> CompileKey:
     return CompileKey.of(REPLIT, model.config, weight_types(model.tensors(Encoding.FLOAT32), None))
@@ -41,7 +45,7 @@ def key(model: RandomModel) -> CompileKey:
 @pytest.fixture
 def file(tmp_path: Path, key: CompileKey) -> Path:
     body = tmp_path / "body"
-    body.write_bytes(bytes(range(256)) * 40)
+    body.write_bytes(BODY)
     path = tmp_path / "made" / "model.replit"
     write_compiled(path, key, body)
     return path
@@ -49,7 +53,7 @@ def file(tmp_path: Path, key: CompileKey) -> Path:
 
 def test_what_was_written_is_read(file: Path, key: CompileKey) -> None:
     content = read_compiled(file)
-    assert content.body == bytes(range(256)) * 40
+    assert content.body == BODY
     check_key(content, key)
     assert os.listdir(file.parent) == [file.name]
 

@@ -20,7 +20,7 @@ from pipelines.engine.sampling import SamplingParams
 from pipelines.evaluation.problems import Problem, read_problems
 from pipelines.evaluation.records import Records, Sample
 from pipelines.evaluation.run import generate_samples, tasks
-from pipelines.evaluation.sandbox import Limits, run_program
+from pipelines.evaluation.sandbox import Limits, Outcome, run_program
 from pipelines.evaluation.scoring import pass_at_k, summarize
 from pipelines.pipeline import Pipeline
 from weights.errors import UserError
@@ -165,6 +165,51 @@ def test_programs_that_misbehave(name: str) -> None:
     assert time.monotonic() - start < QUICK.seconds + 2
     assert not remaining()
     assert not Path("/tmp/replit-evaluation-escape").exists()
+
+
+OUTSIDE = {
+    "a signal by a pipe": "import fcntl\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETOWN, os.getppid())",
+    "the harness's limits": "import resource\nresource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (3, 3))",
+    "the harness's priority": "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+    "the harness's processors": "os.sched_setaffinity(os.getppid(), {0})",
+    "the harness's environment": "open(f'/proc/{os.getppid()}/environ', 'rb').read()",
+    "its own memory": "open('/proc/self/mem', 'rb')",
+    "times": "os.utime(TARGET)",
+    "a mode": "os.chmod(TARGET, 0)",
+    "a mode by an open file": "os.fchmod(os.open(os.__file__, 0), 0)",
+    "an owner": "os.chown(TARGET, 1, 1)",
+    "an attribute": "os.setxattr(TARGET, 'user.a', b'1')",
+    "passwords": "open('/etc/shadow').read()",
+    "users": "open('/etc/passwd').read()",
+    "a home": "os.listdir(HOME)",
+    "a file beside it": "open(TARGET).read()",
+}
+
+
+@LINUX
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_nothing_is_done_to_the_harness_or_to_files_outside(name: str, tmp_path: Path) -> None:
+    """Layers that this kernel lacks would let some of it pass, so that the test says which."""
+    target = tmp_path / "target"
+    target.write_text("secret")
+    before = target.stat()
+    head = f"import os\nTARGET, HOME = {str(target)!r}, {str(Path.home())!r}\n"
+    outcome = run_program(head + OUTSIDE[name], Limits(10.0))
+    assert outcome.status == "failed", outcome
+    assert outcome.detail.startswith("PermissionError"), outcome
+    assert target.stat() == before
+
+
+def test_the_word_of_those_who_pass_is_not_there_to_be_read() -> None:
+    """Neither in a frame nor in anything that the garbage collector knows."""
+    source = (
+        "import gc, re, sys\n"
+        "seen, frame = [], sys._getframe()\n"
+        "while frame:\n    seen.append(repr({**frame.f_locals, **frame.f_globals}))\n    frame = frame.f_back\n"
+        "seen += [repr(o) for o in gc.get_objects() if type(o) in (tuple, list, dict) and len(o) < 50]\n"
+        "assert not re.search(r'\\b[0-9a-f]{32}\\b', ' '.join(seen))\n"
+    )
+    assert run_program(source, Limits(20.0)) == Outcome("passed")
 
 
 def test_ordinary_programs_pass() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from pathlib import Path
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; it becomes `path` where the body ends without an error.
 
-    Whatever goes wrong, an interrupt too, nothing is left behind. Raises OSError as opening and renaming do.
+    Whatever goes wrong, an interrupt too, nothing is left behind. Raises OSError as opening and renaming do, and
+    where `path` is a device.
     """
+    if path.exists() and not path.is_file():  # renaming would put a file in the place of a device
+        raise OSError(errno.EEXIST, "It is no regular file", str(path))
     handle, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
     os.close(handle)
     temporary = Path(name)

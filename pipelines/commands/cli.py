@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import shlex
-import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 import pipelines
+from pipelines import start
 from pipelines.server.options import from_command_line, serve_click_options
 from pipelines.terminal import report
 from pipelines.terminal.options import completion_option, draft_option, gpu_option
+from weights.errors import UserError
 from weights.written import WRITTEN
 
 # Subcommand to "module:attribute".
@@ -254,15 +256,19 @@ def replit(ctx: click.Context, /, **options: Any) -> None:
     complete(ctx, options)
 
 
-def main() -> None:
-    """Runs the command line and exits with its status."""
-    debug = "--debug" in sys.argv
+def run(arguments: Sequence[str], interrupted: Callable[[], bool] = lambda: False) -> int:
+    """Runs the command line and returns its exit status."""
+    debug = "--debug" in arguments
     try:
-        try:
-            status = replit.main(prog_name="replit", standalone_mode=False) or 0
-        except BaseException as error:
+        status = replit.main(list(arguments), prog_name="replit", standalone_mode=False) or 0
+    except BaseException as error:
+        if interrupted() and not isinstance(error, (SystemExit, UserError)):
+            status = report.INTERRUPTED
+        else:
             status = report.report(error, debug)
-        status = report.finish(status)
-    except KeyboardInterrupt:
-        status = report.INTERRUPTED
-    sys.exit(status)
+    return report.finish(status)
+
+
+def main() -> None:
+    """The command as a process, see pipelines/start.py."""
+    start.main()

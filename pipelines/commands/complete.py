@@ -10,12 +10,13 @@ from typing import Any
 
 import click
 
-from pipelines.commands.fill import read_text
 from pipelines.engine.sampling import SamplingParams
 from pipelines.pipeline import TextPiece, load
 from pipelines.prompts.gap import Gap
 from pipelines.terminal.options import device_name
 from pipelines.terminal.progress import Quiet, Terminal
+from pipelines.terminal.read_text import read_stdin, read_text
+from pipelines.terminal.report import say
 from weights.errors import UserError
 
 _SAMPLING = (
@@ -78,13 +79,12 @@ def read_prompts(ctx: click.Context, options: dict[str, Any]) -> list[str]:
         return []
     if not prompts and sys.stdin.isatty():
         raise click.UsageError("there is no prompt; expected --prompt TEXT or text on standard input", ctx)
-    if not prompts or prompts == ["-"]:
-        try:
-            prompts = [sys.stdin.buffer.read().decode("utf-8")]
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"standard input is not UTF-8 text ({error.reason} at byte {error.start}); expected UTF-8: convert it"
-            ) from None
+    prompts = prompts or ["-"]
+    if prompts.count("-") > 1:
+        raise click.UsageError(
+            "--prompt - is given several times; expected one, since standard input is read once", ctx
+        )
+    prompts = [read_stdin(options["quiet"]) if prompt == "-" else prompt for prompt in prompts]
     if "" in prompts and options["suffix"] is None and options["suffix_file"] is None:
         raise UserError("the prompt is empty; expected text to complete: give --prompt TEXT")
     return prompts
@@ -95,7 +95,7 @@ def read_suffix(options: dict[str, Any]) -> str | None:
     if options["suffix"] is not None and options["suffix_file"] is not None:
         raise click.UsageError("--suffix and --suffix-file are both given; expected one of them")
     if options["suffix_file"] is not None:
-        return read_text(Path(options["suffix_file"]))
+        return read_text(Path(options["suffix_file"]), options["quiet"])
     suffix: str | None = options["suffix"]
     if suffix is None and options["suffix_first"] is not None:
         given = "--suffix-first" if options["suffix_first"] else "--prefix-first"
@@ -169,7 +169,4 @@ class CompletionWriter:
         now = time.perf_counter()
         first, rest = self._first - self._start, now - self._first
         rate = f", {(self._tokens - 1) / rest:.1f} tokens/s" if self._tokens > 1 and rest else ""
-        print(
-            f"{prompt_tokens} prompt tokens, first token after {first:.2f} s; {self._tokens} generated{rate}",
-            file=sys.stderr,
-        )
+        say(f"{prompt_tokens} prompt tokens, first token after {first:.2f} s; {self._tokens} generated{rate}")

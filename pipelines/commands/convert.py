@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.terminal.report import visible
 from weights.written import WRITTEN
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _progress(conversion: Conversion) -> Iterator[Callable[[str], None]]:
             tensor = conversion.tensors[name]
             shape = " x ".join(map(str, tensor.shape))
             stored = conversion.encodings[name]
-            console.print(f"{name:32} {shape:>16}  {tensor.encoding} -> {stored}", markup=False)
+            console.print(visible(f"{name:32} {shape:>16}  {tensor.encoding} -> {stored}"), markup=False)
             bar.advance(task, tensor.nbytes)
 
         yield report

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.terminal.options import SAMPLING, chosen, load_model, model_options, sampling_options
+from pipelines.terminal.report import visible
 
 if TYPE_CHECKING:
     from pipelines.evaluation.problems import Problem
@@ -183,7 +184,7 @@ def _judge(wanted: list[Task], records: Records, settings: dict[str, Any], optio
         run_programs(wanted, records, limits, options["workers"], report)
     results = results_of(wanted, records, options["ks"], settings, find(settings["model"]))
     path = records.write_results(results)
-    click.echo("\n".join(table(results)))
+    click.echo("\n".join(map(visible, table(results))))
     if not options["quiet"]:
         click.echo(f"written to {path}", err=True)
 

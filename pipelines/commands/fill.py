@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipelines.terminal.options import SAMPLING, chosen, completion_option, load_model, model_options, sampling_options
+from pipelines.terminal.read_text import read_text
 from weights.errors import UserError
 
 
@@ -49,7 +50,7 @@ def fill(file: Path, line: int, column: int, **options: Any) -> None:
 
     sampling = chosen(options, SAMPLING) | {"completion": options["completion"]}
     SamplingParams(**sampling)  # before anything is loaded
-    gap = gap_at(read_text(file), line, column, str(file), language_of(file.name))
+    gap = gap_at(read_text(file, options["quiet"]), line, column, str(file), language_of(file.name))
     model = load_model(options)
     prompt = model.gap(
         gap, options["max_new_tokens"], suffix_first=options["suffix_first"], token_healing=options["token_healing"]
@@ -61,18 +62,6 @@ def fill(file: Path, line: int, column: int, **options: Any) -> None:
         if piece.error is not None:
             raise UserError(piece.error)
     _write(gap.suffix if whole else "\n")
-
-
-def read_text(path: Path) -> str:
-    """A file's text, line ends as they are. Raises UserError for what cannot be read or is not UTF-8."""
-    try:
-        return path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); expected a text file: check the path") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); expected UTF-8: convert it"
-        ) from None
 
 
 def _write(text: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pipelines.terminal.report import visible
 from weights.written import WRITTEN
 
 
@@ -54,7 +55,7 @@ def inspect(
     downloaded, unless it holds PyTorch files only. The exit status is 1 if anything is missing.
     """
     report = _report(source, config_path, tokenizer_path, encoding, run)
-    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(_text(report)))
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(map(visible, _text(report))))
     if report["problems"]:
         raise SystemExit(1)
 

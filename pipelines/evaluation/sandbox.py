@@ -48,26 +48,31 @@ def run_program(source: str, limits: Limits) -> Outcome:
     word = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="replit-evaluation-", ignore_cleanup_errors=True) as folder:
         reading, writing = os.pipe()
-        process = _start(folder, writing, limits)
+        word_reading, word_writing = os.pipe()
+        process = _start(folder, writing, word_reading, limits)
         os.close(writing)
+        os.close(word_reading)
         try:
-            raw = _report(process, reading, f"{word}\n{source}", limits.seconds)
+            with contextlib.suppress(BrokenPipeError):
+                os.write(word_writing, word.encode())
+            raw = _report(process, reading, source, limits.seconds)
         finally:
             _kill_group(process)
             os.close(reading)
+            os.close(word_writing)
     return _outcome(raw, word, process.returncode)
 
 
-def _start(folder: str, report: int, limits: Limits) -> subprocess.Popen[bytes]:
+def _start(folder: str, report: int, words: int, limits: Limits) -> subprocess.Popen[bytes]:
     seconds = math.ceil(limits.seconds) + 1
     return subprocess.Popen(
-        [sys.executable, "-I", "-B", str(_RUNNER), str(report), str(limits.memory), str(seconds)],
+        [sys.executable, "-I", "-B", str(_RUNNER), str(report), str(words), str(limits.memory), str(seconds)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=folder,
         env={"PATH": os.defpath, "HOME": folder, "TMPDIR": folder, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"},
-        pass_fds=(report,),
+        pass_fds=(report, words),
         start_new_session=True,
     )
 

@@ -34,6 +34,25 @@ _FILE_START = re.compile(
 )
 
 
+def end_of_text(tokenizer: Tokenizer, text: str, room: int) -> str:
+    """The end of a text, far more than `room` tokens of it, from the beginning of a line on where one is near.
+
+    So that nobody waits for the encoding of what is not read. The place moves in steps, not with every character.
+    """
+    most = tokenizer.longest_token * (room + room // STEPS) + 1
+    if len(text) <= most:
+        return text
+    step = max(most // _FINE_STEPS, 1)
+    start = rounded_up(len(text) - most, step)
+    line = text.find("\n", start, start + step)
+    return text[start if line < 0 else line + 1 :]
+
+
+def start_of_text(tokenizer: Tokenizer, text: str, room: int) -> str:
+    """The beginning of a text, far more than `room` tokens of it."""
+    return text[: tokenizer.longest_token * (room + room // STEPS) + 1]
+
+
 def rounded_up(count: int, step: int) -> int:
     """The next multiple of `step`."""
     return -(-count // max(step, 1)) * max(step, 1)
@@ -89,7 +108,7 @@ def keep_start(tokenizer: Tokenizer, ids: list[int], room: int) -> list[int]:
 
 def keep_context(tokenizer: Tokenizer, text: str, room: int, used: int) -> list[int]:
     """What fits of other files beside `used` tokens of this one, whose growth it does not follow token by token."""
-    ids = encode(tokenizer, text)
+    ids = encode(tokenizer, end_of_text(tokenizer, text, room))
     if len(ids) <= room - used:
         return ids
     return keep_end(tokenizer, ids, max(room - rounded_up(used, room // STEPS), 0), whole=True)

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.prompts.cut import encode, keep_context, keep_end, keep_start, rounded_up, split_room
+from pipelines.prompts.cut import (
+    encode,
+    end_of_text,
+    keep_context,
+    keep_end,
+    keep_start,
+    rounded_up,
+    split_room,
+    start_of_text,
+)
 from weights.errors import UserError
 from weights.tokenizers.tokenizer import FimTokens, Tokenizer
 
@@ -56,8 +65,11 @@ def fim_prompt(
     the markers and `middle` alone do not fit.
     """
     fim = require_fim(tokenizer)
-    before = prefix if isinstance(prefix, list) else encode(tokenizer, prefix)
-    after, start = encode(tokenizer, suffix), encode(tokenizer, middle)
+    whole = whole and (isinstance(prefix, list) or end_of_text(tokenizer, prefix, room) == prefix)
+    before = prefix if isinstance(prefix, list) else encode(tokenizer, end_of_text(tokenizer, prefix, room))
+    after = encode(tokenizer, start_of_text(tokenizer, suffix, room))
+    # What is not cut is refused where it is too long, which so much of it tells as well.
+    start = encode(tokenizer, start_of_text(tokenizer, middle, room))
     suffix_first = fim.suffix_first if suffix_first is None else suffix_first
     opening = [] if tokenizer.eos_token_id is None or not suffix_first else [tokenizer.eos_token_id]
     if len(start) > room - 3 - len(opening):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pipelines.prompts.cut import encode, keep_context, keep_end, rounded_up
+from pipelines.prompts.cut import encode, end_of_text, keep_context, keep_end, rounded_up
 from pipelines.prompts.fim import fim_prompt
 from pipelines.prompts.healing import healed, split_text
 from pipelines.prompts.prompt import Prompt, check_ids
@@ -86,8 +86,9 @@ def continued_prompt(
     gap, crlf = _unified(gap)
     before = gap.prefix + gap.middle
     room = prompt_room(max_length, max_new_tokens)
-    ids = encode(tokenizer, before)
-    kept = keep_end(tokenizer, ids, room, gap.whole)
+    near = end_of_text(tokenizer, before, room)
+    ids = encode(tokenizer, near)
+    kept = keep_end(tokenizer, ids, room, gap.whole and near == before)
     extra = keep_context(tokenizer, gap.context, room, len(kept))
     start = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     found = check_ids(tokenizer, [*extra, *kept] or start)

@@ -143,7 +143,8 @@ async def _serve(options: ServeOptions, files: ModelFiles | None, listener: sock
         waiting.begin(line)
         log.event("loading", what=line)
 
-    worker = ModelWorker(loading)
+    with _signals_ignored():
+        worker = ModelWorker(loading)
     react_at_once()  # after the start of the worker, which would inherit it
     starting = Starting(waiting)
     server = HttpServer(starting, options)
@@ -166,6 +167,17 @@ async def _serve(options: ServeOptions, files: ModelFiles | None, listener: sock
     finally:
         worker.stop()
     return None if worker.failure is None else worker.failure.message
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """What starts inside never sees Ctrl-C, which a terminal sends to all: this process decides when to end."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def _prepare(

@@ -104,6 +104,8 @@ class Service:
 
     def prompt(self, prompt: str | list[int], param: str, *, heal: bool = False) -> Prompt:
         """A prompt, checked against the vocabulary; with `heal` the end of a text is spelled again."""
+        if isinstance(prompt, str):
+            self.check_size(len(prompt), param)
         try:
             found = encode_prompt(self.tokenizer, prompt)
         except UserError as error:
@@ -137,6 +139,17 @@ class Service:
             status = 400 if self.tokenizer.fim or continued else 501  # llama.cpp's status for it
             raise ApiError(str(error), status=status, param=param) from None
         return found if cut else replace(found, after="")
+
+    def check_size(self, characters: int, param: str) -> None:
+        """Raises ApiError for a text that no sequence can hold, before it is encoded."""
+        least = -(-characters // self.tokenizer.longest_token)
+        if least > self.max_length:
+            raise ApiError(
+                f"the prompt has {characters} characters, at least {least} tokens; expected at most "
+                f"{self.max_length - 1}: this server's sequences hold {self.max_length} tokens, prompt and completion "
+                "together",
+                param=param, code="context_length_exceeded",
+            )  # fmt: skip
 
     def check_length(self, count: int, new_tokens: int | None, param: str) -> None:
         """Raises ApiError for a prompt that leaves no room for a token."""
@@ -197,13 +210,18 @@ class Service:
         self._warming[client] = self.worker.submit(replace(request, background=True))
         return self._warming[client]
 
-    def _admit(self, count: int) -> None:
+    def check_count(self, count: int) -> None:
+        """Raises ApiError for more sequences at once than can ever wait, before their prompts are encoded."""
         most = self.options.max_batch_size + self.options.max_queue_size
         if count > most:
             raise ApiError(
                 f"the request asks for {count} sequences; expected at most {most}: send fewer "
                 "prompts or a smaller n at once"
             )
+
+    def _admit(self, count: int) -> None:
+        self.check_count(count)
+        most = self.options.max_batch_size + self.options.max_queue_size
         if self.worker.in_flight + count > most:
             raise ApiError(
                 f"the server is busy: {self.worker.in_flight} sequences run or wait, expected at "

@@ -46,7 +46,7 @@ def report(error: BaseException, debug: bool) -> int:
         return FAILURE  # the reader has gone, as with `| head`: nothing is left to say
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" {error.filename}" if error.filename else " to standard output"
-        return _line(f"cannot write{where}: {error.strerror}; expected room for it: free some", FAILURE)
+        return _line(f"cannot write{where}: {error.strerror}; expected a place that takes it", FAILURE)
     raise error
 
 
@@ -90,7 +90,7 @@ def finish(status: int) -> int:
             broken = isinstance(error, BrokenPipeError)
             if stream is sys.stdout and not broken and status == 0:
                 reason = error.strerror if isinstance(error, OSError) else error
-                say(f"replit: cannot write to standard output: {reason}; expected room for it")
+                say(f"replit: cannot write to standard output: {reason}; expected a place that takes it")
             status = status or FAILURE
             _discard(stream)
     return status

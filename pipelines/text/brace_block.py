@@ -13,6 +13,7 @@ _HEAD = re.compile(
     r"|trait|union|namespace|module)\b[^{}]*)|(?:(?!return\b|new\b|await\b|throw\b)[\w<>\[\]*&:,~]+\s+)+"
     r"[*&~]?[\w:~]+\s*\([^;{}=]*)$"
 )
+_LONGEST_HEAD = 2000
 # What continues a statement whose braces are closed.
 _CLAUSES = ("else", "catch", "finally", "elif", "elseif")
 # A line that ends or begins so goes on; "{" alone on a line is the body of the line before.
@@ -48,7 +49,7 @@ class BraceBlock:
             elif code or char.isspace():
                 self._statement += char
         brackets = self._lexer.brackets
-        self._single = "{" not in brackets or bool(_HEAD.match(self._statement))
+        self._single = "{" not in brackets or bool(_HEAD.match(self._statement[-_LONGEST_HEAD:]))
         last_brace = max((i for i, char in enumerate(brackets) if char == "{"), default=-1)
         self._base = last_brace + 1 if self._single else last_brace
         self._begun = bool(self._statement.strip()) and not self._leading

@@ -127,6 +127,18 @@ class Strip:
         return ""
 
 
+# Characters before the cursor that say which block it is in: more than a model reads, and few enough not to wait for.
+_RECENT = 32 << 10
+
+
+def recent(prefix: str) -> str:
+    """The end of the code before the cursor, from the beginning of a line on where there is one."""
+    if len(prefix) <= _RECENT:
+        return prefix
+    near = prefix[-_RECENT:]
+    return near[near.find("\n") + 1 :]
+
+
 def completion_filter(mode: str, prefix: str, language: Language | None = None) -> TextFilter:
     """The filter of a completion that follows the code `prefix`, whose language is guessed if not given.
 
@@ -135,5 +147,6 @@ def completion_filter(mode: str, prefix: str, language: Language | None = None) 
     if mode == "line":
         return Line()
     if mode == "block":
-        return Block(prefix, language or guess_language(prefix))
+        near = recent(prefix)
+        return Block(near, language or guess_language(near))
     return Whole()

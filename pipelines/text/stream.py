@@ -19,7 +19,10 @@ class TextStream:
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._stop = tuple(dict.fromkeys(stop))
+        # By their first characters: of very many, few are looked for in a piece of text.
+        self._stop: dict[str, list[str]] = {}
+        for text in dict.fromkeys(stop):
+            self._stop.setdefault(text[:1], []).append(text)
         self._held = ""
         self.stop_text: str | None = None
 
@@ -47,9 +50,13 @@ class TextStream:
             text, self._held = text + self._held, ""
         return text
 
+    def _candidates(self, text: str) -> list[str]:
+        """The stop strings whose first character is in the text."""
+        return [stop for first in self._stop.keys() & set(text) for stop in self._stop[first]]
+
     def _pass_control(self, spelled: str) -> str:
         text = self._held + spelled
-        found = [(at, stop) for stop in self._stop if 0 <= (at := text.find(stop)) <= len(self._held)]
+        found = [(at, stop) for stop in self._candidates(text) if 0 <= (at := text.find(stop)) <= len(self._held)]
         if not found:
             return ""
         at, self.stop_text = min(found)
@@ -58,12 +65,12 @@ class TextStream:
 
     def _release(self, text: str) -> str:
         self._held += text
-        found = [(at, stop) for stop in self._stop if (at := self._held.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._candidates(self._held) if (at := self._held.find(stop)) >= 0]
         if found:
             at, self.stop_text = min(found)
             ready, self._held = self._held[:at], ""
             return ready
-        keep = max((overlap(self._held, stop) for stop in self._stop), default=0)
+        keep = max((overlap(self._held, stop) for stop in self._candidates(self._held)), default=0)
         split = len(self._held) - keep
         ready, self._held = self._held[:split], self._held[split:]
         return ready

@@ -117,7 +117,16 @@ def _compile(
         graph = architecture.build_graph(config, types, target)
     expected = "minutes" if target.on_gpu else "about 30 s on two cores"
     with progress.step("Compiling the model, once for this machine", expected), host_code_for(target):
-        return Engine.get().compile(graph)
+        try:
+            return Engine.get().compile(graph)
+        except (RuntimeError, ValueError, OSError) as error:
+            if "No space left" in str(error):
+                folder = tempfile.gettempdir()
+                raise UserError(
+                    f"the disk is full while compiling, in {folder} or the cache; expected some hundred MB free: free "
+                    "them, or give other places by TMPDIR and REPLIT_CACHE_DIR"
+                ) from None
+            raise
 
 
 @contextmanager

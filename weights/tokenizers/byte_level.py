@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # ggml's token types.
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 
+# Characters from which on encoding takes milliseconds.
+_LONG_TEXT = 4096
 END_OF_TEXT = "<|endoftext|>"
 # Spellings of the fill-in-the-middle tokens where the file does not name them by id.
 _FIM_TEXTS = {
@@ -84,8 +86,12 @@ class ByteLevelTokenizer(Tokenizer):
         """See `Tokenizer.encode`. Raises UserError for a byte without a token."""
         self._check_bytes(text)
         backend = self._backend if parse_special else self._literal_backend
-        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
-        return ids
+        if len(text) < _LONG_TEXT:
+            short: list[int] = backend.encode(text, add_special_tokens=False).ids
+            return short
+        # The library lets other threads run while it works on a batch, not on a single text.
+        long: list[int] = backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return long
 
     def to_json(self) -> str:
         """The pipeline as a tokenizer.json."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from weights.errors import UserError
 
@@ -51,6 +52,11 @@ class Tokenizer(ABC):
         With `parse_special`, control tokens spelled out in the text become those tokens, as in
         transformers and in llama.cpp's completions; without it they are ordinary text.
         """
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest spelling of a token: so many of a text at most does one token stand for."""
+        return max(map(len, (*self._token_bytes, *(text.encode() for text in self.control_texts.values()))), default=1)
 
     @property
     def vocab_size(self) -> int:

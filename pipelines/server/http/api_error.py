@@ -41,9 +41,10 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        # Names and values of requests may hold half characters, which no answer can.
+        self.message = message.encode("utf-8", "backslashreplace").decode()
         self.status = status
-        self.param = param
+        self.param = param and param.encode("utf-8", "backslashreplace").decode()
         self.code = code
         self.headers = headers
 
@@ -131,6 +132,8 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     if error["type"] == "json_invalid":
         reason = error.get("ctx", {}).get("error", "")
         return ApiError(f"the body is not valid JSON: {reason}", code="invalid_json")
+    if error["type"] == "too_many_items":
+        return ApiError(str(error["msg"]), param=error["ctx"]["field"])
     if field is None:
         return ApiError("the body is not as expected: expected a JSON object, sent as application/json")
     where = ".".join(part for part in path if not part.startswith(_UNION_PARTS) and part not in _UNION_TYPES)

@@ -17,7 +17,7 @@ from pipelines.prompts.chat import chat_prompt
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
-from pipelines.server.http.event_stream import DONE, respond
+from pipelines.server.http.event_stream import DONE, beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
 from pipelines.server.routes.job import Job, StreamExtras, check_stream, plan_samples, token_entry, usage
@@ -39,7 +39,8 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     check(body)
     found = sampling(body, DEFAULTS, service)
     heal = found["max_new_tokens"] != 0 and service.heals(body.token_healing, editor=False)
-    prompt = messages_prompt(service, [(message.role, message.text) for message in body.messages], heal)
+    messages = [(message.role, message.text) for message in body.messages]
+    prompt = await beside(text_size(messages), lambda: messages_prompt(service, messages, heal))
     service.check_length(prompt.tokens, found["max_new_tokens"], "messages")
     scored = (body.top_logprobs or 0) if body.logprobs else None
     job = ChatJob(service, body, record, prompt, found, seed=body.seed, top_logprobs=scored)
@@ -53,15 +54,23 @@ async def fim(body: FimRequest, request: Request) -> Response:
     service, record = admit(body, request)
     check_stream(body)
     found = sampling(body, DEFAULTS, service)
-    prompt = service.gap(
-        Gap(body.prompt, body.suffix), found["max_new_tokens"], "suffix", cut=body.cut_suffix, heal=body.token_healing
+    gap, most = Gap(body.prompt, body.suffix), found["max_new_tokens"]
+    prompt = await beside(
+        len(gap.prefix) + len(gap.suffix),
+        lambda: service.gap(gap, most, "suffix", cut=body.cut_suffix, heal=body.token_healing),
     )
     job = ChatJob(service, body, record, prompt, found, seed=first(body.seed, body.random_seed), top_logprobs=None)
     return await respond(job, body.stream, request)
 
 
+def text_size(messages: Sequence[tuple[str, str]]) -> int:
+    """Characters of all messages."""
+    return sum(len(text) for _, text in messages)
+
+
 def messages_prompt(service: Service, messages: Sequence[tuple[str, str]], heal: bool = False) -> Prompt:
     """The prompt of a chat's roles and texts. Raises ApiError where there is no text in it."""
+    service.check_size(text_size(messages), "messages")
     turns = chat_prompt(service.tokenizer, messages)
     text = "\n".join(text for _, text in messages)
     if turns:

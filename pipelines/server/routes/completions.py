@@ -14,7 +14,7 @@ from pipelines.engine.sequence import TokenLogprob
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt as ModelPrompt
 from pipelines.server.http.api_error import ApiError
-from pipelines.server.http.event_stream import DONE, respond
+from pipelines.server.http.event_stream import DONE, beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
 from pipelines.server.routes.job import Job, StreamExtras, check_stream, plan_samples, usage
@@ -35,21 +35,30 @@ router = APIRouter()
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Completes one or more prompts, `n` times each."""
     service, record = admit(body, request)
-    return await respond(CompletionJob(service, body, record), body.stream, request)
+    check(body)
+    found = sampling(body, OPENAI_DEFAULTS, service)
+    prompts = await encode_all(service, body, found["max_new_tokens"])
+    return await respond(CompletionJob(service, body, record, found, prompts), body.stream, request)
 
 
 class CompletionJob(Job):
     """One request: its prompts, the sequences that run for it, and its answer."""
 
-    def __init__(self, service: Service, body: CompletionRequest, record: Record) -> None:
-        check(body)
+    def __init__(
+        self,
+        service: Service,
+        body: CompletionRequest,
+        record: Record,
+        found: dict[str, Any],
+        prompts: list[tuple[str, ModelPrompt]],
+    ) -> None:
+        """`found` are keywords of `SamplingParams`, see sampling.py; `prompts` are those of `encode_all`."""
         self._body = body
         self._id = f"cmpl-{record.id}"
         self._created = int(time.time())
         self._n = body.n or 1
         self._samples = max(body.best_of or 1, self._n)
-        found = sampling(body, OPENAI_DEFAULTS, service)
-        self._prompts = [encode(service, body, prompt, found["max_new_tokens"]) for prompt in as_list(body.prompt)]
+        self._prompts = prompts
         scored = body.logprobs
         if scored is None and self._samples > self._n:
             scored = 0  # the best of several is chosen by them
@@ -118,6 +127,14 @@ class CompletionJob(Job):
             "choices": choices,
             **more,
         }
+
+
+async def encode_all(service: Service, body: CompletionRequest, max_new_tokens: int) -> list[tuple[str, ModelPrompt]]:
+    """The prompts of a request, see `encode`."""
+    prompts = as_list(body.prompt)
+    service.check_count(len(prompts) * max(body.best_of or 1, body.n or 1))
+    size = sum(map(len, prompts)) + len(body.suffix or "")
+    return await beside(size, lambda: [encode(service, body, prompt, max_new_tokens) for prompt in prompts])
 
 
 def encode(

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt
-from pipelines.server.http.event_stream import respond
+from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
 from pipelines.server.routes.job import Job, plan_samples, token_entry
@@ -35,7 +35,9 @@ async def completion(body: LlamaCompletionRequest, request: Request) -> Response
     service, record = admit(body, request)
     found = sampling(body, LLAMA_DEFAULTS, service)
     heal = found["max_new_tokens"] != 0 and service.heals(body.token_healing, editor=False)
-    prompts = [_prompt(service, prompt, heal) for prompt in body.prompt]
+    service.check_count(len(body.prompt) * first(body.n_cmpl, body.n, 1))
+    size = sum(map(_size, body.prompt))
+    prompts = await beside(size, lambda: [_prompt(service, prompt, heal) for prompt in body.prompt])
     for prompt in prompts:
         service.check_length(prompt.tokens, found["max_new_tokens"], "prompt")
     return await respond(LlamaJob(service, body, prompts, found, record), body.stream, request)
@@ -48,8 +50,21 @@ async def infill(body: InfillRequest, request: Request) -> Response:
     found = sampling(body, LLAMA_DEFAULTS, service)
     context = "".join(_SEPARATOR + extra.text for extra in body.input_extra)
     gap = Gap(body.input_prefix, body.input_suffix, middle=body.prompt, context=context)
-    prompt = service.gap(gap, found["max_new_tokens"], "input_suffix", cut=body.cut_suffix, heal=body.token_healing)
+    most = found["max_new_tokens"]
+    prompt = await beside(
+        len(gap.prefix) + len(gap.suffix) + len(gap.middle) + len(context),
+        lambda: service.gap(gap, most, "input_suffix", cut=body.cut_suffix, heal=body.token_healing),
+    )
     return await respond(LlamaJob(service, body, [prompt], found, record), body.stream, request)
+
+
+def _size(prompt: Any) -> int:
+    """Characters and ids of a prompt."""
+    if isinstance(prompt, PromptObject):
+        prompt = prompt.prompt_string
+    if isinstance(prompt, list):
+        return sum(len(part) if isinstance(part, str) else 1 for part in prompt)
+    return len(prompt)
 
 
 def _prompt(service: Service, prompt: Any, heal: bool) -> Prompt:
@@ -58,6 +73,7 @@ def _prompt(service: Service, prompt: Any, heal: bool) -> Prompt:
         prompt = prompt.prompt_string
     if isinstance(prompt, list) and any(isinstance(part, str) for part in prompt):
         ids: list[int] = []
+        service.check_size(sum(len(part) for part in prompt if isinstance(part, str)), "prompt")
         for part in prompt:
             ids += service.tokenizer.encode(part) if isinstance(part, str) else [part]
         prompt = ids

@@ -11,7 +11,7 @@ from pipelines.server.routes.generation_fields import GenerationFields
 from pipelines.server.routes.openai_requests import Message
 
 Probabilities: TypeAlias = Annotated[int, Field(ge=0, le=1000, strict=True), INTEGRAL]
-Mixed: TypeAlias = list[TokenId | Text]
+Mixed: TypeAlias = Annotated[list[TokenId | Text], Field(fail_fast=True)]
 
 
 class PromptObject(Fields):

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.event_stream import beside
 from pipelines.server.routes.admission import check_fields
-from pipelines.server.routes.chat_completions import messages_prompt
+from pipelines.server.routes.chat_completions import messages_prompt, text_size
 from pipelines.server.routes.fields import Fields
 from pipelines.server.routes.llama import spelled
 from pipelines.server.routes.llama_requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
@@ -35,10 +36,15 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     if stated is None:
         raise ApiError("content: field required", param="content")
     parts = [stated] if isinstance(stated, str) else stated
-    try:
-        ids: list[int] = []
+
+    def encode() -> list[int]:
+        found: list[int] = []
         for part in parts:
-            ids += tokenizer.encode(part, parse_special=body.parse_special) if isinstance(part, str) else [part]
+            found += tokenizer.encode(part, parse_special=body.parse_special) if isinstance(part, str) else [part]
+        return found
+
+    try:
+        ids = await beside(sum(len(part) if isinstance(part, str) else 1 for part in parts), encode)
         if body.content is None:
             return JSONResponse({"count": len(ids), "max_model_len": service.max_length, "tokens": ids})
         if not body.with_pieces:
@@ -61,8 +67,11 @@ def _piece(raw: bytes) -> str | list[int]:
 async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     """The text of token ids."""
     service = _service(body, request)
-    ids = service.prompt(body.tokens, "tokens").ids if body.tokens else []
-    text = service.tokenizer.decode(ids)
+
+    def decode() -> str:
+        return service.tokenizer.decode(service.prompt(body.tokens, "tokens").ids) if body.tokens else ""
+
+    text = await beside(len(body.tokens), decode)
     return JSONResponse({"content": text, "prompt": text})  # vLLM's name for it
 
 
@@ -70,7 +79,8 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
 async def apply_template(body: TemplateRequest, request: Request) -> Response:
     """The prompt that a chat's messages make."""
     service = _service(body, request)
-    prompt = messages_prompt(service, [(message.role, message.text) for message in body.messages])
+    messages = [(message.role, message.text) for message in body.messages]
+    prompt = await beside(text_size(messages), lambda: messages_prompt(service, messages))
     return JSONResponse({"prompt": spelled(service.tokenizer, prompt.ids)})
 
 

@@ -15,10 +15,10 @@ from starlette.responses import JSONResponse, Response
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
-from pipelines.server.http.event_stream import respond
+from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import check_fields
-from pipelines.server.routes.chat_completions import messages_prompt
+from pipelines.server.routes.chat_completions import messages_prompt, text_size
 from pipelines.server.routes.job import Job, plan_samples, token_entry
 from pipelines.server.routes.ollama_requests import GenerateRequest, OllamaChatRequest, OllamaFields
 from pipelines.server.routes.sampling import OLLAMA_DEFAULTS, sampling
@@ -37,7 +37,8 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     if not body.prompt and not body.suffix:
         return JSONResponse(nothing_to_do(service, body) | {"response": ""})
     found = sampling(body.generation(), OLLAMA_DEFAULTS, service)
-    prompt = _prompt(service, body, found["max_new_tokens"])
+    size = sum(map(len, (body.prompt, body.suffix or "", body.system or "", body.context or "")))
+    prompt = await beside(size, lambda: _prompt(service, body, found["max_new_tokens"]))
     job = GenerateJob(service, body, record, prompt, found)
     return await respond(job, body.stream, request, lines=True)
 
@@ -49,7 +50,8 @@ async def chat(body: OllamaChatRequest, request: Request) -> Response:
     if not body.messages:
         return JSONResponse(nothing_to_do(service, body) | {"message": _message("")})
     found = sampling(body.generation(), OLLAMA_DEFAULTS, service)
-    prompt = messages_prompt(service, [(message.role, message.content) for message in body.messages])
+    messages = [(message.role, message.content) for message in body.messages]
+    prompt = await beside(text_size(messages), lambda: messages_prompt(service, messages))
     service.check_length(prompt.tokens, found["max_new_tokens"], "messages")
     return await respond(ChatJob(service, body, record, prompt, found), body.stream, request, lines=True)
 

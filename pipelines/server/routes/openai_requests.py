@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from pipelines.server.routes.fields import INTEGRAL, MOST, MOST_TOKENS, Fields, Flag, Ids, Number, Seed, Text
+from pipelines.server.routes.fields import INTEGRAL, MOST, MOST_TOKENS, Fields, Flag, Ids, Number, Seed, Text, Texts
 from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields, Samples
 
 
@@ -39,7 +39,9 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-Prompt: TypeAlias = Annotated[Text | list[Text] | Ids | list[Ids], BeforeValidator(_prompt)]
+Prompt: TypeAlias = Annotated[
+    Text | Texts | Ids | Annotated[list[Ids], Field(fail_fast=True)], BeforeValidator(_prompt)
+]
 Stop: TypeAlias = (
     Annotated[Text, Field(min_length=1)] | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(max_length=16)]
 )

@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from pipelines.server.http.api_error import ApiError
-from pipelines.server.routes.completions import encode
+from pipelines.server.routes.completions import encode_all
 from pipelines.server.routes.openai_requests import CompletionRequest
 from pipelines.server.routes.sampling import OPENAI_MAX_TOKENS
 from pipelines.server.service import Service
@@ -116,7 +116,7 @@ async def prompt(body: CompletionRequest, request: Request) -> dict[str, Any]:
     if not isinstance(body.prompt, str):
         raise ApiError("the prompt is no text; expected the code before the cursor", param="prompt")
     most = OPENAI_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-    _, found = encode(service, body, body.prompt, most)
+    ((_, found),) = await encode_all(service, body, most)
     told = segments(service.tokenizer, found.ids)
     healing = found.healing.decode(errors="replace")
     return {"segments": told, "healing": healing, "tokens": found.tokens, "truncated": found.truncated}

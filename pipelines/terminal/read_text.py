@@ -1,0 +1,49 @@
+"""Text that a person gives in a file or on standard input."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from pipelines.terminal.report import say
+from weights.errors import UserError
+
+# More than any model reads, and little enough for memory: /dev/zero never ends.
+LONGEST = 64 << 20
+_BOM = b"\xef\xbb\xbf"
+
+
+def read_text(path: Path, quiet: bool = False) -> str:
+    """A file's text, line ends as they are. Raises UserError for what cannot be read or is not UTF-8."""
+    try:
+        with path.open("rb") as file:
+            return _text(file, str(path), quiet)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); expected a text file: check the path") from None
+    except ValueError as error:  # a name with a null character
+        raise UserError(f"cannot read {str(path)!r} ({error}); expected a text file: check the path") from None
+
+
+def read_stdin(quiet: bool = False) -> str:
+    """All of standard input. Raises UserError like `read_text`."""
+    try:
+        return _text(sys.stdin.buffer, "standard input", quiet)
+    except OSError as error:
+        raise UserError(f"cannot read standard input ({error.strerror}); expected text, or --prompt TEXT") from None
+
+
+def _text(file: BinaryIO, name: str, quiet: bool) -> str:
+    raw = file.read(LONGEST + 1)
+    if len(raw) > LONGEST:
+        raise UserError(f"{name} holds more than {LONGEST >> 20} MiB; expected text for a model to read: give less")
+    if raw.startswith(_BOM):
+        raw = raw[len(_BOM) :]
+        if not quiet:
+            say(f"{name} begins with a byte order mark, which is left out")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{name} is not UTF-8 text ({error.reason} at byte {error.start}); expected UTF-8: convert it"
+        ) from None
