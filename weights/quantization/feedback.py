@@ -36,45 +36,70 @@ class ColumnInputs:
     products: Sequence[Array] = ()
 
 
-@dataclass(frozen=True)
-class Group:
-    """A group of columns whose scales are fixed: value = scale * code - minimum, each [rows, runs]."""
-
-    scale: Array
-    minimum: Array
-    pack: Callable[[Array], Bytes]  # codes [rows, columns] to bytes
-
-
-@dataclass(frozen=True)
-class _Format:
-    """Columns of a group and of a run with one scale, the range of codes, and the fit of scales, weighted."""
+class _Group:
+    """A group of columns: value = scale * code - minimum, with a scale and a minimum for each run of a row."""
 
     columns: int
     run: int
     low: int
     high: int
-    fit: Callable[[Array, Array], Group]
+
+    def refit(self, run: int, x: Array, weight: Array) -> None:
+        """Fit the scale of a run again, to what feedback made of its columns: `x` and `weight` are [run, rows]."""
+
+    def scale(self, run: int) -> tuple[Array, Array]:
+        """Scale and minimum of a run, [rows]."""
+        raise NotImplementedError
+
+    def pack(self, codes: Array) -> Bytes:
+        """[rows, columns] as blocks."""
+        raise NotImplementedError
 
 
-def _fit_q4_0(x: Array, weight: Array) -> Group:
-    scale = encode.q4_0_scale(x, weight)
-    return Group(
-        scale[:, None],
-        np.zeros_like(scale)[:, None],
-        lambda codes: encode.q4_0_blocks(scale, (codes + np.float32(8)).astype(np.uint8)),
-    )
+class _Q4_0(_Group):
+    columns, run, low, high = 32, 32, -8, 7
+
+    def __init__(self, x: Array, weight: Array) -> None:
+        self._scale = encode.q4_0_scale(x, weight)
+
+    def scale(self, run: int) -> tuple[Array, Array]:
+        return self._scale, np.zeros_like(self._scale)
+
+    def pack(self, codes: Array) -> Bytes:
+        return encode.q4_0_blocks(self._scale, (codes + np.float32(8)).astype(np.uint8))
 
 
-def _fit_q4_k(x: Array, weight: Array) -> Group:
-    d, scales, dmin, minima, _ = k_quants.fit_q4_k(_runs(x, 32), _runs(weight, 32))
-    scale, minimum = d[:, None] * scales, dmin[:, None] * minima
-    return Group(scale, minimum, lambda codes: k_quants.pack_q4_k(d, scales, dmin, minima, _runs(codes, 32)))
+class _Q4K(_Group):
+    columns, run, low, high = 256, 32, 0, 15
+
+    def __init__(self, x: Array, weight: Array) -> None:
+        self._d, self._scales, self._dmin, self._minima, _ = k_quants.fit_q4_k(_runs(x, 32), _runs(weight, 32))
+
+    def refit(self, run: int, x: Array, weight: Array) -> None:
+        units = self._d, self._dmin
+        self._scales[:, run], self._minima[:, run] = k_quants.refit_q4_k(x, weight, *units)
+
+    def scale(self, run: int) -> tuple[Array, Array]:
+        return self._d * self._scales[:, run], self._dmin * self._minima[:, run]
+
+    def pack(self, codes: Array) -> Bytes:
+        return k_quants.pack_q4_k(self._d, self._scales, self._dmin, self._minima, _runs(codes, 32))
 
 
-def _fit_q6_k(x: Array, weight: Array) -> Group:
-    d, scales, _ = k_quants.fit_q6_k(_runs(x, 16), _runs(weight, 16))
-    scale = d[:, None] * scales
-    return Group(scale, np.zeros_like(scale), lambda codes: k_quants.pack_q6_k(d, scales, _runs(codes, 16)))
+class _Q6K(_Group):
+    columns, run, low, high = 256, 16, -32, 31
+
+    def __init__(self, x: Array, weight: Array) -> None:
+        self._d, self._scales, _ = k_quants.fit_q6_k(_runs(x, 16), _runs(weight, 16))
+
+    def refit(self, run: int, x: Array, weight: Array) -> None:
+        self._scales[:, run] = k_quants.refit_q6_k(x, weight, self._d)
+
+    def scale(self, run: int) -> tuple[Array, Array]:
+        return self._d * self._scales[:, run], np.zeros_like(self._d)
+
+    def pack(self, codes: Array) -> Bytes:
+        return k_quants.pack_q6_k(self._d, self._scales, _runs(codes, 16))
 
 
 def _runs(values: Array, run: int) -> Array:
@@ -82,11 +107,12 @@ def _runs(values: Array, run: int) -> Array:
     return np.ascontiguousarray(values.reshape(-1, run).T)
 
 
-_FORMATS = {
-    Encoding.Q4_0: _Format(32, 32, -8, 7, _fit_q4_0),
-    Encoding.Q4_K: _Format(256, 32, 0, 15, _fit_q4_k),
-    Encoding.Q6_K: _Format(256, 16, -32, 31, _fit_q6_k),
+_FORMATS: dict[Encoding, Callable[[Array, Array], _Group]] = {
+    Encoding.Q4_0: _Q4_0,
+    Encoding.Q4_K: _Q4K,
+    Encoding.Q6_K: _Q6K,
 }
+_COLUMNS = {Encoding.Q4_0: 32, Encoding.Q4_K: 256, Encoding.Q6_K: 256}
 #: The encodings that this is for; with 8 bits there is next to nothing to make up for.
 ENCODINGS = frozenset(_FORMATS)
 
@@ -100,9 +126,7 @@ def encode_with_feedback(values: Array, encoding: Encoding, products: Sequence[A
     count = max(1, min(cores(), len(values) // 64))
     bounds = np.linspace(0, len(values), count + 1).astype(int)
     with ThreadPoolExecutor(count) as pool:
-        parts = pool.map(
-            lambda i: _encode_rows(values[bounds[i] : bounds[i + 1]], _FORMATS[encoding], roots), range(count)
-        )
+        parts = pool.map(lambda i: _encode_rows(values[bounds[i] : bounds[i + 1]], encoding, roots), range(count))
         return np.concatenate(list(parts))
 
 
@@ -116,31 +140,34 @@ def _root(products: Array) -> Array:
     return root
 
 
-def _encode_rows(values: Array, form: _Format, roots: Sequence[Array]) -> Bytes:
-    encoded, start = [], 0
+def _encode_rows(values: Array, encoding: Encoding, roots: Sequence[Array]) -> Bytes:
+    encoded, start, columns = [], 0, _COLUMNS[encoding]
     for root in roots:
         rest = values[:, start : start + len(root)].copy()
         start += len(root)
         importance = np.float32(1) / np.square(np.diagonal(root))
-        for first in range(0, len(root), form.columns):
-            stop = first + form.columns
-            weight = np.broadcast_to(importance[first:stop], (len(rest), form.columns))
-            group = form.fit(np.ascontiguousarray(rest[:, first:stop]), np.ascontiguousarray(weight))
-            codes, errors = _round_group(rest[:, first:stop].T.copy(), group, form, root[first:stop, first:stop])
+        for first in range(0, len(root), columns):
+            stop = first + columns
+            weight = np.ascontiguousarray(np.broadcast_to(importance[first:stop], (len(rest), columns)))
+            group = _FORMATS[encoding](np.ascontiguousarray(rest[:, first:stop]), weight)
+            codes, errors = _round_group(rest[:, first:stop].T.copy(), weight.T, group, root[first:stop, first:stop])
             encoded.append(group.pack(np.ascontiguousarray(codes.T)).reshape(len(values), -1))
             rest[:, stop:] -= errors.T @ root[first:stop, stop:]
     return np.concatenate(encoded, axis=1)
 
 
-def _round_group(columns: Array, group: Group, form: _Format, root: Array) -> tuple[Array, Array]:
+def _round_group(columns: Array, weight: Array, group: _Group, root: Array) -> tuple[Array, Array]:
     """Codes and what is left over of each column, both [columns, rows]; `columns` is changed."""
     codes, errors = np.empty_like(columns), np.empty_like(columns)
-    scale, minimum = np.ascontiguousarray(group.scale.T), np.ascontiguousarray(group.minimum.T)  # [runs, rows]
-    by_scale = inverse(scale)
     for i in range(len(columns)):
-        run = i // form.run
+        run, place = divmod(i, group.run)
+        if place == 0:
+            if i:
+                group.refit(run, columns[i : i + group.run], np.ascontiguousarray(weight[i : i + group.run]))
+            scale, minimum = group.scale(run)
+            by_scale = inverse(scale)
         column = columns[i]
-        np.clip(np.rint((column + minimum[run]) * by_scale[run]), form.low, form.high, out=codes[i])
-        errors[i] = (column - (scale[run] * codes[i] - minimum[run])) / root[i, i]
+        np.clip(np.rint((column + minimum) * by_scale), group.low, group.high, out=codes[i])
+        errors[i] = (column - (scale * codes[i] - minimum)) / root[i, i]
         columns[i + 1 :] -= root[i, i + 1 :, None] * errors[i]
     return codes, errors

@@ -60,6 +60,18 @@ def fit_q4_k(x: Array, weight: Array) -> tuple[Array, Array, Array, Array, Array
     return _round_affine(x, scale, minimum)
 
 
+def refit_q4_k(x: Array, weight: Array, d: Array, dmin: Array) -> tuple[Array, Array]:
+    """Multiples of d and dmin [runs] of least weighted squared error for one run of each row; `x` is [32, runs]."""
+    weighted = weight * x
+    w, wx = weight.sum(axis=0), weighted.sum(axis=0)
+    scale, minimum = _affine_fit(x, weight, w, wx, _dot(weighted, x))
+    multiples = np.clip(np.rint(scale * inverse(d)), 0, 63)
+    scale = d * multiples
+    codes = np.clip(np.rint((x + minimum) * inverse(scale)), 0, 15)
+    minimum = (scale * _dot(weight, codes) - wx) * inverse(w)
+    return multiples, np.clip(np.rint(minimum * inverse(dmin)), 0, 63)
+
+
 def pack_q4_k(d: Array, scales: Array, dmin: Array, minima: Array, codes: Array) -> Bytes:
     """The blocks of `fit_q4_k`'s results; codes are [32, runs]."""
     blocks = np.empty(len(d), LAYOUT[Encoding.Q4_K])
@@ -150,6 +162,12 @@ def fit_q6_k(x: Array, weight: Array) -> tuple[Array, Array, Array]:
     refit = (scales * wcx).sum(axis=1) * inverse((scales**2 * wcc).sum(axis=1))
     d = _half(np.where(refit == 0, d, refit))
     return d, scales, _linear_codes(x, d, scales)
+
+
+def refit_q6_k(x: Array, weight: Array, d: Array) -> Array:
+    """Multiples of d [runs] of least weighted squared error for one run of each row; `x` is [16, runs]."""
+    multiples: Array = np.clip(np.rint(_linear_fit(x, weight) * inverse(d)), -128, 127)
+    return multiples
 
 
 def pack_q6_k(d: Array, scales: Array, codes: Array) -> Bytes:
