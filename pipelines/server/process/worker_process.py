@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from pipelines.engine.sequence import SequenceRequest
 from pipelines.server.options import ServeOptions
@@ -28,10 +28,31 @@ from pipelines.server.process.messages import (
 _LENGTH = struct.Struct("!i")  # up to 2 GiB; the connection has another form beyond
 
 
+class Worker(Protocol):
+    """What runs sequences, as a request sees it: another process, or for a batch file this one."""
+
+    load: Load
+    ready: Ready | None
+    ended: asyncio.Event
+
+    @property
+    def in_flight(self) -> int:
+        """Sequences that run or wait."""
+
+    def submit(self, request: SequenceRequest) -> Generation:
+        """Queues a sequence."""
+
+    def runs(self, request_id: str) -> bool:
+        """Whether a sequence runs or waits."""
+
+    def cancel(self, request_id: str) -> None:
+        """Called by a generation that is no longer wanted."""
+
+
 class Generation:
     """One sequence that runs in the worker."""
 
-    def __init__(self, worker: ModelWorker, request: SequenceRequest) -> None:
+    def __init__(self, worker: Worker, request: SequenceRequest) -> None:
         self.request = request
         self.ended = False
         self._worker = worker
