@@ -109,11 +109,12 @@ def test_a_circle_is_found() -> None:
 
 
 def test_only_the_command_line_knows_the_server() -> None:
-    """And of it no more than the options and the start: neither imports the extra's packages."""
+    """And of it no more than the options and the starts: none imports the extra's packages."""
     outside = [file for file in FILES if "pipelines/server" not in file.as_posix()]
     users = {file.name: set(re.findall(r"pipelines\.server[.\w]*", file.read_text())) for file in outside}
     assert {name: found for name, found in users.items() if found} == {
-        "cli.py": {"pipelines.server.options", "pipelines.server.serve"}
+        "cli.py": {"pipelines.server.options", "pipelines.server.serve"},
+        "batch.py": {"pipelines.server.offline.feed", "pipelines.server.offline.run", "pipelines.server.options"},
     }
 
 

@@ -20,6 +20,7 @@ from weights.written import WRITTEN
 
 # Subcommand to "module:attribute".
 SUBCOMMANDS: dict[str, str] = {
+    "batch": "pipelines.commands.batch:batch",
     "bench": "pipelines.commands.bench:bench",
     "compile": "pipelines.commands.compile:compile_model",
     "convert": "pipelines.commands.convert:convert",

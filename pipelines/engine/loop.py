@@ -41,9 +41,10 @@ def run(
     """Yields each sequence with its new tokens as they come, and a last time when it has ended.
 
     A sequence that has ended gives its slot to the next waiting one; whoever consumes the loop may end one by
-    `Sequence.stop`. Raises UserError where no slot is left because others hold all of them.
+    `Sequence.stop`, and add to `sequences` where they are a deque, which is emptied. Raises UserError where no slot is
+    left because others hold all of them.
     """
-    waiting = deque(sequences)
+    waiting = sequences if isinstance(sequences, deque) else deque(sequences)
     running: list[tuple[Sequence, int]] = []
     try:
         while waiting or running:

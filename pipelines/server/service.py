@@ -24,7 +24,7 @@ from pipelines.server.metrics import Metrics
 from pipelines.server.model_info import model_facts
 from pipelines.server.options import ServeOptions
 from pipelines.server.process.messages import Step
-from pipelines.server.process.worker_process import Generation, ModelWorker
+from pipelines.server.process.worker_process import Generation, Worker
 from pipelines.server.record import Log, Record
 from pipelines.server.stall import Stall
 from pipelines.text.chain import Delta, SequenceText, build_chain
@@ -55,7 +55,7 @@ class Service:
     """The state of the HTTP process."""
 
     def __init__(
-        self, options: ServeOptions, files: ModelFiles, worker: ModelWorker, log: Log, waiting: Waiting | None = None
+        self, options: ServeOptions, files: ModelFiles, worker: Worker, log: Log, waiting: Waiting | None = None
     ) -> None:
         self.options = options
         self.tokenizer = files.tokenizer
@@ -206,7 +206,7 @@ class Service:
         """
         self._warming = {name: known for name, known in self._warming.items() if self.worker.runs(known.request.id)}
         if client in self._warming:
-            self.worker.cut_short(self._warming.pop(client))
+            self._warming.pop(client).cut_short()
         self._warming[client] = self.worker.submit(replace(request, background=True))
         return self._warming[client]
 

@@ -25,19 +25,25 @@ from pipelines.server.routes import (
 from pipelines.server.service import Service
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application over a service."""
+def bare_app(service: Service) -> FastAPI:
+    """The routes that answer with text, and their errors, with nothing around them."""
     app = FastAPI(title="Replit Code on MAX", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
     for module in (completions, chat_completions, llama, llama_server, ollama, ollama_server, vllm_server):
         app.include_router(module.router)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    return app
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application over a service."""
+    app = bare_app(service)
     if service.options.page:
         page.read_files()
         app.include_router(page.router)
     _add_operation_routes(app, service)
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(Guard, service=service)
     if service.options.cors_origins:
         app.add_middleware(

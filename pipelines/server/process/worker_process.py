@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from pipelines.engine.sequence import SequenceRequest
 from pipelines.server.options import ServeOptions
@@ -31,10 +31,31 @@ SAVING_SECONDS = 20.0
 _LENGTH = struct.Struct("!i")  # up to 2 GiB; the connection has another form beyond
 
 
+class Worker(Protocol):
+    """What runs sequences, as a request sees it: another process, or for a batch file this one."""
+
+    load: Load
+    ready: Ready | None
+    ended: asyncio.Event
+
+    @property
+    def in_flight(self) -> int:
+        """Sequences that run or wait."""
+
+    def submit(self, request: SequenceRequest) -> Generation:
+        """Queues a sequence."""
+
+    def runs(self, request_id: str) -> bool:
+        """Whether a sequence runs or waits."""
+
+    def cancel(self, request_id: str) -> None:
+        """Called by a generation that is no longer wanted."""
+
+
 class Generation:
     """One sequence that runs in the worker."""
 
-    def __init__(self, worker: ModelWorker, request: SequenceRequest) -> None:
+    def __init__(self, worker: Worker, request: SequenceRequest) -> None:
         self.request = request
         self.ended = False
         self._worker = worker
@@ -54,6 +75,11 @@ class Generation:
     def cancel(self) -> None:
         """Frees the sequence's place in the worker; nothing happens if it has ended."""
         self.finish(cancel=True)
+
+    def cut_short(self) -> None:
+        """Ends the sequence here and now; whoever listens is told that it has come to its length."""
+        self._worker.cancel(self.request.id)
+        self.put(Step(self.request.id, (), "length"))
 
     def finish(self, cancel: bool) -> None:
         """Marks the end of interest, which the worker need not be told when it knows."""
@@ -153,11 +179,6 @@ class ModelWorker:
     def runs(self, request_id: str) -> bool:
         """Whether a sequence runs or waits."""
         return request_id in self._generations
-
-    def cut_short(self, generation: Generation) -> None:
-        """Ends a sequence here and now; whoever listens is told that it has come to its length."""
-        self.cancel(generation.request.id)
-        generation.put(Step(generation.request.id, (), "length"))
 
     def cancel(self, request_id: str) -> None:
         """Called by a generation that is no longer wanted."""

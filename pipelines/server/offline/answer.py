@@ -1,0 +1,88 @@
+"""A line's answer: the server's application is called as a server calls it, so that checks and texts are its own.
+
+What an answer tells of how it was run, cached tokens and checked guesses, is left out: the same line has the same
+result in whatever company it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import traceback
+from typing import Any
+
+from starlette.types import ASGIApp, Message
+
+from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.event_stream import dumps
+from pipelines.server.offline.line import Line
+from pipelines.server.record import Record
+from pipelines.server.routes.sampling import first
+from pipelines.server.service import DRAWN_SEEDS
+
+# Of `usage`: they depend on what ran before and beside.
+_CIRCUMSTANCES = ("prompt_tokens_details", "completion_tokens_details")
+
+
+async def result_line(app: ASGIApp, line: Line, record: Record) -> tuple[str, bool]:
+    """The line of the result, without its end, and whether the request succeeded. `record` is the request's."""
+    response: dict[str, Any] | None = None
+    error: dict[str, str] | None = None
+    record.status = 400
+    if line.error is not None:
+        error = {"code": line.error[0], "message": line.error[1]}
+    else:
+        record.status, body = await _answer(app, line, record)
+        response = {"status_code": record.status, "request_id": line.request_id, "body": body}
+    result = {"id": line.id, "custom_id": line.custom_id, "response": response, "error": error}
+    return dumps(result), record.status == 200
+
+
+async def _answer(app: ASGIApp, line: Line, record: Record) -> tuple[int, dict[str, Any]]:
+    if isinstance(line.body, dict) and line.body.get("stream"):
+        refused = ApiError("stream has no meaning in a batch file; leave it out", param="stream")
+        return refused.status, refused.body
+    try:
+        status, body = await _call(app, line.url, json.dumps(_seeded(line)).encode(), record)
+    except Exception:  # a fault of ours: it is this line's alone, and said
+        traceback.print_exc()
+        failed = ApiError("an internal error; see standard error", status=500)
+        return failed.status, failed.body
+    for name in _CIRCUMSTANCES:
+        body.get("usage", {}).pop(name, None)
+    return status, body
+
+
+def _seeded(line: Line) -> Any:
+    """The body, with a seed where it would be drawn."""
+    body = line.body
+    if not isinstance(body, dict):
+        return body
+    stated = first(body.get("seed"), body.get("random_seed") if "/fim/" in line.url else None)
+    return {**body, "seed": line.seed} if stated is None or stated in DRAWN_SEEDS else body
+
+
+async def _call(app: ASGIApp, path: str, body: bytes, record: Record) -> tuple[int, dict[str, Any]]:
+    """Status and body of the application's answer."""
+    sent: list[Message] = []
+    unread = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if not unread:
+            await asyncio.Event().wait()  # no client that could leave
+        return unread.pop()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(_scope(path, record), receive, send)
+    whole = b"".join(message.get("body", b"") for message in sent)
+    return sent[0]["status"], json.loads(whole)
+
+
+def _scope(path: str, record: Record) -> dict[str, Any]:
+    return {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"", "client": None, "server": None,
+        "headers": [(b"content-type", b"application/json")], "replit.record": record,
+    }  # fmt: skip

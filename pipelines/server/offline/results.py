@@ -1,0 +1,125 @@
+"""The files of results: each line whole, each once. What is there from an earlier run is kept and not done again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+import sys
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from pipelines.server.offline.line import ID_DIGITS, ID_PREFIX, key_of
+from weights.errors import UserError
+
+# What every line begins with; other programs put a space after the colon.
+_BEGINNING = re.compile(rb'\{ ?"id": ?"' + ID_PREFIX.encode() + rb"([0-9a-f]{%d})\"" % ID_DIGITS)
+# Seconds between writes that wait for the disk: what a machine without power can lose is done again.
+_SYNC_SECONDS = 5.0
+
+
+class ResultFile:
+    """Lines that are appended. Only a regular file remembers what it has; no two runs write to it at once."""
+
+    def __init__(self, path: Path | None) -> None:
+        """None is standard output. Raises UserError for a file that cannot be written or holds something else."""
+        self.done: set[int] = set()  # keys of the lines that have a result here
+        self.model: str | None = None  # whose answers they are
+        self.name = "standard output" if path is None else str(path)
+        self._file = _open(path)
+        self.remembers = path is not None and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        self._synced = time.monotonic()
+        if self.remembers:
+            _lock(self._file, self.name)
+            self._read()
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Tells files apart, whatever their names."""
+        found = os.fstat(self._file.fileno())
+        return found.st_dev, found.st_ino
+
+    def _read(self) -> None:
+        """Takes in what is there, and cuts off a last line that is not whole."""
+        whole = 0
+        self._file.seek(0)
+        for number, line in enumerate(self._file, 1):
+            found = _BEGINNING.match(line)
+            if not line.endswith(b"\n") and (found or _may_begin(line)):
+                self._file.truncate(whole)
+                break
+            if found is None or not line.endswith(b"}\n"):
+                raise UserError(
+                    f"{self.name} holds no result of replit batch in line {number}; expected such results or no "
+                    "file: give another OUT.jsonl"
+                )
+            self.done.add(key_of(found[1].decode()))
+            self.model = self.model or _model(line)
+            whole += len(line)
+
+    def write(self, line: str) -> None:
+        """Appends a line in one piece. Raises UserError where there is no room, BrokenPipeError where no reader is."""
+        try:
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+            if self.remembers and time.monotonic() - self._synced > _SYNC_SECONDS:
+                self._sync()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.name}: {error.strerror}; expected room for it: make some, then type the same "
+                "command again, which goes on"
+            ) from None
+
+    def close(self) -> None:
+        """Everything is on the disk afterwards."""
+        if self.remembers:
+            with contextlib.suppress(OSError):
+                self._sync()
+        with contextlib.suppress(OSError):  # what is in the buffer could not be written before either
+            self._file.close()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+
+def _open(path: Path | None) -> BinaryIO:
+    if path is None:
+        return open(os.dup(sys.stdout.fileno()), "wb")
+    try:
+        regular = not path.exists() or path.is_file()
+        return open(path, "a+b" if regular else "wb")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; expected a file that can be written") from None
+
+
+def _lock(file: BinaryIO, name: str) -> None:
+    """Holds until the process ends, however it does. Windows has no such lock."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another replit batch writes to {name}; expected one at a time: wait for it") from None
+    except OSError:
+        return  # a file system without locks
+
+
+def _may_begin(line: bytes) -> bool:
+    """Whether a cut off line is the beginning of one of ours, cut within its id."""
+    whole = b'{"id":"' + ID_PREFIX.encode()
+    return whole.startswith(line) or (line.startswith(whole) and len(line) < len(whole) + ID_DIGITS + 1)
+
+
+def _model(line: bytes) -> str | None:
+    """The model that an answer names; None for an error."""
+    response = json.loads(line).get("response") or {}
+    name = response.get("body", {}).get("model")
+    return name if isinstance(name, str) else None

@@ -1,0 +1,163 @@
+"""Runs a batch file: lines in, a bounded number of them at once, results out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pipelines.server.offline.feed import WINDOW, Feed, Selection, Wanted
+from pipelines.server.offline.line import Line
+from pipelines.server.offline.progress import Notices, Progress
+from pipelines.server.offline.results import ResultFile
+from pipelines.server.options import ServeOptions
+from pipelines.server.record import Record
+from pipelines.server.serve import check_installed, open_files
+from weights.errors import UserError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from pipelines.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class BatchFiles:
+    """Where lines come from and results go; None is a standard stream, for errors the file of the results."""
+
+    source: Path | None
+    output: Path | None
+    errors: Path | None
+    selection: Selection
+    keep_order: bool = False
+
+
+def run_batch(files: BatchFiles, options: ServeOptions, open_pipeline: Callable[[], Pipeline], quiet: bool) -> Progress:
+    """Does all lines that have no result yet. Raises UserError for what concerns them all, none for a line's own."""
+    check_installed()
+    model_files = open_files(options)
+    source = _open_source(files.source)
+    output = ResultFile(files.output)
+    errors = output if files.errors in (None, files.output) else ResultFile(files.errors)
+    try:
+        _check_files(source, output, errors, options.name)
+        whole = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
+        start = source.tell() if whole else 0
+        progress = Progress(files.selection.count(source) if whole else None, quiet)
+        if whole:
+            source.seek(start)
+        from pipelines.server.http.app import bare_app
+        from pipelines.server.offline.local_worker import LocalWorker
+        from pipelines.server.service import Service
+
+        pipeline = open_pipeline()
+        wanted = Wanted(source, files.selection, output.done | errors.done)
+
+        async def all_lines() -> None:
+            worker = LocalWorker(pipeline)
+            app = bare_app(Service(options, model_files, worker, Notices(progress)))
+            batch = Batch(app, output, errors, files.keep_order, 2 * options.max_batch_size, progress)
+            await _together(worker.run(), batch.run(Feed(wanted).windows(whole)), _tell(progress, wanted))
+
+        progress.begin()
+        asyncio.run(all_lines())
+        progress.skipped = wanted.skipped
+    finally:
+        for file in {output, errors}:
+            file.close()
+    return progress
+
+
+class Batch:
+    """Lines that run, and the order in which their results are written."""
+
+    def __init__(
+        self, app: ASGIApp, output: ResultFile, errors: ResultFile, keep_order: bool, most: int, progress: Progress
+    ) -> None:
+        """`most`: lines at once; more than the model's sequences, so that one waits for each that ends."""
+        self._app = app
+        self._output, self._errors = output, errors
+        self._keep_order, self._most = keep_order, most
+        self._progress = progress
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: dict[int, tuple[str, bool]] = {}  # results that wait for those before them
+        self._next = 0
+
+    async def run(self, windows: AsyncIterator[list[tuple[int, Line]]]) -> None:
+        """Does all lines."""
+        async for window in windows:
+            for place, line in window:
+                while len(self._tasks) >= self._most or (self._keep_order and place - self._next >= 2 * WINDOW):
+                    await self._one_ends()
+                self._tasks.add(asyncio.ensure_future(self._do(place, line)))
+        while self._tasks:
+            await self._one_ends()
+
+    async def _one_ends(self) -> None:
+        done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _do(self, place: int, line: Line) -> None:
+        from pipelines.server.offline.answer import result_line
+
+        record = Record(line.url, id=line.request_id, client=line.id)
+        text, succeeded = await result_line(self._app, line, record)
+        if self._keep_order:
+            self._held[place] = text, succeeded
+            while self._next in self._held:
+                self._write(*self._held.pop(self._next))
+                self._next += 1
+        else:
+            self._write(text, succeeded)
+        self._progress.finished(succeeded, record.generated_tokens)
+
+    def _write(self, text: str, succeeded: bool) -> None:
+        (self._output if succeeded else self._errors).write(text)
+
+
+async def _together(*parts: Coroutine[Any, Any, None]) -> None:
+    """Runs all of them until one ends or fails, which ends the others."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _tell(progress: Progress, wanted: Wanted) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        progress.skipped = wanted.skipped
+        progress.show()
+
+
+def _open_source(path: Path | None) -> BinaryIO:
+    """The input. Standard input is opened again: Python's own must not be locked by a thread when it exits."""
+    try:
+        return open(0, "rb", closefd=False) if path is None else open(path, "rb")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; expected a file of batch lines") from None
+
+
+def _check_files(source: BinaryIO, output: ResultFile, errors: ResultFile, model: str) -> None:
+    """Raises UserError where one file has two purposes, or holds another model's answers."""
+    found = os.fstat(source.fileno())
+    same = (found.st_dev, found.st_ino)
+    for file in (output, errors):
+        if file.remembers and file.identity == same:
+            raise UserError(f"{file.name} is the input too; expected another file for the results")
+        if file.model not in (None, model):
+            raise UserError(
+                f"{file.name} holds answers of the model {file.model!r}; expected those of {model!r} to go on with: "
+                "give another OUT.jsonl, or the --model of the first run"
+            )
