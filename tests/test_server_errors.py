@@ -221,7 +221,7 @@ def test_their_names_are_bounded_and_escaped(server: RunningServer) -> None:
         {"tool_choice": "none", "tools": [], "min_tokens": 0, "stop_token_ids": [], "grammar": "", "tfs_z": 1.0},
         {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "response_format": {"type": "text"}},
         dict.fromkeys(("temperature", "top_p", "stop", "seed", "stream", "grammar", "guided_json", "n")),
-        {"chat_template_kwargs": {"enable_thinking": False}, "allowed_token_ids": [], "logprobs": False},
+        {"chat_template_kwargs": {"enable_thinking": False}, "allowed_token_ids": []},
         {"max_tokens": 1.0, "n": 1.0, "seed": 5.0, "top_p": 0, "model": "whatever"},
     ],
 )
