@@ -67,6 +67,8 @@ def test_what_was_written_is_read(file: Path, key: CompileKey) -> None:
         ({"package": "0.0.1"}, "; expected 0.0.1"),
         ({"graph": "0" * 64}, "was compiled for the graph"),
         ({"kernels": "0" * 64}, "was compiled for the kernels"),
+        ({"layout": "rows"}, "was compiled for weights that lie in panels; expected rows"),
+        ({"cache": "bfloat16"}, "was compiled for a key-value cache in float32; expected bfloat16"),
         ({"architecture": "refact"}, "was compiled for the architecture mpt; expected refact"),
     ],
 )

@@ -22,6 +22,7 @@ CODE = "import os\n\n\ndef add(a, b):\n    return \n"
 NANO = str(locate("nano", None, None))
 # Of no effect on the text; every way of loading gives it alike.
 LOADING = ["--weight-path", NANO, "--quantization-encoding", "bfloat16", "--threads", "1", "--no-mmap"]
+COMPILED = ["--mmap", "--model", NANO, "--kv-cache-encoding", "float32", "--serialized-model-path"]
 SAMPLING: list[tuple[list[str], dict[str, Any]]] = [
     (["--strip"], {"strip": True}),
     (["--completion", "line"], {"completion": "line"}),
@@ -39,7 +40,8 @@ SAMPLING: list[tuple[list[str], dict[str, Any]]] = [
 def compiled(tmp_path_factory: pytest.TempPathFactory, nano: Pipeline) -> str:
     """nano's compiled file by `replit compile` with all of its options."""
     path = tmp_path_factory.mktemp("compiled") / "nano.replit"
-    options = ["--model", "nano", "--target", "cpu", "--save-to-serialized-model-path", str(path), "--quiet"]
+    options = ["--model", "nano", "--target", "cpu", "--mmap", "--kv-cache-encoding", "float32", "--quiet"]
+    options += ["--save-to-serialized-model-path", str(path)]
     result = run("compile", *options, "--weight-path", NANO, "--quantization-encoding", "bfloat16")
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
     return str(path)
@@ -56,7 +58,7 @@ def test_sampling_options_are_those_of_the_python_interface(
 
 def test_every_way_of_loading_gives_the_same_text(nano: Pipeline, compiled: str) -> None:
     expected = PROMPT + nano.generate(PROMPT, max_new_tokens=6).text + "\n"
-    for options in (LOADING, ["--mmap", "--model", NANO, "--max-length", "64", "--serialized-model-path", compiled]):
+    for options in (LOADING, [*COMPILED, compiled, "--max-length", "64"]):
         result = run("--prompt", PROMPT, "--max-new-tokens", "6", "--quiet", *options)
         assert (result.stdout.decode(), result.stderr) == (expected, b"")
 
@@ -91,7 +93,7 @@ def test_fill_takes_the_options_of_models_and_sampling(nano: Pipeline, tmp_path:
     expected = nano.fill(gap.prefix, gap.suffix, language="x.py", completion="line", **keywords).text
     options = "--top-k 50 --temperature 1.3 --top-p 0.9 --min-p 0.01 --seed 3 --repetition-penalty 1.1".split()
     options += "--stop # --strip --max-new-tokens 16 --completion line --quiet --max-length 1024".split()
-    for loading in (LOADING, ["--mmap", "--model", NANO, "--serialized-model-path", compiled]):
+    for loading in (LOADING, [*COMPILED, compiled]):
         result = run("fill", str(tmp_path / "x.py"), "--line", "5", "--column", "12", *options, *loading)
         assert (result.stdout.decode(), result.stderr) == (expected + "\n", b"")
 
@@ -102,7 +104,7 @@ def test_evaluate_takes_the_options_of_models_and_sampling(tmp_path: Path, compi
     options += "--top-k 50 --temperature 0.3 --top-p 0.9 --min-p 0.01 --seed 3 --repetition-penalty 1.1".split()
     options += "--stop # --strip --max-new-tokens 4 --max-length 256 --allow-execution".split()
     arguments = ["evaluate", "humaneval", "--data", str(data), "--output", str(output), *options]
-    result = run(*arguments, *LOADING, "--serialized-model-path", compiled)
+    result = run(*arguments, *LOADING[:-1], *COMPILED, compiled)
     assert (result.returncode, result.stderr) == (0, b"")
     results = json.loads((output / "results.json").read_text())
     settings = results["settings"]
@@ -141,3 +143,15 @@ def test_every_option_is_given_in_a_test() -> None:
         for option in command.params:
             if isinstance(option, click.Option):
                 assert words & {*option.opts, *option.secondary_opts}, f"no test gives replit {name} {option.opts[0]}"
+
+
+def test_an_unknown_encoding_of_the_cache_is_named() -> None:
+    result = run("--prompt", "x", "--kv-cache-encoding", "q8_0")
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr == b"replit: --kv-cache-encoding is 'q8_0'; expected float32 or bfloat16 on the CPU\n"
+
+
+def test_what_is_mapped_is_a_matter_of_the_cpu() -> None:
+    result = run("compile", "--target", "cuda:sm_90", "--mmap", "--save-to-serialized-model-path", "x")
+    assert result.returncode == 1
+    assert result.stderr == b"replit: --mmap is given with --target cuda:sm_90; expected it with cpu: leave it out\n"

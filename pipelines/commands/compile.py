@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @click.option("--tokenizer", "tokenizer_path", metavar="PATH", help="As for replit.")
 @click.option("--quantization-encoding", metavar="E", help="As for replit.")
 @click.option("--target", default="cpu", show_default=True, metavar="TARGET", help="cpu, or a GPU such as cuda:sm_90.")
+@click.option("--mmap", is_flag=True, help="For weights that stay mapped from their file, on a CPU.")
+@click.option("--kv-cache-encoding", metavar="E", help="As for replit.")
 @click.option("--save-to-serialized-model-path", "path", required=True, metavar="PATH", help="The file to write.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def compile_model(model: str, path: str, target: str, quiet: bool, **options: Any) -> None:
@@ -28,17 +30,24 @@ def compile_model(model: str, path: str, target: str, quiet: bool, **options: An
     For a GPU no GPU is needed here: sm_80 is an A100, sm_90 an H100 or H200, sm_100 a B200. A file for a CPU is for
     this machine's.
     """
+    from dataclasses import replace
     from pathlib import Path
 
-    from pipelines.pipeline import gpu_encoding, parse_encoding
+    from pipelines.pipeline import cache_encoding, gpu_encoding, parse_encoding
     from pipelines.registry import open_model
     from pipelines.terminal.progress import Quiet, Terminal
     from replit.runtime.compile import CompileOptions
     from replit.runtime.compile import compile_model as compiled
     from replit.runtime.target import parse_target
     from replit.runtime.weight_memory import weight_types
+    from weights.errors import UserError
 
     chosen = parse_target(target)
+    chosen = replace(chosen, cache=cache_encoding(options["kv_cache_encoding"], chosen))
+    if options["mmap"]:
+        if not chosen.panels:
+            raise UserError(f"--mmap is given with --target {target}; expected it with cpu: leave it out")
+        chosen = replace(chosen, panels=False)
     encoding = parse_encoding(options["quantization_encoding"])
     files = open_model(model, options["weight_path"], encoding, options["config_path"], options["tokenizer_path"])
     types = weight_types(files.tensors, encoding if chosen.own_kernels else gpu_encoding(encoding, chosen))
