@@ -17,8 +17,8 @@ from weights.quantization.feedback import ColumnInputs
 from weights.tensor import Tensor
 from weights.tokenizers.tokenizer import Tokenizer
 
-#: Tokens that are looked at. Four times as many change the importances by less than the choice of the text.
-TOKENS = 16_384
+#: Tokens that are looked at: of nano in q4_k the divergence with half of them was 1.3 times as large (docs/log.md).
+TOKENS = 32_768
 _LARGEST_TEXT = 64 << 20
 
 

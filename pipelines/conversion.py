@@ -16,7 +16,6 @@ from replit.decoder.gguf_export import Conversion
 from weights.convert import Inputs
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
-from weights.files.imatrix_file import is_imatrix
 from weights.quantization.feedback import ENCODINGS
 from weights.tensor import Encoding
 from weights.tokenizers.gguf_tokenizer import with_fim
@@ -24,7 +23,7 @@ from weights.tokenizers.load import load_tokenizer
 from weights.tokenizers.tokenizer import Tokenizer
 
 Say = Callable[[str], None]
-#: Tokens that --check compares, where no text is given of Python's own library.
+#: Tokens that --check compares: not of the text that a conversion was calibrated with.
 CHECKED_TOKENS = 2048
 _CHECKED_MODULE = "argparse.py"
 
@@ -92,7 +91,7 @@ def write(
         else:
             gguf_export.write(conversion, path, inputs=inputs, overwrite=wanted.force, report=report)
     if wanted.check:
-        say(check(conversion, tokenizer, path, wanted))
+        say(check(conversion, tokenizer, path))
 
 
 @contextmanager
@@ -106,11 +105,9 @@ def _inputs(conversion: Conversion, tokenizer: Tokenizer, wanted: Wanted, say: S
         yield inputs
 
 
-def check(conversion: Conversion, tokenizer: Tokenizer, path: Path, wanted: Wanted) -> str:
-    """One line that compares what was written with its source, on the calibration's text or Python's own library."""
-    text = wanted.calibrate
-    if text is None or is_imatrix(text):
-        text = Path(os.__file__).with_name(_CHECKED_MODULE)
+def check(conversion: Conversion, tokenizer: Tokenizer, path: Path) -> str:
+    """One line that compares what was written with its source, on a module of Python's own library."""
+    text = Path(os.__file__).with_name(_CHECKED_MODULE)
     windows = token_windows(text, tokenizer, CHECKED_TOKENS)
     written = open_checkpoint(path)
     tensors = conversion.architecture.map_weights(written, conversion.architecture.read_config(written))
