@@ -129,7 +129,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(undisturbed: tuple[Path, 
         lines = count(output)
         with output.open("ab") as file:  # what a machine that stops in the middle of a write leaves
             file.write(expected.read_bytes()[: moments.choice((0, 1, 9, 30, 200))].partition(b"\n")[0])
-    assert start(source, output).wait() == 0
+    assert start(source, output).wait(timeout=300) == 0
     assert comparable(output) == comparable(expected)
 
 
@@ -242,7 +242,7 @@ def test_a_pipe_is_answered_while_its_writer_waits() -> None:
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["custom_id"] == line["custom_id"]
     process.stdin.close()
-    assert (process.stdout.read(), process.wait()) == (b"", 0)
+    assert (process.stdout.read(), process.wait(timeout=60)) == (b"", 0)
 
 
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
