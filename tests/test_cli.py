@@ -83,6 +83,11 @@ def test_samples_repeat_with_a_seed() -> None:
         (["--prompt", "x", "--no-such-option"], 2, "No such option"),
         (["--prompt", "x", "--quantization-encoding", "q3"], 2, "'q3' is not one of"),
         (["--prompt", "x", "--stop", ""], 1, "--stop is an empty string"),
+        (
+            ["--prompt", "x", "--serialized-model-path", "/x", "--serialized-model-sha256", "0"],
+            1,
+            "--serialized-model-sha256 is",
+        ),
         (["--serve", "--temperature", "nan"], 1, "--temperature is nan; expected a number"),
         (["--serve", "--top-p", "7"], 1, "--top-p is 7.0; expected a number"),
         (["--serve", "--stop", ""], 1, "--stop is an empty string"),

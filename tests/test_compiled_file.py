@@ -174,6 +174,7 @@ SHARED = [
     "replit/decoder/graph.py",
     "replit/decoder/alibi.py",
     "replit/cpu/layers.py",
+    "replit/cpu/panels.py",
     "replit/runtime/kv_cache.py",
     "replit/runtime/target.py",
     "weights/tensor.py",
@@ -265,6 +266,7 @@ def test_each_instruction_set_that_compiled_code_may_use_is_in_the_key(feature: 
 def test_a_key_in_a_header_is_the_key(key: CompileKey) -> None:
     assert json.loads(json.dumps(key.to_json())) == key.to_json()
     names = {"architecture", "config", "weights", "device", "processor", "max_version", "package", "graph", "kernels"}
+    names |= {"layout", "cache"}
     assert set(key.to_json()) == names
     for name in names:
         assert replace(key, **{name: "another"}).digest != key.digest

@@ -139,7 +139,9 @@ def test_an_early_interrupt_is_quiet(nano: Pipeline, seconds: float) -> None:
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
-    assert (process.returncode, error.strip()) == (130, b"")
+    # Where Python itself ends by the signal, a shell says 130 too.
+    assert process.returncode in (130, -signal.SIGINT)
+    assert error.strip() == b""
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.4])

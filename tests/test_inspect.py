@@ -128,8 +128,12 @@ def key(directory: Path) -> CompileKey:
     return CompileKey.of(REPLIT, config, weight_types(map_weights(checkpoint, config), None))
 
 
+# As MAX begins one; nothing reads on.
+SOME_BODY = b"\xee\xf0\x03" + bytes(100)
+
+
 def test_a_serialized_model_says_what_it_is_for(key: CompileKey, tmp_path: Path) -> None:
-    (tmp_path / "body").write_bytes(b"compiled")
+    (tmp_path / "body").write_bytes(SOME_BODY)
     write_compiled(tmp_path / "tiny.compiled", key, tmp_path / "body")
     found = report(tmp_path / "tiny.compiled")
     assert found["file"]["format"] == "compiled"
@@ -146,7 +150,7 @@ def test_a_serialized_model_says_what_it_is_for(key: CompileKey, tmp_path: Path)
 
 
 def test_a_serialized_model_for_elsewhere_is_a_problem(key: CompileKey, tmp_path: Path) -> None:
-    (tmp_path / "body").write_bytes(b"compiled")
+    (tmp_path / "body").write_bytes(SOME_BODY)
     other = replace(key, max_version="1.2.3", processor="riscv64 v")
     write_compiled(tmp_path / "tiny.compiled", other, tmp_path / "body")
     assert report(tmp_path / "tiny.compiled", status=1)["problems"] == [

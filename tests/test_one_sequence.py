@@ -226,7 +226,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("/v1/completions", {"prompt": "xM", "max_tokens": 8, "logprobs": 3}),
     ("/v1/completions", {"prompt": "xM", "max_tokens": 8, "temperature": 0}),
     ("/v1/completions", {"prompt": "xC", "max_tokens": 8, "temperature": 0}),
-    ("/v1/completions", {"prompt": "xN", "suffix": "<fim_middle>", "max_tokens": 4}),
+    ("/v1/completions", {"prompt": "xN", "suffix": "<fim_middle>", "max_tokens": 4, "temperature": 0}),
     ("/v1/completions", {"prompt": "xN", "n": 4, "echo": True, "logprobs": 1, "max_tokens": 2}),
     ("/infill", {"input_prefix": "xA", "input_suffix": "", "n_indent": 2, "n_predict": 8}),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "xM"}], "max_tokens": 6}),

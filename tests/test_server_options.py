@@ -17,14 +17,23 @@ NEEDED = ("fastapi", "zmq", "httptools")
 pytestmark = pytest.mark.skipif(any(find_spec(name) is None for name in NEEDED), reason="needs the extra serve")
 
 KEY = {"Authorization": "Bearer sesame"}
-OPTIONS = ["--host", "127.0.0.2", "--api-key", "sesame", "--max-body-size", "4000", "--no-prefix-caching"]
+OPTIONS = [
+    "--host",
+    "127.0.0.2",
+    "--api-key",
+    "sesame",
+    "--max-body-size",
+    "4000",
+    "--no-prefix-caching",
+]
+HEALED = ["--token-healing", "on"]
 LOADING = ["--weight-path", NANO, "--quantization-encoding", "bfloat16", "--threads", "1", "--mmap"]
 LONG = {"prompt": "x = [", "max_tokens": 1900, "ignore_eos": True, "temperature": 0}
 
 
 def test_a_server_with_all_of_them() -> None:
     times = ["--max-length", "2048", "--shutdown-timeout", "1"]
-    with RunningServer(*OPTIONS, *LOADING, *times, "--max-cache-batch-size", "8") as server:
+    with RunningServer(*OPTIONS, *HEALED, *LOADING, *times, "--max-cache-batch-size", "8") as server:
         assert server.url.startswith("http://127.0.0.2:")
         server.wait_ready()
         assert server.get("/v1/models").status_code == 401

@@ -40,16 +40,26 @@ def release_pages(data: npt.NDArray[np.uint8]) -> bool:
 
     They stay in the system's cache. Pages that were read add up to the whole file beside what was made of it.
     """
-    owner: Any = data
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    file = owner.obj if isinstance(owner, memoryview) else owner
+    file = _memory_of(data)
     if not isinstance(file, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED") or not memoryview(file).readonly:
         return False
     offset = data.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
     start = offset // mmap.PAGESIZE * mmap.PAGESIZE
     file.madvise(mmap.MADV_DONTNEED, start, offset + data.nbytes - start)
     return True
+
+
+def _memory_of(data: Any) -> Any:
+    """What an array's memory belongs to, through views of views; a view of other memory names its `owner`."""
+    while True:
+        if isinstance(data, np.ndarray):
+            data = data.base
+        elif isinstance(data, memoryview):
+            data = data.obj
+        elif hasattr(data, "owner"):
+            data = data.owner
+        else:
+            return data
 
 
 def check_regular(path: Path, expected: str = EXPECTED) -> None:
