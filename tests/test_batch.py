@@ -323,3 +323,14 @@ def test_a_share_that_is_none_is_a_usage_error(share: str) -> None:
     _, told = process.communicate()
     assert process.returncode == 2
     assert b"is no share such as 1/4" in told
+
+
+@needs_serve
+def test_the_command_takes_order_and_a_file_of_errors(nano: Pipeline, tmp_path: Path) -> None:
+    lines = [request("a", prompt="x = ", max_tokens=2), request("b", prompt=""), request("c", prompt="y", max_tokens=1)]
+    source, output, errors = write(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl", tmp_path / "errors.jsonl"
+    command = [*COMMAND, str(source), str(output), "--error-file", str(errors), "--keep-order", "--quiet"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    assert [result["custom_id"] for result in read(output)] == ["a", "c"]
+    assert [result["custom_id"] for result in read(errors)] == ["b"]

@@ -86,7 +86,7 @@ def test_samples_repeat_with_a_seed() -> None:
         (
             ["--prompt", "x", "--serialized-model-path", "/x", "--serialized-model-sha256", "0"],
             1,
-            "--serialized-model-sha256 is",
+            "cannot read",
         ),
         (["--serve", "--temperature", "nan"], 1, "--temperature is nan; expected a number"),
         (["--serve", "--top-p", "7"], 1, "--top-p is 7.0; expected a number"),

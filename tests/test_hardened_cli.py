@@ -271,3 +271,6 @@ def test_the_cache_is_shown_and_cleaned(tmp_path: Path) -> None:
     assert run("cache", "--remove-old", env=environment).returncode == 0
     assert not made.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    (tmp_path / "broken.replit").write_bytes(b"x")
+    assert run("cache", "--remove", env=environment).returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

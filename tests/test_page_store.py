@@ -114,7 +114,7 @@ def test_other_weights_have_another_digest() -> None:
 def test_a_server_finds_what_it_read_before(tmp_path: Path, number: signal.Signals) -> None:
     prompt = "# kept\n" + "def f(x):\n    return x + 1\n\n" * 60
     body = {"prompt": prompt, "n_predict": 16, "temperature": 0}
-    options = ("--max-length", "1024", "--cache-dir", str(tmp_path / "cache"))
+    options = ("--max-length", "1024", "--cache-dir", str(tmp_path / "cache"), "--cache-dir-size", "100000000")
     with RunningServer(*options) as server:
         first = server.wait_ready().post("/completion", body).json()
         if number == signal.SIGKILL:
