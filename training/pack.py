@@ -26,9 +26,18 @@ from training.indents import IndentSplitter
 from training.packed import KINDS, Ids, write_shard
 from training.prepare import read_corpus
 from training.snippets import snippets
+from training.variants import collection, document
 
 SHARD_CHARS = 14_000_000
 HELDOUT_ROWS, HELDOUT_TOKENS = 64, 1025
+VARIANTS = 60  # of each definition of the collection
+FIM_SHARE = 0.3  # of the textbook documents
+# Packages that teach, or whose functions are short and stand for themselves.
+TEACHING = set(
+    """algorithms algorithmadts algorithms-lib algos-py algozen allalgorithms arprax-algorithms boltons core-algorithms
+    core-data-structures cs-algorithms data-structure-hub data-structures-lib dsa-toolkit funcy humanize inflection
+    more-itertools pydash pydatastructs pygorithm sortedcontainers textdistance toolz validators""".split()
+)
 
 Row = dict[str, str]
 
@@ -40,6 +49,18 @@ def documents(row: Row, rng: random.Random) -> Iterator[tuple[str, str]]:
         yield "fim", rearrange(segment, rng)
     for snippet in () if row["test"] else snippets(row["text"], rng):
         yield "snippets", snippet
+
+
+def textbook_documents(rows: list[Row], seed: int) -> list[tuple[str, str]]:
+    """The collection in VARIANTS ways and the functions of teaching packages, some rearranged for fill-in-the-middle."""
+    rng = random.Random(seed)
+    known = collection()
+    texts = [document(known, at, rng) for at in range(len(known)) for _ in range(VARIANTS)]
+    for row in rows:
+        if row["package"] in TEACHING and not row["test"]:
+            texts.extend(snippets(row["text"], rng))
+    rng.shuffle(texts)
+    return [("textbook", rearrange(text, rng) if rng.random() < FIM_SHARE else text) for text in texts]
 
 
 def encode(documents: list[tuple[str, str]], tokenizer: Tokenizer, seed: int) -> tuple[list[Ids], list[int]]:
@@ -103,14 +124,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl, heldout.jsonl, tokenizer.json")
     parser.add_argument("--out", type=Path, required=True, help="folder for the parts")
-    parser.add_argument("--part-bytes", type=int, default=58 << 20)
+    parser.add_argument("--part-bytes", type=int, default=40 << 20)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--textbook", action="store_true", help="only the textbook")
     parser.add_argument("--shards", type=int, help="only the first shards, to try it")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores already
     tokenizer_json = args.data / "tokenizer.json"
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.textbook:
+        found = textbook_documents(read_corpus(args.data / "train.jsonl", args.seed), args.seed)
+        ids, kinds = encode(found, Tokenizer.from_file(str(tokenizer_json)), args.seed)
+        size = write_shard(args.out / "textbook.xz", ids, kinds)
+        print(f"{len(ids)} documents, {sum(map(len, ids))} tokens, {size} bytes")
+        return
+    pack_corpus(args, tokenizer_json)
+
+
+def pack_corpus(args: argparse.Namespace, tokenizer_json: Path) -> None:
+    """Everything but the textbook."""
     shards = list(shards_of(read_corpus(args.data / "train.jsonl", args.seed)))[: args.shards]
     jobs = [(i, rows, tokenizer_json, args.out / f"shard-{i:02}.xz") for i, rows in enumerate(shards)]
     tokens = size = 0
@@ -120,7 +153,8 @@ def main() -> None:
             print(f"{size / 1e6:.1f} MB, {tokens / 1e6:.1f} million tokens", flush=True)
     parts = into_parts([path for *_, path in jobs], args.out, args.part_bytes)
     shutil.copy(tokenizer_json, args.out / "part-0")
-    np.save(args.out / "part-0" / "heldout.npy", heldout_rows(args.data / "heldout.jsonl", Tokenizer.from_file(str(tokenizer_json))))
+    heldout = heldout_rows(args.data / "heldout.jsonl", Tokenizer.from_file(str(tokenizer_json)))
+    np.save(args.out / "part-0" / "heldout.npy", heldout)
     print(f"{parts} parts")
 
 

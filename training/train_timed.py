@@ -31,7 +31,7 @@ from training.packed import read_shards
 from training.rows import Rows
 from training.samples import write_samples
 
-SHAPE = ModelConfig(vocab_size=16384, d_model=512, n_layers=4, n_heads=8, n_kv_heads=4)
+SHAPE = ModelConfig(vocab_size=16384, d_model=448, n_layers=4, n_heads=7, n_kv_heads=1)
 
 
 @dataclass(frozen=True)
