@@ -64,21 +64,20 @@ def textbook_documents(rows: list[Row], seed: int) -> list[tuple[str, str]]:
 
 
 def encode(documents: list[tuple[str, str]], tokenizer: Tokenizer, seed: int) -> tuple[list[Ids], list[int]]:
-    """Ids of each document with its end token and some split indents, and its kind; the same text only once."""
-    unique = list(dict.fromkeys(documents))
+    """Ids of each document with its end token and some split indents, and its kind."""
     split, rng = IndentSplitter(tokenizer), np.random.default_rng(seed)
     ids: list[Ids] = []
-    for at in range(0, len(unique), 1000):
-        encodings = tokenizer.encode_batch_fast([text + END for _, text in unique[at : at + 1000]])
+    for at in range(0, len(documents), 1000):
+        encodings = tokenizer.encode_batch_fast([text + END for _, text in documents[at : at + 1000]])
         ids += [split(np.array(e.ids, np.uint16), rng, keep_length=False) for e in encodings]
-    return ids, [KINDS.index(kind) for kind, _ in unique]
+    return ids, [KINDS.index(kind) for kind, _ in documents]
 
 
 def pack_shard(job: tuple[int, list[Row], Path, Path]) -> tuple[int, int]:
     """Writes one shard; its bytes and tokens."""
     number, rows, tokenizer_json, path = job
     rng = random.Random(number)
-    found = [document for row in rows for document in documents(row, rng)]
+    found = list(dict.fromkeys(d for row in rows for d in documents(row, rng)))  # the same text only once
     ids, kinds = encode(found, Tokenizer.from_file(str(tokenizer_json)), number)
     return write_shard(path, ids, kinds), sum(map(len, ids))
 

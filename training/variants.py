@@ -217,7 +217,8 @@ def variant(definition: Definition, rng: random.Random) -> str:
     source = with_docstring(definition.source, rng.choices(("none", "line", "full", "comment"), weights)[0])
     others = [definition.module[n] for n in definition.uses() if n in definition.module and n != definition.name]
     others = [with_docstring(other, "none") for other in others]
-    above = rng.random() < 0.4
+    based = isinstance(definition.node, ast.ClassDef) and bool(definition.node.bases)
+    above = based or rng.random() < 0.4
     parts = [source, *others]
     hints = {n.id for part in parts for n in ast.walk(ast.parse(part)) if isinstance(n, ast.Name)}
     needs = {n.id for part in parts for n in ast.walk(ast.parse(without_hints(part))) if isinstance(n, ast.Name)}
