@@ -1,9 +1,9 @@
 """What a newcomer types first, completed by the product greedily and run with assertions.
 
-    python -m training.first_prompts [--model nano] [--set first|held-back]
+    python -m training.first_prompts [--model nano] [--set first|others]
 
 Each completion runs in a process of its own, in an empty folder, for five seconds at most. It counts if it ends by
-itself and every assertion holds. The held-back ten were never looked at while the training data was made up.
+itself and every assertion holds. Both sets are of the kind that training/textbook teaches, and most of them are in it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ FIRST = (
     ),
 )
 
-HELD_BACK = (
+OTHERS = (
     Question("def sum_of_squares(numbers):", "assert sum_of_squares([1, 2, 3]) == 14"),
     Question("def remove_vowels(text):", "assert remove_vowels('hello world') == 'hll wrld'"),
     Question("def second_largest(numbers):", "assert second_largest([4, 9, 2, 7]) == 7"),
@@ -79,7 +79,7 @@ HELD_BACK = (
         "r = Rectangle(3, 4)\narea = r.area() if callable(r.area) else r.area\nassert area == 12",
     ),
 )
-SETS = {"first": FIRST, "held-back": HELD_BACK}
+SETS = {"first": FIRST, "others": OTHERS}
 
 
 def holds(prompt: str, completion: str, check: str) -> bool:

@@ -109,6 +109,23 @@ class Circle:
         return 2 * math.pi * self.radius
 
 
+class Circle__constant:
+    """A circle.
+
+    >>> round(Circle__constant(1).area(), 2), round(Circle__constant(1).circumference(), 2)
+    (3.14, 6.28)
+    """
+
+    def __init__(self, radius: float) -> None:
+        self.radius = radius
+
+    def area(self) -> float:
+        return 3.14159 * self.radius**2
+
+    def circumference(self) -> float:
+        return 2 * 3.14159 * self.radius
+
+
 class Triangle:
     """A triangle.
 
@@ -126,7 +143,7 @@ class Triangle:
 
     def area(self) -> float:
         s = self.perimeter() / 2
-        return math.sqrt(s * (s - self.a) * (s - self.b) * (s - self.c))
+        return (s * (s - self.a) * (s - self.b) * (s - self.c)) ** 0.5
 
 
 class Point:
@@ -141,7 +158,7 @@ class Point:
         self.y = y
 
     def distance(self, other: Point) -> float:
-        return math.sqrt((self.x - other.x) ** 2 + (self.y - other.y) ** 2)
+        return ((self.x - other.x) ** 2 + (self.y - other.y) ** 2) ** 0.5
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Point) and self.x == other.x and self.y == other.y
@@ -175,7 +192,7 @@ class Vector:
         return self.x * other.x + self.y * other.y
 
     def length(self) -> float:
-        return math.sqrt(self.x**2 + self.y**2)
+        return (self.x**2 + self.y**2) ** 0.5
 
     def __repr__(self) -> str:
         return f"Vector({self.x}, {self.y})"

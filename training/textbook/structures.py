@@ -340,6 +340,61 @@ class LRUCache:
             self.cache.popitem(last=False)
 
 
+class LRUCache__dict:
+    """A cache of a capacity that drops the least recently used key.
+
+    >>> c = LRUCache__dict(2)
+    >>> c.put("a", 1); c.put("b", 2)
+    >>> c.get("a")
+    1
+    >>> c.put("c", 3)
+    >>> c.get("b") is None
+    True
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.cache = {}
+
+    def get(self, key: Any) -> Any:
+        if key not in self.cache:
+            return None
+        value = self.cache.pop(key)
+        self.cache[key] = value
+        return value
+
+    def put(self, key: Any, value: Any) -> None:
+        if key in self.cache:
+            self.cache.pop(key)
+        elif len(self.cache) >= self.capacity:
+            oldest = next(iter(self.cache))
+            self.cache.pop(oldest)
+        self.cache[key] = value
+
+
+class PriorityQueue__sorted:
+    """A queue in order of priority.
+
+    >>> q = PriorityQueue__sorted()
+    >>> q.push("b", 2); q.push("a", 1)
+    >>> q.pop(), q.is_empty()
+    ('a', False)
+    """
+
+    def __init__(self) -> None:
+        self.items = []
+
+    def push(self, item: Any, priority: float) -> None:
+        self.items.append((priority, item))
+        self.items.sort(key=lambda entry: entry[0])
+
+    def pop(self) -> Any:
+        return self.items.pop(0)[1]
+
+    def is_empty(self) -> bool:
+        return len(self.items) == 0
+
+
 class HashTable:
     """A table of keys and values with chains.
 
