@@ -53,7 +53,11 @@ def test_textbook_functions_of_files(tmp_path: Path) -> None:
     assert files.read_json(data) == files.load_json(data) == files.load_config(data) == {"a": 1}
     files.save_json([2], data)
     assert files.read_json(data) == [2]
-    assert files.list_files__sorted(str(tmp_path)) == sorted(files.list_files(str(tmp_path))) == ["a.txt", "b.csv", "c.json"]
+    assert (
+        files.list_files__sorted(str(tmp_path))
+        == sorted(files.list_files(str(tmp_path)))
+        == ["a.txt", "b.csv", "c.json"]
+    )
     assert files.find_files(str(tmp_path), ".csv") == [table]
     files.copy_file(path, path + "2")
     files.rename_file(path + "2", path + "3")
@@ -76,7 +80,9 @@ def test_textbook_documents_run() -> None:
         assert "__" not in {name for name in scope if name[0] != "_"}, text
 
 
-@pytest.mark.parametrize("name", ["fibonacci", "is_prime", "merge_sort", "count_words", "generate_password", "heap_sort"])
+@pytest.mark.parametrize(
+    "name", ["fibonacci", "is_prime", "merge_sort", "count_words", "generate_password", "heap_sort"]
+)
 def test_a_variant_computes_the_same(name: str) -> None:
     examples = {
         "fibonacci": lambda f: f(10) == 55,

@@ -29,7 +29,9 @@ class Question:
 FIRST = (
     Question("def fibonacci(n):", "assert [fibonacci(i) for i in (1, 2, 3, 7, 10)] == [1, 1, 2, 13, 55]"),
     Question("def factorial(n):", "assert [factorial(i) for i in (0, 1, 2, 5)] == [1, 1, 2, 120]"),
-    Question("def is_prime(n):", "assert [i for i in range(1, 30) if is_prime(i)] == [2, 3, 5, 7, 11, 13, 17, 19, 23, 29]"),
+    Question(
+        "def is_prime(n):", "assert [i for i in range(1, 30) if is_prime(i)] == [2, 3, 5, 7, 11, 13, 17, 19, 23, 29]"
+    ),
     Question("def gcd(a, b):", "assert (gcd(12, 18), gcd(7, 5), gcd(0, 4), gcd(48, 36)) == (6, 1, 4, 12)"),
     Question(
         "def binary_search(items, target):",

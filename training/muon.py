@@ -53,4 +53,6 @@ class StackedMuon(torch.optim.Optimizer):
         updates = orthogonalised(gradients.lerp(momentum, group["momentum"]))
         scale = 0.2 * max(same[0].shape) ** 0.5
         torch._foreach_mul_(same, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(same, [u.to(p.dtype) for u, p in zip(updates, same, strict=True)], alpha=-group["lr"] * scale)
+        torch._foreach_add_(
+            same, [u.to(p.dtype) for u, p in zip(updates, same, strict=True)], alpha=-group["lr"] * scale
+        )

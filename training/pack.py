@@ -52,7 +52,7 @@ def documents(row: Row, rng: random.Random) -> Iterator[tuple[str, str]]:
 
 
 def textbook_documents(rows: list[Row], seed: int) -> list[tuple[str, str]]:
-    """The collection in VARIANTS ways and the functions of teaching packages, some rearranged for fill-in-the-middle."""
+    """The collection in VARIANTS ways and the functions of teaching packages, some for fill-in-the-middle."""
     rng = random.Random(seed)
     known = collection()
     texts = [document(known, at, rng) for at in range(len(known)) for _ in range(VARIANTS)]
@@ -121,12 +121,12 @@ def into_parts(shards: list[Path], out: Path, part_bytes: int) -> int:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train.jsonl, heldout.jsonl, tokenizer.json")
+    parser.add_argument("--data", type=Path, required=True, help="with train.jsonl, heldout.jsonl, tokenizer.json")
     parser.add_argument("--out", type=Path, required=True, help="folder for the parts")
     parser.add_argument("--part-bytes", type=int, default=40 << 20)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--textbook", action="store_true", help="only the textbook")
-    parser.add_argument("--shards", type=int, help="only the first shards, to try it")
+    parser.add_argument("--every", type=int, default=1, help="only each N-th shard, where cores train instead of a GPU")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores already
@@ -143,7 +143,7 @@ def main() -> None:
 
 def pack_corpus(args: argparse.Namespace, tokenizer_json: Path) -> None:
     """Everything but the textbook."""
-    shards = list(shards_of(read_corpus(args.data / "train.jsonl", args.seed)))[: args.shards]
+    shards = list(shards_of(read_corpus(args.data / "train.jsonl", args.seed)))[:: args.every]
     jobs = [(i, rows, tokenizer_json, args.out / f"shard-{i:02}.xz") for i, rows in enumerate(shards)]
     tokens = size = 0
     with Pool(args.processes) as pool:

@@ -65,7 +65,9 @@ class Rows:
         self._kinds = {name: self._upload(name, *arrays[name]) for name in arrays}
         missing = {KIND_OF.get(name, name) for name in self.counts} - set(self._kinds)
         if missing:
-            raise ValueError(f"no documents of {', '.join(sorted(missing))}; expected some: pack them, or ask for 0 rows")
+            raise ValueError(
+                f"no documents of {', '.join(sorted(missing))}; expected some: pack them, or ask for 0 rows"
+            )
 
     def _upload(self, name: str, ids: np.ndarray, starts: np.ndarray) -> Source:
         empty = torch.zeros(0, dtype=torch.long, device=self.device)

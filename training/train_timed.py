@@ -5,7 +5,7 @@
 DIR has shards (training/pack.py), tokenizer.json and heldout.npy. The schedule is one of time: a warm-up of steps,
 constant rates, and from `--hold` on (a share of the time) a linear cool-down that ends at zero when the time is over,
 however many steps that was; compiling counts. The running average of the weights is written each minute
-(training/flat_weights.py), so that a cut loses little. `--start FOLDER` begins with such weights: the optimizers'
+(training/flat_weights.py), so that a cut loses little. `--start` begins with such weights: the optimizers'
 state is not needed, it is gathered anew while the rate rises from nothing.
 """
 
@@ -208,11 +208,20 @@ def _works(trainer: TimedTrainer) -> bool:
     return True
 
 
+def starting_weights(path: Path) -> Nano:
+    """The model of a folder of this program or of a GGUF file."""
+    if path.is_dir():
+        return flat_weights.load(path)
+    from training.export_gguf import load_gguf  # a lent machine has no gguf package
+
+    return load_gguf(path).train()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with shards, tokenizer.json and heldout.npy")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and log.jsonl")
-    parser.add_argument("--start", type=Path, help="folder with the weights to begin with")
+    parser.add_argument("--start", type=Path, help="weights to begin with: a folder of this program, or nano's GGUF")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for defaults in (SHAPE, TimedConfig()):
         for name, value in asdict(defaults).items():
@@ -234,7 +243,7 @@ def main() -> None:
     torch.manual_seed(c.seed)
     torch.set_float32_matmul_precision("high")
     args["out"].mkdir(parents=True, exist_ok=True)
-    model = flat_weights.load(args["start"]) if args["start"] else Nano(_of(ModelConfig, args))
+    model = starting_weights(args["start"]) if args["start"] else Nano(_of(ModelConfig, args))
     trainer = build(model, c, args["data"], args["device"])
     print(f"{time.monotonic() - clock.started:.1f} s to begin", flush=True)
     heldout = torch.from_numpy(np.load(args["data"] / "heldout.npy").astype(np.int64))

@@ -160,7 +160,9 @@ def with_single_quotes(source: str) -> str:
 
 def new_names(node: ast.FunctionDef, rng: random.Random) -> dict[str, str]:
     """Other names for some parameters that a newcomer might use for what these are."""
-    taken = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} | {a.arg for a in ast.walk(node) if isinstance(a, ast.arg)}
+    taken = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} | {
+        a.arg for a in ast.walk(node) if isinstance(a, ast.arg)
+    }
     parameters = [a.arg for a in node.args.args]
     hints = [ast.unparse(a.annotation) if a.annotation else "" for a in node.args.args]
     names: dict[str, str] = {}
