@@ -1,4 +1,4 @@
-"""Training for minutes on a lent GPU: attention by folding, rows made on the device, weights that travel, textbook data."""
+"""Training for minutes on a lent GPU: folded attention, rows made on the device, weights that travel, textbook data."""
 
 from __future__ import annotations
 
