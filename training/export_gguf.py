@@ -1,6 +1,8 @@
 """Writes a trained nano and its tokenizer as one GGUF file of llama.cpp's `mpt` architecture.
 
 python -m training.export_gguf --checkpoint FILE --tokenizer tokenizer.json --output nano.gguf
+
+`--flat FOLDER` reads what `training.train_timed` wrote instead. Matrices are stored as q8_0, or with `--bfloat16` so.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import gguf
 import numpy as np
 import torch
 
+from training import flat_weights
 from training.fim import END, MIDDLE, PAD, PREFIX, SPECIAL_TOKENS, SUFFIX
 from training.model import ModelConfig, Nano
 from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY
@@ -36,7 +39,7 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{_BLOCK_NAMES[rest.removesuffix('.weight')]}.weight"
 
 
-def _add_config(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
+def _add_config(writer: gguf.GGUFWriter, c: ModelConfig, file_type: gguf.LlamaFileType) -> None:
     writer.add_name("nano")
     writer.add_license("Apache-2.0")
     writer.add_context_length(c.max_seq_len)
@@ -47,7 +50,7 @@ def _add_config(writer: gguf.GGUFWriter, c: ModelConfig) -> None:
     writer.add_head_count_kv(c.n_kv_heads)
     writer.add_layer_norm_eps(1e-5)
     writer.add_max_alibi_bias(c.alibi_bias_max)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_BF16)
+    writer.add_file_type(file_type)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: dict[str, Any]) -> None:
@@ -71,22 +74,26 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: dict[str, Any]) -> None:
     writer.add_add_space_prefix(False)
 
 
-def _to_bf16(x: torch.Tensor) -> np.ndarray:
-    """bfloat16 bits as uint16; torch rounds to nearest even."""
-    return x.to(torch.bfloat16).view(torch.uint16).numpy()
+def _stored(x: torch.Tensor, bfloat16: bool) -> tuple[np.ndarray, gguf.GGMLQuantizationType]:
+    """Data and type of a matrix as the file holds it."""
+    if bfloat16:  # torch rounds to nearest even
+        return x.to(torch.bfloat16).view(torch.uint16).numpy(), gguf.GGMLQuantizationType.BF16
+    kind = gguf.GGMLQuantizationType.Q8_0
+    return gguf.quants.quantize(x.float().numpy(), kind), kind
 
 
-def export(model: Nano, tokenizer_json: Path, output: Path) -> None:
-    """Writes the file: matrices in bfloat16, norms in float32; no output.weight, since it is tied."""
+def export(model: Nano, tokenizer_json: Path, output: Path, *, bfloat16: bool = False) -> None:
+    """Writes the file: matrices in q8_0 or bfloat16, norms in float32; no output.weight, since it is tied."""
     writer = gguf.GGUFWriter(str(output), "mpt")
-    _add_config(writer, model.config)
+    file_type = gguf.LlamaFileType.MOSTLY_BF16 if bfloat16 else gguf.LlamaFileType.MOSTLY_Q8_0
+    _add_config(writer, model.config, file_type)
     _add_tokenizer(writer, json.loads(tokenizer_json.read_text()))
     for name, p in model.state_dict().items():
         if p.ndim == 1:
             writer.add_tensor(gguf_name(name), p.float().cpu().numpy())
         else:
-            bits = _to_bf16(p.cpu().contiguous())
-            writer.add_tensor(gguf_name(name), bits, raw_dtype=gguf.GGMLQuantizationType.BF16)
+            data, kind = _stored(p.cpu().contiguous(), bfloat16)
+            writer.add_tensor(gguf_name(name), data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -126,11 +133,15 @@ def load_gguf(path: Path) -> Nano:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, nargs="+", required=True, help="of several, the mean is taken")
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--checkpoint", type=Path, nargs="+", help="of training.train; of several, the mean is taken")
+    weights.add_argument("--flat", type=Path, help="folder that training.train_timed wrote")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--bfloat16", action="store_true", help="instead of q8_0")
     args = parser.parse_args()
-    export(load_checkpoint(*args.checkpoint), args.tokenizer, args.output)
+    model = flat_weights.load(args.flat) if args.flat else load_checkpoint(*args.checkpoint)
+    export(model, args.tokenizer, args.output, bfloat16=args.bfloat16)
 
 
 if __name__ == "__main__":

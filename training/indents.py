@@ -29,11 +29,12 @@ class IndentSplitter:
         self._splits = np.zeros(tokenizer.get_vocab_size(), bool)
         self._splits[list(self._parts)] = True
 
-    def __call__(self, row: Ids, rng: np.random.Generator) -> Ids:
-        """The row with some newlines split, cut to its length."""
+    def __call__(self, row: Ids, rng: np.random.Generator, *, keep_length: bool = True) -> Ids:
+        """The row with some newlines split, cut to its length if that is to be kept."""
         chosen = np.flatnonzero(self._splits[row] & (rng.random(len(row)) < SHARE))
         pieces, done = [], 0
         for at in chosen:
             pieces += [row[done:at], np.array(self._parts[int(row[at])], row.dtype)]
             done = at + 1
-        return np.concatenate([*pieces, row[done:]])[: len(row)]
+        whole = np.concatenate([*pieces, row[done:]])
+        return whole[: len(row)] if keep_length else whole

@@ -13,32 +13,18 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from training.fim import END, SPECIAL_TOKENS, rearrange
+from training.fim import END, SPECIAL_TOKENS, rearrange, segments
 from training.snippets import snippets
 
-PACKAGE_CAP = 8_000_000  # bytes of one package at most: no project's manner should dominate
+PACKAGE_CAP = 16_000_000  # bytes of one package at most: no project's manner should dominate
 TEST_SHARE = 0.25  # of the test files
 SOURCES = ("files", "fim", "snippets")
-
-
-def segments(text: str, rng: random.Random) -> Iterator[str]:
-    """Consecutive pieces of a file, whole lines, 300 to 1800 characters each: with a context of 512 tokens they fit."""
-    piece, size, target = [], 0, rng.randint(300, 1800)
-    for line in text.splitlines(keepends=True):
-        piece.append(line)
-        size += len(line)
-        if size >= target:
-            yield "".join(piece)
-            piece, size, target = [], 0, rng.randint(300, 1800)
-    if size > 100:
-        yield "".join(piece)
 
 
 def read_corpus(path: Path, seed: int) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from training.fim import SPECIAL_TOKENS
 
-VOCAB_SIZE = 8192
+VOCAB_SIZE = 16384
 SAMPLE_BYTES = 60_000_000
 
 
