@@ -105,7 +105,7 @@ def test_fim_round_trip() -> None:
     arranged = [fim.rearrange(CODE, rng) for _ in range(300)]
     assert all(fim.restore(a) == CODE for a in arranged)
     suffix_first = sum(a.startswith(fim.SUFFIX) for a in arranged)
-    assert 100 < suffix_first < 200
+    assert 190 < suffix_first < 260  # three of four: the order that nano is asked in
     assert any(fim.split_points(CODE, rng)[0] % 7 for _ in range(5))  # not only at line starts
 
 
