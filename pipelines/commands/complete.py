@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from pipelines.engine.drafter import Drafter
 from pipelines.engine.sampling import SamplingParams
 from pipelines.pipeline import TextPiece, load
 from pipelines.prompts.gap import Gap
@@ -68,7 +69,7 @@ def complete(ctx: click.Context, options: dict[str, Any]) -> None:
     output = CompletionWriter([prompt for prompt in prompts for _ in range(count)], suffix or "", options)
     output.write(pipeline.stream_prompts([prompt for prompt in read for _ in range(count)], **sampling))
     if not options["quiet"]:
-        output.print_timings(sum(prompt.tokens for prompt in read))
+        output.print_timings(sum(prompt.tokens for prompt in read), pipeline.drafter)
     output.check()
 
 
@@ -162,11 +163,12 @@ class CompletionWriter:
         if self._errors:
             raise UserError(self._errors[0])
 
-    def print_timings(self, prompt_tokens: int) -> None:
-        """One line on standard error: how many tokens, how fast."""
+    def print_timings(self, prompt_tokens: int, drafter: Drafter | None) -> None:
+        """One line on standard error: how many tokens, how fast, and how many of the guesses were right."""
         if self._first is None:
             return
         now = time.perf_counter()
         first, rest = self._first - self._start, now - self._first
         rate = f", {(self._tokens - 1) / rest:.1f} tokens/s" if self._tokens > 1 and rest else ""
-        say(f"{prompt_tokens} prompt tokens, first token after {first:.2f} s; {self._tokens} generated{rate}")
+        guessed = f", {drafter.right} of {drafter.guessed} guesses right" if drafter and drafter.guessed else ""
+        say(f"{prompt_tokens} prompt tokens, first token after {first:.2f} s; {self._tokens} generated{rate}{guessed}")

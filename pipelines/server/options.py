@@ -141,6 +141,8 @@ def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptio
     _check(batch, length, ctx)
     sampling = {name: options[name] for name in _SAMPLING if name in given}
     _check_sampling(sampling)
+    if options["cache_dir"] is not None and options["use_gpu"] is not None:
+        raise click.UsageError("--cache-dir is for the CPU; expected it without --use-gpu: leave one of them out", ctx)
     return ServeOptions(
         **{name: options[name] for name in _SHARED} | {"max_length": length if "max_length" in given else 0},
         max_batch_size=batch if "max_cache_batch_size" in given else 0,
