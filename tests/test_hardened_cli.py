@@ -133,7 +133,11 @@ def test_an_early_interrupt_is_quiet(nano: Pipeline, seconds: float) -> None:
     code = "import sys; from pipelines import start; sys.stderr.write('!'); sys.stderr.flush(); start.main()"
     arguments = ["--prompt", "def f(", "--ignore-eos", "--max-length", "2000", "--quiet", "--no-echo-prompt"]
     command = [sys.executable, "-c", code, *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    # A shell starts what it puts in the background without SIGINT, and a child inherits that.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     assert process.stderr is not None
     assert process.stderr.read(1) == b"!"
     time.sleep(seconds)
