@@ -213,7 +213,7 @@ def main() -> None:
         command = [sys.executable, "-m", "pipelines", "serve", "--port", "8767", "--max-length", "512"]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        _wait(url)
+        wait_until_healthy(url)
         started = time.perf_counter()
         found = fuzz(url, options.requests, options.seed)
         for line in found.wrong[:20]:
@@ -227,7 +227,8 @@ def main() -> None:
     sys.exit(1 if found.wrong else 0)
 
 
-def _wait(url: str) -> None:
+def wait_until_healthy(url: str) -> None:
+    """Returns once a server is ready. Raises SystemExit after two minutes."""
     for _ in range(600):
         try:
             if httpx.get(url + "/health").status_code == 200:

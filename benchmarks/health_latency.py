@@ -15,7 +15,7 @@ import time
 from http.client import HTTPConnection
 from typing import Any
 
-import httpx
+from benchmarks.fuzz_server import wait_until_healthy
 
 MILLION = 1_000_000
 # What to ask, by name: path and body, each under the server's limit of 4 MiB.
@@ -84,7 +84,7 @@ def main() -> None:
         command = [sys.executable, "-m", "pipelines", "serve", "--port", "8766", "--max-length", "1024"]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        _wait(url)
+        wait_until_healthy(url)
         found = {}
         print("| what | status | its answer, ms | longest /health, ms |\n|---|---|---|---|")
         for name, (path, body) in BODIES.items():
@@ -95,17 +95,6 @@ def main() -> None:
         if process is not None:
             process.terminate()
             process.wait()
-
-
-def _wait(url: str) -> None:
-    for _ in range(600):
-        try:
-            if httpx.get(url + "/health").status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
-    raise SystemExit(f"no server answers at {url}")
 
 
 if __name__ == "__main__":
