@@ -9,7 +9,7 @@ from pydantic import Field
 from pipelines.server.routes.fields import Fields, Flag, Ids, LastN, NewTokens, Number, Seed, Text, Whole
 from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields
 from pipelines.server.routes.neutral import OLLAMA_NEUTRAL, Neutral
-from pipelines.server.routes.openai_requests import TopLogprobs
+from pipelines.server.routes.openai.requests import TopLogprobs
 
 
 class OllamaOptions(Fields):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.engine.plan import Plan
 from pipelines.server.routes.generation_fields import GenerationFields
-from pipelines.server.routes.llama_requests import InfillRequest, LlamaCompletionRequest
+from pipelines.server.routes.llama.requests import InfillRequest, LlamaCompletionRequest
 
 # What is not computed here has the value that changes nothing.
 _NEUTRAL: dict[str, Any] = {

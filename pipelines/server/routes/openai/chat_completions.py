@@ -21,7 +21,7 @@ from pipelines.server.http.event_stream import DONE, beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
 from pipelines.server.routes.job import Job, StreamExtras, check_stream, plan_samples, token_entry, usage
-from pipelines.server.routes.openai_requests import ChatRequest, FimRequest, OpenAIFields
+from pipelines.server.routes.openai.requests import ChatRequest, FimRequest, OpenAIFields
 from pipelines.server.routes.sampling import OPENAI_DEFAULTS, first, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from pipelines.server.routes.fields import INTEGRAL, Fields, Flag, Ids, Text, TokenId
 from pipelines.server.routes.generation_fields import GenerationFields
-from pipelines.server.routes.openai_requests import Message
+from pipelines.server.routes.openai.requests import Message
 
 Probabilities: TypeAlias = Annotated[int, Field(ge=0, le=1000, strict=True), INTEGRAL]
 Mixed: TypeAlias = Annotated[list[TokenId | Text], Field(fail_fast=True)]

@@ -16,8 +16,8 @@ from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
 from pipelines.server.routes.job import Job, plan_samples, token_entry
-from pipelines.server.routes.llama_requests import InfillRequest, LlamaCompletionRequest, PromptObject
-from pipelines.server.routes.llama_settings import generation_settings
+from pipelines.server.routes.llama.requests import InfillRequest, LlamaCompletionRequest, PromptObject
+from pipelines.server.routes.llama.settings import generation_settings
 from pipelines.server.routes.sampling import LLAMA_DEFAULTS, first, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken

@@ -18,9 +18,9 @@ from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import check_fields
-from pipelines.server.routes.chat_completions import messages_prompt, text_size
 from pipelines.server.routes.job import Job, plan_samples, token_entry
-from pipelines.server.routes.ollama_requests import GenerateRequest, OllamaChatRequest, OllamaFields
+from pipelines.server.routes.ollama.requests import GenerateRequest, OllamaChatRequest, OllamaFields
+from pipelines.server.routes.openai.chat_completions import messages_prompt, text_size
 from pipelines.server.routes.sampling import OLLAMA_DEFAULTS, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta

@@ -18,7 +18,7 @@ from pipelines.server.http.event_stream import DONE, beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
 from pipelines.server.routes.job import Job, StreamExtras, check_stream, plan_samples, usage
-from pipelines.server.routes.openai_requests import CompletionRequest, Prompt
+from pipelines.server.routes.openai.requests import CompletionRequest, Prompt
 from pipelines.server.routes.sampling import OPENAI_DEFAULTS, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken, token_text
