@@ -40,7 +40,9 @@ params = xllamacpp.CommonParams()
 params.model.path, params.port = sys.argv[1], int(sys.argv[2])
 params.n_ctx, params.n_parallel = int(sys.argv[3]), 1
 params.cpuparams.n_threads = int(sys.argv[4])
-params.spm_infill, params.n_cache_reuse = True, int(sys.argv[5])
+params.n_cache_reuse = int(sys.argv[5])
+if hasattr(params, 'spm_infill'):
+    params.spm_infill = True  # suffix first; the package's builds of 2026 cannot set it
 server = xllamacpp.Server(params)
 while True:
     time.sleep(60)
