@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import random
 import threading
-import time
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from typing import Any
