@@ -27,7 +27,7 @@ from pipelines.engine.slots import Slots
 from pipelines.prompts.gap import Gap, gap_prompt
 from pipelines.prompts.healing import healed
 from pipelines.prompts.prompt import Prompt, check_ids, encode_prompt
-from pipelines.registry import ModelFiles, check_length, open_model
+from pipelines.registry import ModelFiles, check_length, open_model, parse_encoding
 from pipelines.terminal.progress import Quiet
 from pipelines.text.chain import build_chain
 from pipelines.text.lexer import language_of
@@ -349,17 +349,6 @@ def gpu_encoding(requested: Encoding | None, target: Target) -> Encoding:
             "matrices in other encodings are converted"
         )
     return target.activations
-
-
-def parse_encoding(name: str | None) -> Encoding | None:
-    """The encoding of that name. Raises UserError for an unknown one."""
-    if name is None:
-        return None
-    try:
-        return Encoding(name.lower())
-    except ValueError:
-        known = ", ".join(encoding.value for encoding in Encoding)
-        raise UserError(f"--quantization-encoding is {name!r}; expected one of {known}") from None
 
 
 def _check_positive(option: str, value: int) -> None:
