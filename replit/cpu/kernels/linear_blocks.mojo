@@ -8,7 +8,7 @@ from std.sys.intrinsics import prefetch
 
 from .linear_floats import load_words
 from .linear_formats import Ahead, Bytes, COLUMNS, Floats, Format, HALVES, LINE, PANEL, PanelBlock, READ, Sums
-from .linear_integer import BOTH_HALVES, INTEGER_TILE, Record, Unpacked, multiply_integers
+from .linear_integer import BEST_TILE, INTEGER_TILE, Record, Unpacked, is_wide, multiply_integers
 
 comptime BLOCK = 32
 
@@ -31,15 +31,15 @@ struct BlockFormat[BITS: Int](Format):
     comptime BLOCK = 512
     comptime STEP = BLOCK
     comptime TILE_ROWS = INTEGER_TILE
-    comptime BEST_ROWS = BOTH_HALVES
-    comptime RECORD = Record[Self.BLOCK, BLOCK].BYTES
+    comptime BEST_ROWS = BEST_TILE
+    comptime RECORD = Record[Self.BLOCK, BLOCK, is_wide[Self.BITS]].BYTES
     comptime UNPACK_STEPS = Self.BLOCK // BLOCK
     comptime UNPACKED = Unpacked[Self.BLOCK, BLOCK].BYTES
     comptime OFFSET = 1 << (Self.BITS - 1)
 
     @staticmethod
     def pack(x: Floats, count: Int, record: Bytes):
-        Record[Self.BLOCK, BLOCK](record).pack[BLOCK, Self.OFFSET](x, count)
+        Record[Self.BLOCK, BLOCK, is_wide[Self.BITS]](record).pack[BLOCK, Self.OFFSET](x, count)
 
     @staticmethod
     @no_inline
@@ -65,7 +65,7 @@ struct BlockFormat[BITS: Int](Format):
     def multiply[
         rows: Int
     ](weights: Bytes, inputs: Bytes, units: Int, first: Bool, output: Floats, stride: Int, ahead: Ahead):
-        multiply_integers[Self.BLOCK, BLOCK, False, True, False, rows](weights, inputs, units, first, output, stride, ahead)
+        multiply_integers[Self.BLOCK, BLOCK, Self.BITS, False, True, False, rows](weights, inputs, units, first, output, stride, ahead)
 
     @staticmethod
     @always_inline

@@ -12,48 +12,74 @@ from .linear_formats import Ahead, Bytes, COLUMNS, Floats, HALVES, LANES, LINE, 
 from .linear_panels import Words
 
 comptime Integers = SIMD[DType.int32, COLUMNS]
-comptime BOTH_HALVES = 6 if LANES == 16 else 2 if LANES == 8 else 1
-"""Most rows whose sums and dot products with a whole panel fit in the registers."""
-comptime INTEGER_TILE = 8 if LANES == 16 else BOTH_HALVES
-comptime HAS_AVX512_VNNI = CompilationTarget._has_feature["avx512vnni"]()
-comptime HAS_AVX512_BYTES = CompilationTarget._has_feature["avx512bw"]()
-comptime HAS_AVX2 = CompilationTarget.has_avx2()
+comptime WIDTH = 8 if LANES == 8 else COLUMNS
+"""Weight rows whose dot products are in a vector."""
+comptime BEST_TILE = 6 if LANES >= 8 else 1
+"""Rows of the fastest tile."""
+comptime INTEGER_TILE = 8 if LANES == 16 else BEST_TILE
+comptime HAS_AVX512_VNNI = CompilationTarget._has_feature["avx512vnni"]() and WIDTH == 16
+comptime HAS_AVX512_BYTES = CompilationTarget._has_feature["avx512bw"]() and WIDTH == 16
+comptime HAS_AVX2 = CompilationTarget.has_avx2() and WIDTH == 8
+comptime IN_SHORTS = HAS_AVX512_BYTES and not HAS_AVX512_VNNI or HAS_AVX2
+"""Whether bytes are multiplied and two products added in 16 bits, as no instruction adds four in 32. Codes of 8 bits have
+too large products for that and are multiplied as 16 bits, with activations that a record holds `WIDE`."""
+comptime MULTIPLY_BYTES: StaticString = "llvm.x86.avx2.pmadd.ub.sw" if HAS_AVX2 else "llvm.x86.avx512.pmaddubs.w.512"
+comptime MULTIPLY_SHORTS: StaticString = "llvm.x86.avx2.pmadd.wd" if HAS_AVX2 else "llvm.x86.avx512.pmaddw.d.512"
 
 
 @always_inline
-def dot4(sum: Integers, a: Words, b: Words) -> Integers:
-    """Adds the products of four unsigned bytes with four signed ones to each lane, without saturation."""
-    comptime if HAS_AVX512_VNNI and LANES == COLUMNS:
-        return llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", Integers, has_side_effect=False](
-            sum, bitcast[DType.uint8, LINE](a), bitcast[DType.int8, LINE](b)
+def vectors_of[rows: Int]() -> Int:
+    """Vectors of a panel whose dot products and sums with so many rows fit in the registers."""
+    comptime if LANES == 16:
+        return 2 if rows <= 6 else 1
+    elif LANES == 8:
+        return 4 if rows == 1 else 2 if rows == 2 else 1
+    else:
+        return 1
+
+
+comptime is_wide[BITS: Int] = IN_SHORTS and BITS == 8
+comptime Four = SIMD[DType.uint32, WIDTH]
+"""Four codes of each weight row, or of an activation row for all of them."""
+comptime Dots = SIMD[DType.int32, WIDTH]
+comptime Shorts = SIMD[DType.int16, 2 * WIDTH]
+comptime Scales = SIMD[DType.float32, WIDTH]
+
+
+@always_inline
+def multiply_bytes(codes: Four, x: Four) -> Shorts:
+    """The sums of two products each, of unsigned bytes with signed ones; they must fit in 16 bits."""
+    return llvm_intrinsic[MULTIPLY_BYTES, Shorts, has_side_effect=False](
+        bitcast[DType.uint8, 4 * WIDTH](codes), bitcast[DType.int8, 4 * WIDTH](x)
+    )
+
+
+@always_inline
+def multiply_shorts(a: Shorts, b: Shorts) -> Dots:
+    """The sums of two products each."""
+    return llvm_intrinsic[MULTIPLY_SHORTS, Dots, has_side_effect=False](a, b)
+
+
+@always_inline
+def dot4(sum: Dots, codes: Four, x: Four) -> Dots:
+    """Adds the products of four unsigned bytes with four signed ones to each lane."""
+    comptime if HAS_AVX512_VNNI:
+        return llvm_intrinsic["llvm.x86.avx512.vpdpbusd.512", Dots, has_side_effect=False](
+            sum, bitcast[DType.uint8, 4 * WIDTH](codes), bitcast[DType.int8, 4 * WIDTH](x)
         )
-    elif HAS_AVX512_BYTES and LANES == COLUMNS:
-        return sum + pairs["llvm.x86.avx512.pmaddw.d.512", COLUMNS](a, bitcast[DType.int16, 2 * COLUMNS](b))
-    elif HAS_AVX2 and LANES == COLUMNS // 2:
-        comptime NAME = "llvm.x86.avx2.pmadd.wd"
-        var low = pairs[NAME, 8](a.slice[8](), bitcast[DType.int16, 16](b.slice[8]()))
-        var high = pairs[NAME, 8](a.slice[8, offset=8](), bitcast[DType.int16, 16](b.slice[8, offset=8]()))
-        return sum + rebind[Integers](low.join(high))
     else:
         var total = sum
-        var s = bitcast[DType.int32, COLUMNS](b)
+        var s = bitcast[DType.int32, WIDTH](x)
         comptime for i in range(4):
-            var u = bitcast[DType.int32, COLUMNS]((a >> Words(8 * i)) & 255)
-            total += u * ((s << Integers(24 - 8 * i)) >> 24)
+            var u = bitcast[DType.int32, WIDTH]((codes >> Four(8 * i)) & 255)
+            total += u * ((s << Dots(24 - 8 * i)) >> 24)
         return total
 
 
 @always_inline
-def pairs[
-    name: StaticString, width: Int
-](a: SIMD[DType.uint32, width], b: SIMD[DType.int16, 2 * width]) -> SIMD[DType.int32, width]:
-    """The sums of four products by an instruction that multiplies 16-bit integers and adds two: even and odd bytes."""
-    comptime Result = SIMD[DType.int32, width]
-    var even = bitcast[DType.int16, 2 * width](a & 0x00FF00FF)
-    var odd = bitcast[DType.int16, 2 * width]((a >> 8) & 0x00FF00FF)
-    return llvm_intrinsic[name, Result, has_side_effect=False](even, (b << 8) >> 8) + llvm_intrinsic[
-        name, Result, has_side_effect=False
-    ](odd, b >> 8)
+def load_four(place: Bytes) -> Four:
+    """Four bytes for all lanes."""
+    return Four(place.unsafe_bitcast[UInt32]().unsafe_load())
 
 
 @always_inline
@@ -98,15 +124,17 @@ struct Unpacked[BLOCK: Int, GROUP: Int](TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct Record[BLOCK: Int, GROUP: Int](TrivialRegisterPassable):
+struct Record[BLOCK: Int, GROUP: Int, WIDE: Bool = False](TrivialRegisterPassable):
     """An activation row of a block in 8 bits, then for each group the start of its dot product (which makes up for the
-    offset of the codes), its scale and its sum."""
+    offset of the codes), its scale and its sum; `WIDE`, then of each four activations the first and third in 16 bits, the
+    second and fourth."""
 
     comptime GROUPS = Self.BLOCK // Self.GROUP
     comptime STARTS = Self.BLOCK
     comptime SCALES = Self.STARTS + 4 * Self.GROUPS
     comptime SUMS = Self.SCALES + 4 * Self.GROUPS
-    comptime BYTES = Self.SUMS + 4 * Self.GROUPS
+    comptime WIDE_AT = Self.SUMS + 4 * Self.GROUPS
+    comptime BYTES = Self.WIDE_AT + (2 * Self.BLOCK if Self.WIDE else 0)
     var start: Bytes
 
     @always_inline
@@ -116,6 +144,11 @@ struct Record[BLOCK: Int, GROUP: Int](TrivialRegisterPassable):
         for k in range(0, count, SHARED):
             var values, scale = quantize[SHARED](x.unsafe_load[width=SHARED](k))
             self.start.unsafe_bitcast[Int8]().unsafe_store(k, values)
+            comptime if Self.WIDE:
+                var pairs = bitcast[DType.int16, SHARED // 2](values)
+                var even = bitcast[DType.int32, SHARED // 4]((pairs << 8) >> 8)
+                var odd = bitcast[DType.int32, SHARED // 4](pairs >> 8)
+                self.start.unsafe_offset(Self.WIDE_AT + 2 * k).unsafe_bitcast[Int32]().unsafe_store(0, even.interleave(odd))
             comptime for g in range(SHARED // Self.GROUP):
                 var sum = values.slice[Self.GROUP, offset = g * Self.GROUP]().cast[DType.int32]().reduce_add()
                 var place = self.start.unsafe_offset(4 * (k // Self.GROUP + g))
@@ -126,62 +159,86 @@ struct Record[BLOCK: Int, GROUP: Int](TrivialRegisterPassable):
 
 @no_inline
 def multiply_integers[
-    BLOCK: Int, GROUP: Int, SHARED: Bool, OFFSET: Bool, MINIMUM: Bool, rows: Int
+    BLOCK: Int, GROUP: Int, BITS: Int, SHARED: Bool, OFFSET: Bool, MINIMUM: Bool, rows: Int
 ](unpacked: Bytes, inputs: Bytes, groups: Int, first: Bool, output: Floats, stride: Int, ahead: Ahead):
-    """See `Format.multiply`. The activations' scale is each group's own, or `SHARED` by those of the block; codes have
-    an `OFFSET`, or groups a `MINIMUM`. As many rows as a tile has at most go through half a panel after the other."""
-    comptime if rows > BOTH_HALVES:
-        multiply_halves[BLOCK, GROUP, SHARED, OFFSET, MINIMUM, rows, 1](
-            unpacked, inputs, groups, first, output, stride, ahead
+    """See `Format.multiply`. The activations' scale is each group's own, or `SHARED` by those of the block; codes of
+    `BITS` have an `OFFSET`, or groups a `MINIMUM`. As much of the panel at a time as the registers hold."""
+    comptime VECTORS = vectors_of[rows]()
+    comptime PARTS = HALVES * COLUMNS // (WIDTH * VECTORS)
+    var fetched = 0
+    comptime for part in range(PARTS):
+        comptime column = part * WIDTH * VECTORS
+        var lines = ahead.lines * (part + 1) // PARTS - fetched
+        multiply_columns[BLOCK, GROUP, BITS, SHARED, OFFSET, MINIMUM, rows, VECTORS](
+            unpacked.unsafe_offset(4 * column), inputs, groups, first, output.unsafe_offset(column), stride,
+            Ahead(ahead.start.unsafe_offset(groups * fetched * LINE), lines),
         )
-        multiply_halves[BLOCK, GROUP, SHARED, OFFSET, MINIMUM, rows, 1](
-            unpacked.unsafe_offset(LINE), inputs, groups, first, output.unsafe_offset(COLUMNS), stride, Ahead(unpacked, 0)
-        )
-    else:
-        multiply_halves[BLOCK, GROUP, SHARED, OFFSET, MINIMUM, rows, HALVES](
-            unpacked, inputs, groups, first, output, stride, ahead
-        )
+        fetched += lines
 
 
 @no_inline
-def multiply_halves[
-    BLOCK: Int, GROUP: Int, SHARED: Bool, OFFSET: Bool, MINIMUM: Bool, rows: Int, halves: Int
+def multiply_columns[
+    BLOCK: Int, GROUP: Int, BITS: Int, SHARED: Bool, OFFSET: Bool, MINIMUM: Bool, rows: Int, vectors: Int
 ](unpacked: Bytes, inputs: Bytes, groups: Int, first: Bool, output: Floats, stride: Int, ahead: Ahead):
-    """Both halves of a panel, or one; a half's scales are a line apart as its codes are."""
-    comptime R = Record[BLOCK, GROUP]
+    """So many vectors of a panel's weight rows, from the first whose codes are at `unpacked`."""
+    comptime SHORTS = IN_SHORTS and BITS < 8
+    comptime WIDE = is_wide[BITS]
+    # as many as 16 bits hold: products of 15 and of 63 with 127
+    comptime QUADS = GROUP // 4 if not SHORTS else 8 if BITS == 4 else 2
+    comptime R = Record[BLOCK, GROUP, WIDE]
     comptime U = Unpacked[BLOCK, GROUP]
-    var sums = Array[Sums, rows * halves](fill=Sums(0))
+    var sums = Array[Scales, rows * vectors](fill=Scales(0))
     comptime if not SHARED:
         if not first:
-            comptime for i in range(rows * halves):
-                sums[i] = output.unsafe_load[width=COLUMNS](i // halves * stride + i % halves * COLUMNS)
+            comptime for i in range(rows * vectors):
+                sums[i] = output.unsafe_load[width=WIDTH](i // vectors * stride + i % vectors * WIDTH)
     var codes = unpacked
     var values = inputs
+    var wide_values = inputs
     var scales = unpacked.unsafe_offset(U.SCALES).unsafe_bitcast[Float32]()
     var minimums = unpacked.unsafe_offset(U.MINIMUMS).unsafe_bitcast[Float32]()
     var of_group = inputs
     for group in range(groups):
         ahead.fetch(group)
-        var dots = Array[Integers, rows * halves](fill=Integers(0))
+        var dots = Array[Dots, rows * vectors](fill=Dots(0))
         comptime if OFFSET:
             comptime for r in range(rows):
                 var place = of_group.unsafe_offset(r * R.BYTES + R.STARTS).unsafe_bitcast[Int32]()
-                comptime for h in range(halves):
-                    dots[r * halves + h] = Integers(place.unsafe_load())
-        comptime for q in range(GROUP // 4):
-            var words = Array[Words, halves](
-                fill_with=lambda (h: Int) -> Words: codes.unsafe_offset((q * HALVES + h) * LINE)
-                .unsafe_bitcast[UInt32]()
-                .unsafe_load[width=COLUMNS]()
-            )
+                comptime for v in range(vectors):
+                    dots[r * vectors + v] = Dots(place.unsafe_load())
+        comptime for start in range(0, GROUP // 4, QUADS):
+            var shorts = Array[Shorts, rows * vectors](fill=Shorts(0))
+            comptime for q in range(start, start + QUADS):
+                var words = Array[Four, vectors](fill=Four(0))
+                comptime for v in range(vectors):
+                    var place = codes.unsafe_offset(4 * (q * PANEL + v * WIDTH)).unsafe_bitcast[UInt32]()
+                    words[v] = place.unsafe_load[width=WIDTH]()
+                comptime if WIDE:
+                    comptime for odd in range(2):
+                        var wide = Array[Shorts, vectors](fill=Shorts(0))
+                        comptime for v in range(vectors):
+                            wide[v] = bitcast[DType.int16, 2 * WIDTH]((words[v] >> Four(8 * odd)) & 0x00FF00FF)
+                        comptime for r in range(rows):
+                            comptime place = r * R.BYTES + R.WIDE_AT + 8 * q + 4 * odd
+                            var x = bitcast[DType.int16, 2 * WIDTH](load_four(wide_values.unsafe_offset(place)))
+                            comptime for v in range(vectors):
+                                dots[r * vectors + v] += multiply_shorts(wide[v], x)
+                else:
+                    comptime for r in range(rows):
+                        var x = load_four(values.unsafe_offset(r * R.BYTES + 4 * q))
+                        comptime for v in range(vectors):
+                            comptime i = r * vectors + v
+                            comptime if SHORTS:
+                                shorts[i] += multiply_bytes(words[v], x)
+                            else:
+                                dots[i] = dot4(dots[i], words[v], x)
+            comptime if SHORTS:
+                comptime for i in range(rows * vectors):
+                    dots[i] += multiply_shorts(shorts[i], Shorts(1))
+        comptime for v in range(vectors):
+            var scale = scales.unsafe_load[width=WIDTH](v * WIDTH)
             comptime for r in range(rows):
-                var x = Words(values.unsafe_offset(r * R.BYTES + 4 * q).unsafe_bitcast[UInt32]().unsafe_load())
-                comptime for h in range(halves):
-                    dots[r * halves + h] = dot4(dots[r * halves + h], words[h], x)
-        comptime for h in range(halves):
-            var scale = scales.unsafe_load[width=COLUMNS](h * COLUMNS)
-            comptime for r in range(rows):
-                comptime i = r * halves + h
+                comptime i = r * vectors + v
                 var dot = dots[i].cast[DType.float32]()
                 comptime if SHARED:
                     sums[i] = dot.fma(scale, sums[i])
@@ -189,20 +246,21 @@ def multiply_halves[
                     var of_row = of_group.unsafe_offset(r * R.BYTES + R.SCALES).unsafe_bitcast[Float32]().unsafe_load()
                     sums[i] = dot.fma(scale * of_row, sums[i])
             comptime if MINIMUM:
-                var minimum = minimums.unsafe_load[width=COLUMNS](h * COLUMNS)
+                var minimum = minimums.unsafe_load[width=WIDTH](v * WIDTH)
                 comptime for r in range(rows):
                     var sum = of_group.unsafe_offset(r * R.BYTES + R.SUMS).unsafe_bitcast[Float32]().unsafe_load()
-                    sums[r * halves + h] = minimum.fma(Sums(-sum), sums[r * halves + h])
+                    sums[r * vectors + v] = minimum.fma(Scales(-sum), sums[r * vectors + v])
         codes = codes.unsafe_offset(GROUP * PANEL)
         values = values.unsafe_offset(GROUP)
+        wide_values = wide_values.unsafe_offset(2 * GROUP)
         scales = scales.unsafe_offset(PANEL)
         minimums = minimums.unsafe_offset(PANEL)
         of_group = of_group.unsafe_offset(4)
     comptime for r in range(rows):
-        comptime for h in range(halves):
-            var place = output.unsafe_offset(r * stride + h * COLUMNS)
-            var sum = sums[r * halves + h]
+        comptime for v in range(vectors):
+            var place = output.unsafe_offset(r * stride + v * WIDTH)
+            var sum = sums[r * vectors + v]
             comptime if SHARED:
-                var scale = Sums(inputs.unsafe_offset(r * R.BYTES + R.SCALES).unsafe_bitcast[Float32]().unsafe_load())
-                sum = sum.fma(scale, Sums(0) if first else place.unsafe_load[width=COLUMNS]())
+                var scale = Scales(inputs.unsafe_offset(r * R.BYTES + R.SCALES).unsafe_bitcast[Float32]().unsafe_load())
+                sum = sum.fma(scale, Scales(0) if first else place.unsafe_load[width=WIDTH]())
             place.unsafe_store(0, sum)

@@ -10,7 +10,7 @@ from std.sys.intrinsics import prefetch
 from .linear_blocks import load_shorts, read_scale
 from .linear_floats import load_words
 from .linear_formats import Ahead, Bytes, COLUMNS, Floats, Format, HALVES, LINE, PanelBlock, READ, Sums
-from .linear_integer import BOTH_HALVES, INTEGER_TILE, Integers, Record, Unpacked, multiply_integers
+from .linear_integer import BEST_TILE, INTEGER_TILE, Integers, Record, Unpacked, multiply_integers
 from .linear_panels import Words
 
 comptime SUPERBLOCK = 256
@@ -50,7 +50,7 @@ struct SuperblockFormat[BITS: Int](Format):
     comptime GROUP = 32 if Self.BITS == 4 else 16
     comptime STEP = Self.GROUP
     comptime TILE_ROWS = INTEGER_TILE
-    comptime BEST_ROWS = BOTH_HALVES
+    comptime BEST_ROWS = BEST_TILE
     comptime RECORD = Record[SUPERBLOCK, Self.GROUP].BYTES
     comptime UNPACK_STEPS = HALVES * (4 if Self.BITS == 4 else 2)
     comptime UNPACKED = Unpacked[SUPERBLOCK, Self.GROUP].BYTES
@@ -75,7 +75,7 @@ struct SuperblockFormat[BITS: Int](Format):
     def multiply[
         rows: Int
     ](weights: Bytes, inputs: Bytes, units: Int, first: Bool, output: Floats, stride: Int, ahead: Ahead):
-        multiply_integers[SUPERBLOCK, Self.GROUP, True, Self.BITS == 6, Self.BITS == 4, rows](
+        multiply_integers[SUPERBLOCK, Self.GROUP, Self.BITS, True, Self.BITS == 6, Self.BITS == 4, rows](
             weights, inputs, SUPERBLOCK // Self.GROUP, first, output, stride, ahead
         )
 
