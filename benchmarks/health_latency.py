@@ -36,6 +36,26 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "a million ids at /detokenize": ("/detokenize", {"tokens": [5] * MILLION}),
     "30 000 messages": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 60}] * 30_000}),
     "30 000 prompts": ("/v1/completions", {"prompt": ["x" * 60] * 30_000, "max_tokens": 1}),
+    "800 kB of 1a1a at /tokenize, with pieces": ("/tokenize", {"content": "1a" * 400_000, "with_pieces": True}),
+    "a million empty lists": ("/v1/completions", {"prompt": "x", "zz": {"a": [[]] * MILLION}}),
+    "200 000 fields": ("/v1/completions", {"prompt": "x", **{f"field{i}": 0 for i in range(200_000)}}),
+    "70 000 parts of messages": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 1000}] * 70, "max_tokens": 1},
+    ),
+    "8 000 parts of messages, under the limit": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 2000}] * 4, "max_tokens": 1},
+    ),
+    "2 000 texts of 2 kB with a bias": (
+        "/completion", {"prompt": "x", "n_predict": 1, "logit_bias": [["1a" * 1000, 1.0]] * 2000}
+    ),
+    "2 000 ids with a bias": ("/completion", {"prompt": "x", "n_predict": 1, "logit_bias": [[5, 1.0]] * 2000}),
+    "800 000 ids in 2 000 prompts": ("/v1/completions", {"prompt": [[5] * 400] * 2000, "max_tokens": 1}),
+    "160 000 long numbers": ("/v1/completions", {"prompt": "x", "zz": {"a": [1.2345678901234567e-300] * 160_000}}),
+    "500 000 log-probabilities": (
+        "/completion", {"prompt": "x", "n_predict": 16, "ignore_eos": True, "n_probs": 1000, "n": 32}
+    ),
     "16 stop strings of 200 kB": (
         "/v1/completions", {"prompt": "x = [", "stop": [" " * 200_000 + c for c in "abcdefghijklmnop"]}
     ),

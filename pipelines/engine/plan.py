@@ -27,6 +27,12 @@ class Plan:
     limits: TextFilter | None = None
     speculative: bool = True
 
+    def entries(self, new_tokens: int) -> int:
+        """How many log-probabilities are told of so many new tokens, and of the prompt where that is asked for."""
+        if self.top_logprobs is None:
+            return 0
+        return (new_tokens + self.prompt_logprobs * len(self.prompt.ids)) * (self.top_logprobs + 1)
+
     def request(self, name: str, after: str | None = None) -> SequenceRequest:
         """What the engine is asked; `after` names a sequence that reads the same prompt before."""
         params = replace(self.params, stop=()) if self.params.stop else self.params  # texts are not the engine's

@@ -20,7 +20,7 @@ from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import DONE, beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
-from pipelines.server.routes.job import Job, StreamExtras, check_stream, plan_samples, token_entry, usage
+from pipelines.server.routes.job import Job, StreamExtras, check_stream, plan_samples, token_entries, usage
 from pipelines.server.routes.openai_requests import ChatRequest, FimRequest, OpenAIFields
 from pipelines.server.routes.sampling import OPENAI_DEFAULTS, first, sampling
 from pipelines.server.service import RunningSequence, Service
@@ -127,6 +127,9 @@ class ChatJob(Job):
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
+        return await self._told(self._answer)
+
+    def _answer(self, whole: Sequence[Delta]) -> dict[str, Any]:
         choices = [
             {
                 "index": index,
@@ -134,7 +137,7 @@ class ChatJob(Job):
                 "logprobs": self._logprobs(delta.scored),
                 "finish_reason": delta.finish,
             }
-            for index, delta in enumerate(await self._whole())
+            for index, delta in enumerate(whole)
         ]
         return self._object("chat.completion", choices) | {"usage": usage(self._record)}
 
@@ -153,12 +156,7 @@ class ChatJob(Job):
     def _logprobs(self, scored: list[ScoredToken]) -> dict[str, Any] | None:
         if not self._scored:
             return None
-        tokenizer = self._service.tokenizer
-        content = [
-            token_entry(tokenizer, token.logprob.token, token.logprob.logprob)
-            | {"top_logprobs": [token_entry(tokenizer, *top) for top in token.logprob.top]}
-            for token in scored
-        ]
+        content = token_entries(self._service.tokenizer, scored)
         return {"content": content, "refusal": None}
 
 

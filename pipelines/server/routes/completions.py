@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -106,7 +107,9 @@ class CompletionJob(Job):
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
-        whole = await self._whole()
+        return await self._told(self._answer)
+
+    def _answer(self, whole: list[Delta]) -> dict[str, Any]:
         choices: list[dict[str, Any]] = []
         for start in range(0, len(whole), self._samples):
             group = range(start, start + self._samples)
@@ -203,10 +206,10 @@ class Logprobs:
 
     def add_prompt(self, ids: Sequence[int], scored: Sequence[TokenLogprob | None]) -> None:
         """The prompt's tokens; nothing precedes the first, which has none."""
-        raw = b""
+        decoder, characters = codecs.getincrementaldecoder("utf-8")(errors="ignore"), 0
         for token, logprob in zip(ids, scored, strict=True):
-            self._append(token, logprob, len(raw.decode("utf-8", errors="ignore")))
-            raw += self._tokenizer.token_bytes(token)
+            self._append(token, logprob, characters)
+            characters += len(decoder.decode(self._tokenizer.token_bytes(token)))
 
     def _append(self, token: int, logprob: TokenLogprob | None, offset: int) -> None:
         self.tokens.append(token_text(self._tokenizer, token))

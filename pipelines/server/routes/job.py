@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.engine.plan import Plan
 from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.event_stream import beside
+from pipelines.server.http.json_answer import Rows
 from pipelines.server.record import Record
 from pipelines.server.routes.generation_fields import GenerationFields
 from pipelines.server.routes.sampling import line_limits
 from pipelines.server.service import RunningSequence, Service
-from pipelines.text.chain import Delta, token_text
+from pipelines.text.chain import Delta, ScoredToken, token_text
 from weights.tokenizers.tokenizer import Tokenizer
 
 # The header by which an answer says that the model has no fill-in-the-middle.
 CONTINUED = "X-Fill-In-The-Middle"
 # OpenAI's `obfuscation` fills a piece of text up to a multiple of so many characters.
 _PADDED = 16
+# Log-probabilities of one request, which are kept until the answer is written: some 100 bytes each.
+MOST_ENTRIES = 1 << 19
 _LETTERS = string.ascii_letters + string.digits
+
+
+Answer = TypeVar("Answer")
 
 
 class Job:
@@ -50,6 +57,16 @@ class Job:
                 whole[sequence.index].join(delta)
         return whole
 
+    async def _told(self, answer: Callable[[list[Delta]], Answer]) -> Answer:
+        """What `answer` makes of the whole texts, in a thread where there is much to tell."""
+        whole = await self._whole()
+        return await beside(self._entries(whole), lambda: answer(whole))
+
+    def _entries(self, whole: Sequence[Delta]) -> int:
+        """Values that an answer has about tokens."""
+        plans = zip(self._plans, whole, strict=True)
+        return sum(plan.entries(len(delta.scored)) + len(delta.token_ids) for plan, delta in plans)
+
 
 def plan_samples(
     service: Service,
@@ -64,7 +81,7 @@ def plan_samples(
 ) -> list[Plan]:
     """`samples` completions of each prompt; the seed counts them from nought, for every prompt alike."""
     drawn = service.seed(seed)
-    return [
+    plans = [
         Plan(
             prompt,
             service.params(sampling, len(prompt.ids)),
@@ -78,6 +95,13 @@ def plan_samples(
         for prompt in prompts
         for sample in range(samples)
     ]
+    entries = sum(plan.entries(plan.params.max_new_tokens) for plan in plans)
+    if entries > MOST_ENTRIES:
+        raise ApiError(
+            f"the answer may hold {entries} log-probabilities; expected at most {MOST_ENTRIES}: ask for fewer tokens, "
+            "completions or alternatives at once"
+        )
+    return plans
 
 
 def check_stream(body: GenerationFields) -> None:
@@ -125,3 +149,16 @@ class StreamExtras:
 def token_entry(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
     """A token in the log-probabilities of chat, of llama.cpp and of Ollama."""
     return {"token": token_text(tokenizer, token), "logprob": logprob, "bytes": list(tokenizer.token_bytes(token))}
+
+
+def token_entries(tokenizer: Tokenizer, scored: Sequence[ScoredToken], *, ids: bool = False) -> Rows:
+    """Tokens with the most probable ones in their places, as all three write them; llama.cpp adds the `ids`."""
+
+    def entry(token: int, logprob: float) -> dict[str, Any]:
+        return ({"id": token} if ids else {}) | token_entry(tokenizer, token, logprob)
+
+    def whole(token: ScoredToken) -> dict[str, Any]:
+        found = token.logprob
+        return entry(found.token, found.logprob) | {"top_logprobs": [entry(*top) for top in found.top]}
+
+    return Rows(whole, scored)

@@ -13,9 +13,10 @@ from starlette.responses import Response
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.event_stream import beside, respond
+from pipelines.server.http.json_answer import Rows
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
-from pipelines.server.routes.job import Job, plan_samples, token_entry
+from pipelines.server.routes.job import Job, plan_samples, token_entries
 from pipelines.server.routes.llama_requests import InfillRequest, LlamaCompletionRequest, PromptObject
 from pipelines.server.routes.llama_settings import generation_settings
 from pipelines.server.routes.sampling import LLAMA_DEFAULTS, first, sampling
@@ -138,6 +139,9 @@ class LlamaJob(Job):
         async with aclosing(self._timed()) as deltas:
             async for sequence, delta in deltas:
                 whole[sequence.index].join(delta)
+        return await beside(self._entries(whole), lambda: self._answer(whole))
+
+    def _answer(self, whole: Sequence[Delta]) -> dict[str, Any] | list[dict[str, Any]]:
         answers = [
             select(self._account(sequence, text), self._body.response_fields)
             for sequence, text in zip(self._sequences, whole, strict=True)
@@ -179,14 +183,8 @@ class LlamaJob(Job):
             account["completion_probabilities"] = self._probabilities(whole.scored)
         return account
 
-    def _probabilities(self, scored: Sequence[ScoredToken]) -> list[dict[str, Any]]:
-        tokenizer = self._service.tokenizer
-        return [
-            {"id": token.logprob.token}
-            | token_entry(tokenizer, token.logprob.token, token.logprob.logprob)
-            | {"top_logprobs": [{"id": top[0]} | token_entry(tokenizer, *top) for top in token.logprob.top]}
-            for token in scored
-        ]
+    def _probabilities(self, scored: Sequence[ScoredToken]) -> Rows:
+        return token_entries(self._service.tokenizer, scored, ids=True)
 
     def _cached(self, sequence: RunningSequence) -> int:
         return sequence.first.cached_tokens if sequence.first is not None else 0

@@ -19,7 +19,7 @@ from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import check_fields
 from pipelines.server.routes.chat_completions import messages_prompt, text_size
-from pipelines.server.routes.job import Job, plan_samples, token_entry
+from pipelines.server.routes.job import Job, plan_samples, token_entries
 from pipelines.server.routes.ollama_requests import GenerateRequest, OllamaChatRequest, OllamaFields
 from pipelines.server.routes.sampling import OLLAMA_DEFAULTS, sampling
 from pipelines.server.service import RunningSequence, Service
@@ -157,13 +157,7 @@ class OllamaJob(Job):
     def _logprobs(self, delta: Delta) -> dict[str, Any]:
         if self._plans[0].top_logprobs is None:
             return {}
-        tokenizer = self._service.tokenizer
-        told = [
-            token_entry(tokenizer, token.logprob.token, token.logprob.logprob)
-            | {"top_logprobs": [token_entry(tokenizer, *top) for top in token.logprob.top]}
-            for token in delta.scored
-        ]
-        return {"logprobs": told}
+        return {"logprobs": token_entries(self._service.tokenizer, delta.scored)}
 
 
 class GenerateJob(OllamaJob):

@@ -6,7 +6,19 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.server.routes.fields import Fields, Flag, Ids, LastN, NewTokens, Number, Seed, Text, Whole
+from pipelines.server.routes.fields import (
+    FIRST_FAULT,
+    Fields,
+    Flag,
+    Ids,
+    LastN,
+    NewTokens,
+    Number,
+    Seed,
+    Text,
+    Texts,
+    Whole,
+)
 from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields
 from pipelines.server.routes.neutral import OLLAMA_NEUTRAL, Neutral
 from pipelines.server.routes.openai_requests import TopLogprobs
@@ -27,7 +39,7 @@ class OllamaOptions(Fields):
     presence_penalty: Number | None = None
     frequency_penalty: Number | None = None
     seed: Seed | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = None
+    stop: Text | Annotated[Texts, Field(max_length=MAX_STOPS)] | None = None
 
 
 class OllamaFields(Fields):
@@ -71,7 +83,7 @@ class OllamaMessage(Fields):
 class OllamaChatRequest(OllamaFields):
     """`POST /api/chat`."""
 
-    messages: list[OllamaMessage] = Field(default_factory=list)
+    messages: Annotated[list[OllamaMessage], FIRST_FAULT] = Field(default_factory=list)
 
 
 class ShowRequest(Fields):
