@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipelines.server.options import read_api_key
+from pipelines.server.options import read_api_keys
 from pipelines.server.process.messages import Load
 from pipelines.server.record import LONGEST_FIELD, Log, Record
 from pipelines.server.stall import Stall
@@ -146,27 +146,30 @@ def test_allowed_hosts_and_programs_without_one() -> None:
 def test_a_key_that_guards_nothing_is_refused(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPLIT_API_KEY", raising=False)
     with pytest.raises(UserError, match="expected a key of printable characters"):
-        read_api_key(key, None)
+        read_api_keys(key, None)
     if "\x00" not in key and key != "a\n":
         monkeypatch.setenv("REPLIT_API_KEY", key)
         with pytest.raises(UserError, match="expected a key of printable characters"):
-            read_api_key(None, None)
+            read_api_keys(None, None)
 
 
 def test_a_key_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPLIT_API_KEY", raising=False)
-    assert read_api_key(None, None) is None
+    assert read_api_keys(None, None) == ()
     file = tmp_path / "key"
     file.write_text("sesame\n")
-    assert read_api_key(None, str(file)) == "sesame"
+    assert read_api_keys(None, str(file)) == ("sesame",)
+    file.write_bytes("\ufeffsesame\r\nmellon\r\n".encode())
+    assert read_api_keys(None, str(file)) == ("sesame", "mellon")
     file.write_text("\n")
     with pytest.raises(UserError, match="is empty"):
-        read_api_key(None, str(file))
-    for path in (tmp_path / "none", tmp_path, Path("/dev/zero")):
+        read_api_keys(None, str(file))
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "none", tmp_path, Path("/dev/zero"), tmp_path / "fifo"):
         with pytest.raises(UserError, match="--api-key-file"):
-            read_api_key(None, str(path))
+            read_api_keys(None, str(path))
     with pytest.raises(UserError, match="both given"):
-        read_api_key("x", str(file))
+        read_api_keys("x", str(file))
 
 
 def test_every_line_of_the_log_is_json_and_none_is_long(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 
 from pipelines.engine.draft_model import DraftModel
-from pipelines.engine.ngram import History, NgramIndex
+from pipelines.engine.ngram import Histories, NgramIndex
 from pipelines.engine.pass_costs import PassCosts
 from pipelines.engine.sequence import Sequence
 from pipelines.engine.slots import engine_lock
@@ -75,7 +75,7 @@ class Drafter:
     def __init__(self, ngrams: bool = True, small: DraftModel | None = None) -> None:
         self._ngrams, self._small = ngrams, small
         self._costs, self._small_costs = PassCosts(), PassCosts()
-        self.history = History()
+        self._histories = Histories()
         self._drafts: dict[str, _Draft] = {}
         self._matches = {length: Expectation(0.5) for length in ("short", "middle", "long", "history")}
         self.guessed = 0
@@ -120,9 +120,11 @@ class Drafter:
     def _from_text(self, sequence: Sequence, draft: _Draft, most: int, rows: int) -> list[int]:
         tail = draft.index.ids
         place, length = draft.index.find(tail, own=True)
-        older, older_length = self.history.index.find(tail, own=False)
-        if older_length > length:
-            kind, guesses = "history", self.history.index.after(older, most)
+        request = sequence.request
+        history = None if request.alone else self._histories.of(request.cache_salt).index
+        older, older_length = history.find(tail, own=False) if history is not None else (0, 0)
+        if history is not None and older_length > length:
+            kind, guesses = "history", history.after(older, most)
         else:
             kind = "short" if length < 5 else "middle" if length < 12 else "long"
             guesses = draft.index.after(place, most) if length else []
@@ -192,7 +194,8 @@ class Drafter:
 
     def ended(self, sequence: Sequence) -> None:
         """Told that a sequence has ended; what it wrote may come again."""
-        if self._drafts.pop(sequence.request.id, None) is not None and self._ngrams:
-            self.history.add(sequence.request.prompt_ids, sequence.ids)
+        request = sequence.request
+        if self._drafts.pop(request.id, None) is not None and self._ngrams and not request.alone:
+            self._histories.of(request.cache_salt).add(request.prompt_ids, sequence.ids)
         if self._small is not None:
             self._small.forget(sequence)

@@ -34,6 +34,7 @@ class Record:
     user: str | None = None
     client: str = ""  # key and address; with the connection's port the owner of what is asked for
     owner: str = ""
+    key: str = field(default="", repr=False)  # as the client gave it, checked where keys are asked for
     note: str | None = None
     headers: dict[str, str] = field(default_factory=dict)  # of the answer
 

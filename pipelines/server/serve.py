@@ -51,7 +51,7 @@ def serve(options: ServeOptions) -> None:
     with listener:
         host, port = listener.getsockname()[:2]
         log.event("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        if options.api_key is None and not is_loopback(host):
+        if not options.api_keys and not is_loopback(host):
             log.event(
                 "warning", what=f"anybody who reaches {host} port {port} can use this server: it has no --api-key"
             )

@@ -98,7 +98,7 @@ class ChatJob(Job):
         self._body = body
         self._scored = top_logprobs is not None
         self._created = int(time.time())
-        plans = plan_samples(service, body, [prompt], body.n or 1, found, seed=seed, top_logprobs=top_logprobs)
+        plans = plan_samples(service, record, body, [prompt], body.n or 1, found, seed=seed, top_logprobs=top_logprobs)
         super().__init__(service, record, plans)
 
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:

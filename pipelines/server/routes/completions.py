@@ -64,7 +64,7 @@ class CompletionJob(Job):
         if scored is None and self._samples > self._n:
             scored = 0  # the best of several is chosen by them
         plans = plan_samples(
-            service, body, [prompt for _, prompt in self._prompts], self._samples, found, seed=body.seed,
+            service, record, body, [prompt for _, prompt in self._prompts], self._samples, found, seed=body.seed,
             top_logprobs=scored, prompt_logprobs=bool(body.echo) and body.logprobs is not None,
         )  # fmt: skip
         super().__init__(service, record, plans)

@@ -46,6 +46,8 @@ LogitBias: TypeAlias = Annotated[
 ]
 
 
+# As vLLM has it: an empty one would look like one that keeps users apart.
+Salt: TypeAlias = Annotated[Text, Field(min_length=1, max_length=1024)]
 FieldPath: TypeAlias = Annotated[Text, Field(max_length=256)]
 
 
@@ -93,6 +95,9 @@ class GenerationFields(Fields):
     stream_options: StreamOptions | None = None
     user: Text | None = Field(None, description="Written to the log line of the request.")
     cache_prompt: Flag | None = Field(None, description="false: read nothing from the prefix cache.")
+    cache_salt: Salt | None = Field(
+        None, description="Prefixes are shared with requests of the same salt only, as in vLLM."
+    )
     id_slot: Whole | None = Field(None, description="There are no slots; any sequence finds any cached prefix.")
     n_indent: Count = Field(0, description="End before a line that is indented less.")
     t_max_predict_ms: Whole | None = Field(None, description="End at a line end after this time.")

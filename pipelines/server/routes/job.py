@@ -70,6 +70,7 @@ class Job:
 
 def plan_samples(
     service: Service,
+    record: Record,
     body: GenerationFields,
     prompts: Sequence[Prompt],
     samples: int,
@@ -81,6 +82,7 @@ def plan_samples(
 ) -> list[Plan]:
     """`samples` completions of each prompt; the seed counts them from nought, for every prompt alike."""
     drawn = service.seed(seed)
+    salt = service.salt(record, body.cache_salt)
     plans = [
         Plan(
             prompt,
@@ -91,6 +93,7 @@ def plan_samples(
             use_cache=body.cache_prompt is not False,
             limits=line_limits(body),
             speculative=body.speculative,
+            salt=salt,
         )
         for prompt in prompts
         for sample in range(samples)

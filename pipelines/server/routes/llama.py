@@ -100,7 +100,7 @@ class LlamaJob(Job):
         self._first: dict[int, float] = {}  # when a sequence's first token was there
         self._samples = first(body.n_cmpl, body.n, 1)
         scored = body.n_probs or None
-        plans = plan_samples(service, body, prompts, self._samples, found, seed=body.seed, top_logprobs=scored)
+        plans = plan_samples(service, record, body, prompts, self._samples, found, seed=body.seed, top_logprobs=scored)
         super().__init__(service, record, plans)
 
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:

@@ -107,7 +107,7 @@ class OllamaJob(Job):
         self._first = 0
         scored = (body.top_logprobs or 0) if body.logprobs else None
         plans = plan_samples(
-            service, body.generation(), [prompt], 1, found, seed=body.options.seed, top_logprobs=scored
+            service, record, body.generation(), [prompt], 1, found, seed=body.options.seed, top_logprobs=scored
         )  # fmt: skip
         super().__init__(service, record, plans)
 

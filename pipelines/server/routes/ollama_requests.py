@@ -19,7 +19,7 @@ from pipelines.server.routes.fields import (
     Texts,
     Whole,
 )
-from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields
+from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields, Salt
 from pipelines.server.routes.neutral import OLLAMA_NEUTRAL, Neutral
 from pipelines.server.routes.openai_requests import TopLogprobs
 
@@ -55,12 +55,15 @@ class OllamaFields(Fields):
     keep_alive: Any = Field(None, description="The model is always loaded.")
     token_healing: Flag | None = None
     cut_suffix: Flag = True
+    cache_salt: Salt | None = Field(None, description="As on the other routes.")
 
     def generation(self) -> GenerationFields:
         """The same in the names of the other APIs."""
         stated = {name: getattr(self.options, name) for name in self.options.model_fields_set}
         stated["n_predict"] = stated.pop("num_predict", None)
-        return GenerationFields(model=self.model, stream=self.stream, cut_suffix=self.cut_suffix, **stated)
+        return GenerationFields(
+            model=self.model, stream=self.stream, cut_suffix=self.cut_suffix, cache_salt=self.cache_salt, **stated
+        )
 
 
 class GenerateRequest(OllamaFields):
