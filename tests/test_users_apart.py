@@ -1,4 +1,4 @@
-"""Users who are kept apart: nothing that one sends or is given shows in another's counts of cached or guessed tokens."""
+"""Users who are kept apart: what one sends or is given shows in no count of another's cached or guessed tokens."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ NEEDED = ("fastapi", "zmq", "httptools")
 pytestmark = pytest.mark.skipif(any(find_spec(name) is None for name in NEEDED), reason="needs the extra serve")
 
 KEYS = ("sesame", "mellon")
+FEW = 10  # the first tokens, which all prompts here have in common
 
 
 def prompt(number: int) -> str:
@@ -61,11 +62,11 @@ def test_who_shares(scoped: RunningServer) -> None:
 def test_salts_keep_apart_in_every_scope(scoped: RunningServer) -> None:
     cached(scoped, prompt(4), cache_salt="one")
     assert cached(scoped, prompt(4), cache_salt="two") == 0
-    assert cached(scoped, prompt(4)) == 0
+    assert cached(scoped, prompt(4)) < FEW
     assert cached(scoped, prompt(4), cache_salt="one") > 50
     assert cached(scoped, prompt(4), cache_salt="one", cache_prompt=False) == 0
     cached(scoped, prompt(5), cache_prompt=False)
-    assert cached(scoped, prompt(5)) == 0
+    assert cached(scoped, prompt(5)) < FEW
 
 
 def test_what_was_given_to_one_is_no_guess_for_another(scoped: RunningServer) -> None:

@@ -82,9 +82,13 @@ class Histories:
 
     def __init__(self, most_salts: int = 16) -> None:
         """Of salts those used last are kept, each with less than what all share."""
+        self._most = most_salts
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all."""
         self._shared = History()
         self._salted: dict[str, History] = {}
-        self._most = most_salts
 
     def of(self, salt: str | None) -> History:
         """The history of those with a salt, or without one."""

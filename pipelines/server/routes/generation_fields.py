@@ -13,6 +13,7 @@ from pipelines.server.routes.fields import (
     Fields,
     Flag,
     LastN,
+    ModelFields,
     NewTokens,
     Number,
     Seed,
@@ -22,8 +23,9 @@ from pipelines.server.routes.fields import (
 )
 
 MAX_SAMPLES = 128
-MAX_STOPS = 1024
 Samples: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True), INTEGRAL]
+MAX_STOPS = 1024
+Stops: TypeAlias = Text | Annotated[Texts, Field(max_length=MAX_STOPS)]
 MAX_BIASES = 2048
 
 
@@ -59,10 +61,9 @@ class StreamOptions(Fields):
     include_obfuscation: Flag = Field(False, description="Random characters that hide how long a piece of text is.")
 
 
-class GenerationFields(Fields):
+class GenerationFields(ModelFields):
     """None: what the route's API has as a default."""
 
-    model: Text | None = Field(None, description="Any name; checked with --check-model only.")
     max_tokens: NewTokens | None = None
     max_completion_tokens: NewTokens | None = None
     n_predict: NewTokens | None = None
@@ -81,7 +82,7 @@ class GenerationFields(Fields):
     ignore_eos: Flag = False
     n: Samples | None = None
     n_cmpl: Samples | None = None
-    stop: Text | Annotated[Texts, Field(max_length=MAX_STOPS)] | None = None
+    stop: Stops | None = None
     completion: Literal["full", "line", "block"] = Field(
         "full", description="Where to end: not before the model does, with the line, or with the indented block."
     )

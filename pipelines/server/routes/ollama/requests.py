@@ -12,16 +12,16 @@ from pipelines.server.routes.fields import (
     Flag,
     Ids,
     LastN,
+    ModelFields,
     NewTokens,
     Number,
     Seed,
     Text,
-    Texts,
     Whole,
 )
-from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields, Salt
+from pipelines.server.routes.generation_fields import GenerationFields, Salt, Stops
 from pipelines.server.routes.neutral import OLLAMA_NEUTRAL, Neutral
-from pipelines.server.routes.openai_requests import TopLogprobs
+from pipelines.server.routes.openai.requests import TopLogprobs
 
 
 class OllamaOptions(Fields):
@@ -39,15 +39,14 @@ class OllamaOptions(Fields):
     presence_penalty: Number | None = None
     frequency_penalty: Number | None = None
     seed: Seed | None = None
-    stop: Text | Annotated[Texts, Field(max_length=MAX_STOPS)] | None = None
+    stop: Stops | None = None
 
 
-class OllamaFields(Fields):
+class OllamaFields(ModelFields):
     """What Ollama's two routes for text share. A model's name, or an address for `keep_alive`, may be anything."""
 
     neutral: ClassVar[dict[str, Neutral]] = OLLAMA_NEUTRAL
 
-    model: Text | None = None
     stream: Flag = True
     options: OllamaOptions = Field(default_factory=OllamaOptions)
     logprobs: Flag = False
@@ -89,9 +88,8 @@ class OllamaChatRequest(OllamaFields):
     messages: Annotated[list[OllamaMessage], FIRST_FAULT] = Field(default_factory=list)
 
 
-class ShowRequest(Fields):
+class ShowRequest(ModelFields):
     """`POST /api/show`."""
 
-    model: Text | None = None
     name: Text | None = None
     verbose: Flag = False

@@ -22,7 +22,7 @@ from pipelines.server.routes.fields import (
     Text,
     Texts,
 )
-from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields, Samples
+from pipelines.server.routes.generation_fields import GenerationFields, Samples, Stops
 
 
 def _prompt(value: Any) -> Any:
@@ -101,7 +101,7 @@ class FimRequest(OpenAIFields):
 
     prompt: Text
     suffix: Text = ""
-    stop: Text | Annotated[Texts, Field(max_length=MAX_STOPS)] | None = None  # Continue sends dozens
+    stop: Stops | None = None  # Continue sends dozens
     random_seed: Seed | None = None
 
 
