@@ -85,6 +85,27 @@ def test_what_was_given_to_one_is_no_guess_for_another(scoped: RunningServer) ->
     assert sum(others) < sum(again) - 40
 
 
+def test_no_route_shows_what_another_sends_or_is_given(server: RunningServer) -> None:
+    """Asked while it is answered and afterwards, every route that is read, and the log."""
+    import httpx
+
+    text, user_text = "quincunx_of_marmalade", "def quincunx_of_marmalade(jam):\n    return [jam"
+    body = {"prompt": user_text, "n_predict": 200, "ignore_eos": True, "stream": True, "cache_salt": "s3cret"}
+    paths = [path for path, kinds in server.get("/openapi.json").json()["paths"].items() if "get" in kinds]
+    assert {"/slots", "/props", "/metrics", "/api/ps"} <= set(paths)
+    told: list[str] = []
+    with httpx.stream("POST", server.url + "/completion", json=body, timeout=60) as stream:
+        next(stream.iter_lines())
+        told += [server.get(path.replace("{model}", "nano")).text for path in paths]
+        stream.read()
+    server.wait_idle()
+    told += [server.get(path.replace("{model}", "nano")).text for path in paths]
+    assert any('"is_processing":true' in answer for answer in told)
+    for answer in [*told, server.log]:
+        assert text not in answer
+        assert "s3cret" not in answer
+
+
 @pytest.mark.parametrize("salt", ["", 5, "x" * 2000, ["a"]])
 @pytest.mark.parametrize("path", ["/completion", "/v1/completions", "/api/generate"])
 def test_a_salt_that_is_none_is_refused(server: RunningServer, salt: Any, path: str) -> None:

@@ -45,7 +45,7 @@ def given_key(headers: Headers) -> bytes:
 
 def _client(scope: Scope) -> tuple[str, str]:
     """Whom a request is from, and over which connection."""
-    key = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+    key = given_key(dict(scope["headers"])).decode("latin-1")
     host, port = scope.get("client") or ("", 0)
     return f"{key}@{host}", f"{key}@{host}:{port}"
 

@@ -97,7 +97,7 @@ class GenerationFields(ModelFields):
     user: Text | None = Field(None, description="Written to the log line of the request.")
     cache_prompt: Flag | None = Field(None, description="false: read nothing from the prefix cache.")
     cache_salt: Salt | None = Field(
-        None, description="Prefixes are shared with requests of the same salt only, as in vLLM."
+        None, description="Cache and guesses are shared with requests of the same salt only, as in vLLM."
     )
     id_slot: Whole | None = Field(None, description="There are no slots; any sequence finds any cached prefix.")
     n_indent: Count = Field(0, description="End before a line that is indented less.")
