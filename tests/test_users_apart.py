@@ -95,9 +95,10 @@ def test_no_route_shows_what_another_sends_or_is_given(server: RunningServer) ->
     assert {"/slots", "/props", "/metrics", "/api/ps"} <= set(paths)
     told: list[str] = []
     with httpx.stream("POST", server.url + "/completion", json=body, timeout=60) as stream:
-        next(stream.iter_lines())
+        lines = stream.iter_lines()
+        next(lines)
         told += [server.get(path.replace("{model}", "nano")).text for path in paths]
-        stream.read()
+        list(lines)
     server.wait_idle()
     told += [server.get(path.replace("{model}", "nano")).text for path in paths]
     assert any('"is_processing":true' in answer for answer in told)

@@ -96,7 +96,7 @@ _OPTIONS = (
     click.option("--prefix-caching/--no-prefix-caching", default=True, show_default=True,
                  help="Keep the cache of earlier prompts for later ones that begin alike."),
     click.option("--prefix-cache-scope", type=click.Choice(["all", "key", "user"]), default="all", show_default=True,
-                 help="Who shares that cache and guesses: all clients, those of one key, or of one key and one user field."),
+                 help="Who shares that cache and guesses: all clients, those of one key, or of one key and one user."),
     click.option("--cache-dir", type=click.Path(file_okay=False), metavar="DIR",
                  help="Keep that cache over a restart, in this folder."),
     click.option("--cache-dir-size", "cache_dir_bytes", type=click.IntRange(1), default=4 << 30, show_default=True,
