@@ -8,14 +8,14 @@ Without URL a server with nano is started. Prints a table; the last line is JSON
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from http.client import HTTPConnection
 from typing import Any
 
-from benchmarks.fuzz_server import wait_until_healthy
+from benchmarks.fuzz_server import nano_server
 
 MILLION = 1_000_000
 # What to ask, by name: path and body, each under the server's limit of 4 MiB.
@@ -97,24 +97,14 @@ def latencies(url: str, path: str, body: dict[str, Any], times: int = 2) -> tupl
 
 def main() -> None:
     """See the module."""
-    url = sys.argv[1] if len(sys.argv) > 1 else ""
-    process = None
-    if not url:
-        url = "http://127.0.0.1:8766"
-        command = [sys.executable, "-m", "pipelines", "serve", "--port", "8766", "--max-length", "1024"]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        wait_until_healthy(url)
+    given = sys.argv[1] if len(sys.argv) > 1 else ""
+    with nullcontext(given) if given else nano_server("--max-length", "1024") as url:
         found = {}
         print("| what | status | its answer, ms | longest /health, ms |\n|---|---|---|---|")
         for name, (path, body) in BODIES.items():
             found[name] = latencies(url, path, body)
             print("| {} | {} | {:.0f} | {:.0f} |".format(name, *found[name]))
         print(json.dumps({name: round(longest, 1) for name, (_, _, longest) in found.items()}))
-    finally:
-        if process is not None:
-            process.terminate()
-            process.wait()
 
 
 if __name__ == "__main__":
