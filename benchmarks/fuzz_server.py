@@ -14,6 +14,7 @@ import json
 import math
 import random
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,25 +208,29 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    process = None
-    url = options.url
-    if not url:
-        url = "http://127.0.0.1:8767"
-        command = [sys.executable, "-m", "pipelines", "serve", "--port", "8767", "--max-length", "512"]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        wait_until_healthy(url)
+    with nullcontext(options.url) if options.url else nano_server("--max-length", "512") as url:
         started = time.perf_counter()
         found = fuzz(url, options.requests, options.seed)
         for line in found.wrong[:20]:
             print(line)
         told = {"requests": options.requests, "seed": options.seed, "seconds": round(time.perf_counter() - started)}
         print(json.dumps(told | {"statuses": dict(sorted(found.statuses.items())), "wrong": len(found.wrong)}))
-    finally:
-        if process is not None:
-            process.terminate()
-            process.wait()
     sys.exit(1 if found.wrong else 0)
+
+
+@contextmanager
+def nano_server(*options: str) -> Iterator[str]:
+    """The address of a server with nano on a free port, which ends with the block."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "pipelines", "serve", "--port", str(port), *options]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def wait_until_healthy(url: str) -> None:

@@ -8,14 +8,14 @@ Without URL a server with nano is started. Prints a table; the last line is JSON
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from http.client import HTTPConnection
 from typing import Any
 
-from benchmarks.fuzz_server import wait_until_healthy
+from benchmarks.fuzz_server import nano_server
 
 MILLION = 1_000_000
 # What to ask, by name: path and body, each under the server's limit of 4 MiB.
@@ -36,6 +36,26 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "a million ids at /detokenize": ("/detokenize", {"tokens": [5] * MILLION}),
     "30 000 messages": ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 60}] * 30_000}),
     "30 000 prompts": ("/v1/completions", {"prompt": ["x" * 60] * 30_000, "max_tokens": 1}),
+    "800 kB of 1a1a at /tokenize, with pieces": ("/tokenize", {"content": "1a" * 400_000, "with_pieces": True}),
+    "a million empty lists": ("/v1/completions", {"prompt": "x", "zz": {"a": [[]] * MILLION}}),
+    "200 000 fields": ("/v1/completions", {"prompt": "x", **{f"field{i}": 0 for i in range(200_000)}}),
+    "70 000 parts of messages": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 1000}] * 70, "max_tokens": 1},
+    ),
+    "8 000 parts of messages, under the limit": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 2000}] * 4, "max_tokens": 1},
+    ),
+    "2 000 texts of 2 kB with a bias": (
+        "/completion", {"prompt": "x", "n_predict": 1, "logit_bias": [["1a" * 1000, 1.0]] * 2000}
+    ),
+    "2 000 ids with a bias": ("/completion", {"prompt": "x", "n_predict": 1, "logit_bias": [[5, 1.0]] * 2000}),
+    "800 000 ids in 2 000 prompts": ("/v1/completions", {"prompt": [[5] * 400] * 2000, "max_tokens": 1}),
+    "160 000 long numbers": ("/v1/completions", {"prompt": "x", "zz": {"a": [1.2345678901234567e-300] * 160_000}}),
+    "500 000 log-probabilities": (
+        "/completion", {"prompt": "x", "n_predict": 16, "ignore_eos": True, "n_probs": 1000, "n": 32}
+    ),
     "16 stop strings of 200 kB": (
         "/v1/completions", {"prompt": "x = [", "stop": [" " * 200_000 + c for c in "abcdefghijklmnop"]}
     ),
@@ -77,24 +97,14 @@ def latencies(url: str, path: str, body: dict[str, Any], times: int = 2) -> tupl
 
 def main() -> None:
     """See the module."""
-    url = sys.argv[1] if len(sys.argv) > 1 else ""
-    process = None
-    if not url:
-        url = "http://127.0.0.1:8766"
-        command = [sys.executable, "-m", "pipelines", "serve", "--port", "8766", "--max-length", "1024"]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        wait_until_healthy(url)
+    given = sys.argv[1] if len(sys.argv) > 1 else ""
+    with nullcontext(given) if given else nano_server("--max-length", "1024") as url:
         found = {}
         print("| what | status | its answer, ms | longest /health, ms |\n|---|---|---|---|")
         for name, (path, body) in BODIES.items():
             found[name] = latencies(url, path, body)
             print("| {} | {} | {:.0f} | {:.0f} |".format(name, *found[name]))
         print(json.dumps({name: round(longest, 1) for name, (_, _, longest) in found.items()}))
-    finally:
-        if process is not None:
-            process.terminate()
-            process.wait()
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def measure(
             for guesses in (False, True):
                 number += 1
                 if pipeline.drafter is not None:
-                    pipeline.drafter.history.clear()  # it would know the text from the round before
+                    pipeline.drafter.histories.clear()  # it would know the text from the round before
                 ids, seconds, passes = generate(pipeline, task, f"speculation-{number}", guesses)
                 texts.append(ids)
                 rates.setdefault((task.kind, guesses), []).append((len(ids) - 1) / seconds)

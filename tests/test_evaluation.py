@@ -6,6 +6,8 @@ import gzip
 import itertools
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +28,9 @@ from pipelines.pipeline import Pipeline
 from weights.errors import UserError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="system-call filters are Linux's")
+TRUNCATION = pytest.mark.skipif(
+    tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2]) < (6, 2), reason="Linux 6.2 refuses it"
+)
 QUICK = Limits(seconds=3.0, memory=512 << 20)
 HUMAN_EVAL: list[dict[str, Any]] = [
     {
@@ -212,6 +217,26 @@ def test_the_word_of_those_who_pass_is_not_there_to_be_read() -> None:
     assert run_program(source, Limits(20.0)) == Outcome("passed")
 
 
+def test_the_word_is_in_no_pipe_while_the_program_runs() -> None:
+    """Read without waiting from whatever is open, which is not what the harness has put aside."""
+    source = (
+        "import os, re\n"
+        "seen = []\n"
+        "for number in range(64):\n"
+        "    try:\n        os.set_blocking(number, False)\n        seen.append(os.read(number, 4096))\n"
+        "    except OSError: pass\n"
+        "    try: os.set_blocking(number, True)\n"
+        "    except OSError: pass\n"
+        "assert not re.search(rb'[0-9a-f]{32}', b' '.join(seen)), seen\n"
+    )
+    assert run_program(source, Limits(20.0)) == Outcome("passed")
+
+
+def test_saying_that_it_is_over_does_not_make_it_pass() -> None:
+    source = "import os\nfor i in range(64):\n try: os.write(i, b'over\\n')\n except OSError: pass\nassert False"
+    assert not run_program(source, QUICK).passed
+
+
 def test_ordinary_programs_pass() -> None:
     source = (
         "import collections, functools, hashlib, heapq, itertools, math, random, re, threading, typing\n"
@@ -265,6 +290,8 @@ def test_a_killed_harness_leaves_no_program_behind(tmp_path: Path) -> None:
         ("open('../outside', 'w')", "restrict_files(os.getcwd())"),
         ("os.remove('../victim')", "restrict_files(os.getcwd())"),
         ("os.rename('../victim', 'mine')", "restrict_files(os.getcwd())"),
+        pytest.param("os.truncate('../victim', 0)", "restrict_files(os.getcwd())", marks=TRUNCATION),
+        pytest.param("os.open('../victim', os.O_TRUNC)", "restrict_files(os.getcwd())", marks=TRUNCATION),
     ],
 )
 def test_the_kernel_refuses_without_the_audit_hook(attempt: str, layer: str, tmp_path: Path) -> None:
@@ -287,7 +314,7 @@ def test_the_kernel_refuses_without_the_audit_hook(attempt: str, layer: str, tmp
     if works != "True":
         pytest.skip("this kernel lacks it")
     assert refusal == ["PermissionError 1"] or refusal == ["PermissionError 13"] or refusal == ["OSError 18"]
-    assert (tmp_path / "victim").exists()
+    assert (tmp_path / "victim").read_text() == "x"
     assert not (tmp_path / "outside").exists()
 
 

@@ -9,15 +9,19 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import AsyncGenerator
+import warnings
+from collections.abc import AsyncGenerator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipelines.server.options import read_api_key
+from pipelines.server.options import read_api_keys
 from pipelines.server.process.messages import Load
 from pipelines.server.record import LONGEST_FIELD, Log, Record
 from pipelines.server.stall import Stall
@@ -80,8 +84,8 @@ def test_a_head_just_over_the_limit_is_told_so(server: RunningServer) -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b'{"prompt": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "nested too deeply"),
-        (b'{"prompt": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001, "nested too deeply"),
+        (b'{"prompt": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
+        (b'{"prompt": ' + b'{"a":' * 5000 + b"1" + b"}" * 5001, "nested too deeply"),
         (b'{"prompt": "x", "seed": ' + b"1" * 5000 + b"}", "too many digits"),
     ],
     ids=["lists", "objects", "digits"],
@@ -146,49 +150,131 @@ def test_allowed_hosts_and_programs_without_one() -> None:
 def test_a_key_that_guards_nothing_is_refused(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPLIT_API_KEY", raising=False)
     with pytest.raises(UserError, match="expected a key of printable characters"):
-        read_api_key(key, None)
+        read_api_keys(key, None)
     if "\x00" not in key and key != "a\n":
         monkeypatch.setenv("REPLIT_API_KEY", key)
         with pytest.raises(UserError, match="expected a key of printable characters"):
-            read_api_key(None, None)
+            read_api_keys(None, None)
 
 
 def test_a_key_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPLIT_API_KEY", raising=False)
-    assert read_api_key(None, None) is None
+    assert read_api_keys(None, None) == ()
     file = tmp_path / "key"
     file.write_text("sesame\n")
-    assert read_api_key(None, str(file)) == "sesame"
+    assert read_api_keys(None, str(file)) == ("sesame",)
+    file.write_bytes("\ufeffsesame\r\nmellon\r\n".encode())
+    assert read_api_keys(None, str(file)) == ("sesame", "mellon")
     file.write_text("\n")
     with pytest.raises(UserError, match="is empty"):
-        read_api_key(None, str(file))
-    for path in (tmp_path / "none", tmp_path, Path("/dev/zero")):
+        read_api_keys(None, str(file))
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "none", tmp_path, Path("/dev/zero"), tmp_path / "fifo"):
         with pytest.raises(UserError, match="--api-key-file"):
-            read_api_key(None, str(path))
+            read_api_keys(None, str(path))
     with pytest.raises(UserError, match="both given"):
-        read_api_key("x", str(file))
+        read_api_keys("x", str(file))
 
 
-def test_every_line_of_the_log_is_json_and_none_is_long(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def json_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    """A log that took over what Python and libraries print, until the test ends."""
+    for owner, name in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
     log = Log("json")
-    before = logging.getLogger().handlers
+    log.take_library_lines()
+    yield log
+    logging.captureWarnings(False)
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+def test_every_line_of_the_log_is_json_and_none_is_long(json_log: Log, capsys: pytest.CaptureFixture[str]) -> None:
+    logging.getLogger("uvicorn.error").warning("Invalid \x1b[31m HTTP request %s", "x" * 100_000)
     try:
-        log.take_library_lines()
-        logging.getLogger("uvicorn.error").warning("Invalid \x1b[31m HTTP request %s", "x" * 100_000)
-        try:
-            raise ValueError("y" * 100_000)
-        except ValueError:
-            logging.getLogger("asyncio").exception("it failed")
-    finally:
-        logging.getLogger().handlers = before
+        raise ValueError("y" * 100_000)
+    except ValueError:
+        logging.getLogger("asyncio").exception("it failed")
     record = Record("/v1/completions", user="u" * 100_000, note="two\nlines")
-    log.request(record)
+    json_log.request(record)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["message"] for line in lines] == ["warning", "error", "request"]
     assert len(lines[0]["what"]) < LONGEST_FIELD + 40
     assert "Traceback" in lines[1]["trace"]
     assert len(lines[1]["trace"]) < 9000
     assert lines[2]["user"] == "u" * LONGEST_FIELD + "... (100000 characters)"
+
+
+LAST_WORDS = "import faulthandler, os, sys, warnings; faulthandler.enable(); print('out', flush=True); {}"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("os.write(2, b'native line')", ["native line"]),
+        ("warnings.warn('odd')", ["UserWarning: odd"]),
+        ("os.abort()", ["Fatal Python error: Aborted", "Current thread"]),
+        ("1 / 0", ["Traceback", "ZeroDivisionError"]),
+        ("os.write(2, b'\\xff' * 100_000)", ["(65536 characters)"]),
+    ],
+)
+def test_what_a_worker_prints_is_told_line_by_line(
+    code: str, told: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own lines, those of native code and its last words, and each line is JSON."""
+    from pipelines.server.process import worker_process
+
+    command: list[str] = []
+    popen = subprocess.Popen
+
+    def start(arguments: list[str], **more: Any) -> Any:
+        command[:] = [sys.executable, "-c", LAST_WORDS.format(code)]
+        return popen(command, **more)
+
+    monkeypatch.setattr(worker_process.subprocess, "Popen", start)
+    log = Log("json")
+
+    async def ran() -> None:
+        worker = worker_process.ModelWorker(lambda line: None, lambda line: log.event("worker", what=line))
+        worker._process.wait(timeout=30)
+        worker.stop()
+
+    asyncio.run(ran())
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {line["message"] for line in lines} == {"worker"}
+    found = "\n".join(line["what"] for line in lines)
+    assert "out" in found
+    for part in told:
+        assert part in found
+
+
+def test_what_keeps_a_server_from_starting_is_json_too() -> None:
+    command = [sys.executable, "-m", "pipelines", "serve", "--log-format", "json", "--port", "0"]
+    for options, reason in (
+        (["--model", "/nowhere/x.gguf"], "/nowhere/x.gguf"),
+        (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
+    ):
+        ended = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
+        (line,) = ended.stderr.splitlines()
+        assert ended.returncode == 1
+        assert json.loads(line)["message"] == "error"
+        assert reason in json.loads(line)["reason"]
+
+
+def test_what_nobody_catches_is_json(json_log: Log, capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("odd", stacklevel=1)
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    sys.excepthook(ValueError, ValueError("x"), None)
+    warned, divided, uncaught = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert "UserWarning: odd" in warned["what"]
+    assert "ZeroDivisionError" in divided["trace"]
+    assert uncaught["what"] == "ValueError: x"
 
 
 def test_a_worker_without_passes_is_stalled_only_while_something_waits() -> None:
@@ -297,5 +383,5 @@ def test_a_stopped_and_a_killed_worker(tmp_path: Path) -> None:
         (ended,) = [line for line in told if line["message"] == "request" and "in the middle" in line.get("note", "")]
         assert ended["status"] == 503
         assert len(ended["user"]) < 300
-        others = [line for line in server.log.splitlines() if not line.startswith("{")]
-        assert all(line.startswith("replit: ") for line in others), others
+        assert "killed by SIGKILL" in told[-1]["reason"]
+        assert len(told) == len(server.log.splitlines()), server.log

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from pipelines.engine.draft_model import DraftModel
 from pipelines.engine.guess_value import Expectation, GuessValue, Pause
-from pipelines.engine.ngram import History, NgramIndex
+from pipelines.engine.ngram import Histories, NgramIndex
 from pipelines.engine.pass_costs import PassCosts
-from pipelines.engine.sequence import Sequence
+from pipelines.engine.sequence import Sequence, SequenceRequest
 from pipelines.engine.slots import engine_lock
 
 # Rows of a pass with guesses in all: beyond, arithmetic costs more than the reading that is saved.
@@ -44,7 +44,7 @@ class Drafter:
     def __init__(self, ngrams: bool = True, small: DraftModel | None = None) -> None:
         self._ngrams, self._small = ngrams, small
         self._value, self._small_costs = GuessValue(), PassCosts()
-        self.history = History()
+        self.histories = Histories()
         self._drafts: dict[str, _Draft] = {}
         self._matches = {"history": Expectation()} | {f"from {n}": Expectation() for n in (0, *_LENGTHS)}
         self._sequences, self._drafting = 0, 0.0
@@ -77,7 +77,7 @@ class Drafter:
         draft.match, draft.sure, draft.spent = None, [], 0.0
         if not self._value.rate:
             return []  # the first pass tells what one without guesses costs
-        guesses, value = self._from_text(draft, most, rows) if self._ngrams else ([], 0.0)
+        guesses, value = self._from_text(sequence.request, draft, most, rows) if self._ngrams else ([], 0.0)
         if self._small is None or (guesses and value >= draft.value) or not draft.small_pause.due():
             return guesses
         draft.match = None
@@ -96,13 +96,14 @@ class Drafter:
             draft.indexed = len(sequence.ids)
         return draft
 
-    def _from_text(self, draft: _Draft, most: int, rows: int) -> tuple[list[int], float]:
+    def _from_text(self, request: SequenceRequest, draft: _Draft, most: int, rows: int) -> tuple[list[int], float]:
         """What followed the longest match, as far as it pays, and what it brings more than it costs."""
         tail = draft.index.ids
         place, length = draft.index.find(tail, own=True)
-        older, older_length = self.history.index.find(tail, own=False)
-        if older_length > length:
-            match, guesses = self._matches["history"], self.history.index.after(older, most)
+        history = None if request.alone else self.histories.of(request.cache_salt).index
+        older, older_length = history.find(tail, own=False) if history is not None else (0, 0)
+        if history is not None and older_length > length:
+            match, guesses = self._matches["history"], history.after(older, most)
         else:
             match = self._matches[f"from {max((n for n in _LENGTHS if n <= length), default=0)}"]
             guesses = draft.index.after(place, most) if length else []
@@ -160,7 +161,8 @@ class Drafter:
 
     def ended(self, sequence: Sequence) -> None:
         """Told that a sequence has ended; what it wrote may come again."""
-        if self._drafts.pop(sequence.request.id, None) is not None and self._ngrams:
-            self.history.add(sequence.request.prompt_ids, sequence.ids)
+        request = sequence.request
+        if self._drafts.pop(request.id, None) is not None and self._ngrams and not request.alone:
+            self.histories.of(request.cache_salt).add(request.prompt_ids, sequence.ids)
         if self._small is not None:
             self._small.forget(sequence)

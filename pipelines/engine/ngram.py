@@ -75,3 +75,26 @@ class History:
             kept = self.index.ids[-self._most // 2 :]
             self.index = NgramIndex()
             self.index.extend(kept)
+
+
+class Histories:
+    """What was generated before, by salt: a right guess would tell one user what another was given."""
+
+    def __init__(self, most_salts: int = 16) -> None:
+        """Of salts those used last are kept, each with less than what all share."""
+        self._most = most_salts
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all."""
+        self._shared = History()
+        self._salted: dict[str, History] = {}
+
+    def of(self, salt: str | None) -> History:
+        """The history of those with a salt, or without one."""
+        if salt is None:
+            return self._shared
+        found = self._salted[salt] = self._salted.pop(salt) if salt in self._salted else History(most=10_000)
+        if len(self._salted) > self._most:
+            del self._salted[next(iter(self._salted))]
+        return found

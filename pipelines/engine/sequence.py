@@ -27,6 +27,10 @@ class Vocabulary(TokenTexts, Protocol):
     """What a sequence asks of a tokenizer. Control tokens end it, the end-of-text token among them."""
 
 
+# Of a `cache_salt` that no other sequence has but those that wait for this one.
+ALONE = "alone:"
+
+
 @dataclass(frozen=True)
 class SequenceRequest:
     """One sequence that is asked for. Plain data, which goes to another process as it is.
@@ -34,7 +38,8 @@ class SequenceRequest:
     `seed` makes its own random generator, so that its text does not depend on what else runs. `top_logprobs` is the
     number of alternatives beside each token, None for no log-probabilities at all. `after` names a sequence with the
     same prompt that reads it before, so that it is read once. What was read is shared between sequences of one
-    `cache_salt`; those without one share with each other. Without `speculative` nothing is guessed for it. What is
+    `cache_salt`; those without one share with each other, and of one that begins with `ALONE` nothing is kept.
+    Without `speculative` nothing is guessed for it. What is
     drawn first spells the bytes `healing`, which were taken off the prompt; it does not count as new.
     """
 
@@ -54,7 +59,12 @@ class SequenceRequest:
     @property
     def warms(self) -> bool:
         """Whether nothing is asked of it but that its prompt is in the cache."""
-        return self.params.max_new_tokens == 0 and not self.prompt_logprobs and self.cache_salt is None
+        return self.params.max_new_tokens == 0 and not self.prompt_logprobs and not self.alone
+
+    @property
+    def alone(self) -> bool:
+        """Whether it shares nothing with others."""
+        return self.cache_salt is not None and self.cache_salt.startswith(ALONE)
 
 
 @dataclass(frozen=True)

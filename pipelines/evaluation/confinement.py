@@ -79,6 +79,7 @@ _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 # Landlock: rights to change files, and to do so beneath a directory.
 _WRITE_FILE = 1 << 1
 _CHANGE = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))
+_TRUNCATE = 1 << 14  # from the third version on, Linux 6.2
 _READ = 1 << 2 | 1 << 3
 # What a program may read beside its own directory and Python's: the system's libraries, time zones, randomness.
 _READABLE = (
@@ -87,6 +88,7 @@ _READABLE = (
 )  # fmt: skip
 NOBODY = 65534
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_VERSION = 1  # the flag that asks for it
 
 _REFUSED_EVENTS = ("socket.", "subprocess.", "os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.kill",
                    "pty.spawn", "ctypes.", "signal.pthread_kill")  # fmt: skip
@@ -157,18 +159,20 @@ def restrict_files(directory: str) -> bool:
     So no home, no passwords, no /proc of another process. False where the kernel has no Landlock.
     """
     libc = _libc()
-    rules = struct.pack("<Q", _CHANGE | _READ)
+    truncate = _TRUNCATE if libc.syscall(_CREATE_RULESET, None, 0, _VERSION) >= 3 else 0
+    change = _CHANGE | truncate
+    rules = struct.pack("<Q", change | _READ)
     ruleset = libc.syscall(_CREATE_RULESET, rules, len(rules), 0)
     if ruleset < 0:
         return False
     reads = dict.fromkeys((*_READABLE, *python_folders()), _READ)
-    for path, rights in (reads | {directory: _CHANGE | _READ, os.devnull: _WRITE_FILE | 1 << 2}).items():
+    for path, rights in (reads | {directory: change | _READ, os.devnull: _WRITE_FILE | truncate | 1 << 2}).items():
         try:
             beneath = os.open(path, os.O_PATH)
         except OSError:
             continue  # this system has no such place
         if not os.path.isdir(path):
-            rights &= _WRITE_FILE | 1 << 2  # the others are for folders, and refused for files
+            rights &= _WRITE_FILE | truncate | 1 << 2  # the others are for folders, and refused for files
         libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("<Qi", rights, beneath), 0)
         os.close(beneath)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -1,9 +1,9 @@
 """The process of one evaluated program: confines itself, runs what standard input holds, reports on a pipe.
 
 Started by path with `python -I`; see sandbox.py. The report is one line of JSON that only a program which ran to its
-end gets: the word that it must contain comes when the program is over, so none that looks for it finds it, and
-leaving early is a failure. A program that was written against this very harness could still fetch it; see
-confinement.py for what that means.
+end gets: the word that it must contain is sent when the program is over, so none that looks for it finds it, in no
+frame and in no pipe, and leaving early is a failure. A program that was written against this very harness could
+still fetch it; see confinement.py for what that means.
 """
 
 import json
@@ -15,6 +15,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from confinement import confine  # type: ignore[import-not-found]  # not a package here
 
 LONGEST_MESSAGE = 300
+OVER = b"over\n"  # as in sandbox.py
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
             message = ""
         result = {"error": name, "message": message}
     if "word" in result:
+        os.write(report, OVER)
         result["word"] = os.read(words, 64).decode()
     os.write(report, json.dumps(result).encode())
     os._exit(0)  # no exit handlers, no threads that go on

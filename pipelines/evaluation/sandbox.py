@@ -20,6 +20,7 @@ from typing import Literal
 Status = Literal["passed", "failed", "timed out", "out of memory", "killed"]
 _RUNNER = Path(__file__).parent / "program_runner.py"
 _LONGEST_REPORT = 4096
+OVER = b"over\n"  # the program has run to its end, see program_runner.py
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,14 @@ def run_program(source: str, limits: Limits) -> Outcome:
         os.close(writing)
         os.close(word_reading)
         try:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(word_writing, word.encode())
-            raw = _report(process, reading, source, limits.seconds)
+            deadline = time.monotonic() + limits.seconds
+            _send(process, source)
+            raw = _report(reading, deadline)
+            if raw == OVER:
+                # Not earlier: what is in the pipe while the program runs could be read by it.
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(word_writing, word.encode())
+                raw = _report(reading, deadline)
         finally:
             _kill_group(process)
             os.close(reading)
@@ -77,12 +83,14 @@ def _start(folder: str, report: int, words: int, limits: Limits) -> subprocess.P
     )
 
 
-def _report(process: subprocess.Popen[bytes], reading: int, source: str, seconds: float) -> bytes | None:
-    """What the process reports: empty if it ends without a word, None if its time is over."""
-    deadline = time.monotonic() + seconds
+def _send(process: subprocess.Popen[bytes], source: str) -> None:
     assert process.stdin is not None  # it is a pipe, by _start
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
         pipe.write(source.encode("utf-8", errors="surrogateescape"))
+
+
+def _report(reading: int, deadline: float) -> bytes | None:
+    """What the process reports: empty if it ends without a word, None if its time is over."""
     ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
     return os.read(reading, _LONGEST_REPORT) if ready else None
 

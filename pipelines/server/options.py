@@ -40,7 +40,7 @@ class ServeOptions:
     kv_cache_encoding: str | None = None
     host: str = "127.0.0.1"
     port: int = 8000
-    api_key: str | None = field(default=None, repr=False)
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
     allowed_hosts: tuple[str, ...] = ()
     stall_timeout: float = 60.0
     cors_origins: tuple[str, ...] = ()
@@ -50,6 +50,7 @@ class ServeOptions:
     log_format: Literal["text", "json"] = "text"
     served_model_name: str | None = None
     prefix_caching: bool = True
+    prefix_cache_scope: Literal["all", "key", "user"] = "all"
     suffix_first: bool | None = None
     cache_dir: str | None = None
     cache_dir_bytes: int = 4 << 30
@@ -76,7 +77,7 @@ _OPTIONS = (
     click.option("--api-key", envvar="REPLIT_API_KEY", show_envvar=True, metavar="KEY",
                  help="The key that --serve asks of its clients."),
     click.option("--api-key-file", metavar="PATH",
-                 help="A file that holds the key: on the command line other users of the machine see it."),
+                 help="A file of keys, one a line: those on the command line are seen by other users of the machine."),
     click.option("--allowed-host", multiple=True, metavar="NAME",
                  help="A name of this machine in requests to a server without a key; may be repeated, * allows all."),
     click.option("--cors-origin", multiple=True, metavar="ORIGIN",
@@ -94,6 +95,8 @@ _OPTIONS = (
                  help="How the server writes its log."),
     click.option("--prefix-caching/--no-prefix-caching", default=True, show_default=True,
                  help="Keep the cache of earlier prompts for later ones that begin alike."),
+    click.option("--prefix-cache-scope", type=click.Choice(["all", "key", "user"]), default="all", show_default=True,
+                 help="Who shares that cache and guesses: all clients, those of one key, or of one key and one user."),
     click.option("--cache-dir", type=click.Path(file_okay=False), metavar="DIR",
                  help="Keep that cache over a restart, in this folder."),
     click.option("--cache-dir-size", "cache_dir_bytes", type=click.IntRange(1), default=4 << 30, show_default=True,
@@ -118,8 +121,8 @@ def serve_click_options(command: Command) -> Command:
 _SAMPLING = tuple(name for name in SAMPLING if name not in ("seed", "strip"))  # which a request states
 _SHARED = (
     *MODEL, "save_to_serialized_model_path", "host", "port", "stall_timeout", "max_queue_size", "shutdown_timeout",
-    "log_format", "served_model_name", "prefix_caching", "cache_dir", "cache_dir_bytes", "suffix_first", "page",
-    "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
+    "log_format", "served_model_name", "prefix_caching", "prefix_cache_scope", "cache_dir", "cache_dir_bytes",
+    "suffix_first", "page", "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
 )  # fmt: skip
 _OTHERS = (
     "serve", "debug", "quiet", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu", "api_key",
@@ -144,7 +147,7 @@ def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptio
         **chosen(options, _SHARED) | {"max_length": length if "max_length" in given else 0},
         max_batch_size=batch if "max_cache_batch_size" in given else 0,
         device=device_name(options["use_gpu"]),
-        api_key=read_api_key(options["api_key"], options["api_key_file"]),
+        api_keys=read_api_keys(options["api_key"], options["api_key_file"]),
         allowed_hosts=tuple(options["allowed_host"]),
         cors_origins=tuple(options["cors_origin"]),
         max_body_bytes=options["max_body_size"],
@@ -152,8 +155,8 @@ def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptio
     )
 
 
-def read_api_key(key: str | None, path: str | None) -> str | None:
-    """The key that clients must bring, None where none is asked for.
+def read_api_keys(key: str | None, path: str | None) -> tuple[str, ...]:
+    """The keys of which clients must bring one, none where none is asked for.
 
     Raises UserError for an empty one, which would leave the server open to everybody, for one that no request can
     bring, and for a file that cannot be read.
@@ -161,32 +164,38 @@ def read_api_key(key: str | None, path: str | None) -> str | None:
     if path is not None and key is not None:
         raise UserError("--api-key-file and --api-key (or REPLIT_API_KEY) are both given; expected one of them")
     source = "--api-key or REPLIT_API_KEY"
-    if path is not None:
-        key, source = _first_line(path), f"--api-key-file {path}"
-    elif key is None:
+    if key is None and path is None:
         key = os.environ.get("REPLIT_API_KEY")  # click takes an empty variable for none
-    if key is None:
-        return None
-    if not key or not key.isprintable() or " " in key:
-        found = "is empty" if not key.strip() else "holds white space or control characters"
-        raise UserError(f"{source} {found}; expected a key of printable characters, or no such option for a server "
-                        "without a key")  # fmt: skip
-    return key
+    if path is not None:
+        keys, source = _lines(path), f"--api-key-file {path}"
+    elif key is not None:
+        keys = (key,)
+    else:
+        return ()
+    for found in keys or ("",):
+        if not found or not found.isprintable() or " " in found:
+            what = "is empty" if not found.strip() else "holds white space or control characters"
+            raise UserError(f"{source} {what}; expected a key of printable characters, or no such option for a server "
+                            "without a key")  # fmt: skip
+    return keys
 
 
-def _first_line(path: str) -> str:
+def _lines(path: str) -> tuple[str, ...]:
+    """The lines of a file of keys, a comment in none of them: `#` may begin a key."""
     try:
-        with open(path, "rb") as file:
-            line = file.read(_LONGEST_KEY + 1)
+        # A pipe is read to its end, but one that nobody writes to is not waited for.
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            os.set_blocking(file.fileno(), True)
+            data = file.read(_MOST_KEY_BYTES + 1)
     except OSError as error:
         raise UserError(f"cannot read --api-key-file {path}: {error.strerror}; expected a file with the key") from None
-    text = line.decode("utf-8", errors="replace").rstrip("\r\n")
-    if len(line) > _LONGEST_KEY or "\ufffd" in text:
-        raise UserError(f"--api-key-file {path} holds no key; expected one line of at most {_LONGEST_KEY} bytes")
-    return text
+    text = data.decode("utf-8-sig", errors="replace")
+    if len(data) > _MOST_KEY_BYTES or "\ufffd" in text:
+        raise UserError(f"--api-key-file {path} holds no key; expected one a line, {_MOST_KEY_BYTES} bytes at most")
+    return tuple(line for line in text.replace("\r\n", "\n").split("\n") if line)
 
 
-_LONGEST_KEY = 4096
+_MOST_KEY_BYTES = 1 << 16
 
 
 def _check_sampling(sampling: dict[str, Any]) -> None:

@@ -6,10 +6,12 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 import time
 import traceback
 import uuid
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Record:
     user: str | None = None
     client: str = ""  # key and address; with the connection's port the owner of what is asked for
     owner: str = ""
+    key: str = field(default="", repr=False)  # as the client gave it, checked where keys are asked for
     note: str | None = None
     headers: dict[str, str] = field(default_factory=dict)  # of the answer
 
@@ -81,9 +84,10 @@ class Record:
         return {name: value for name, value in found.items() if value is not None}
 
 
-# Of a field that comes from outside; a trace is kept longer.
+# Of a field that comes from outside; why the server ends, and traces, are kept longer.
 LONGEST_FIELD = 200
 LONGEST_TRACE = 8000
+_LONG = ("trace", "reason")
 
 
 class Log:
@@ -105,6 +109,15 @@ class Log:
         root = logging.getLogger()
         root.handlers = [_Handler(self)]
         root.setLevel(logging.WARNING)
+        if self._json:  # what Python itself would print
+            logging.captureWarnings(True)
+            sys.excepthook = self._uncaught
+            threading.excepthook = lambda args: self._uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+            sys.unraisablehook = lambda args: self._uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+    def _uncaught(self, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        told = "".join(traceback.format_exception(kind, error, trace))
+        self.event("error", what=f"{kind.__name__}: {error}", trace=told)
 
     def _write(self, message: str, fields: dict[str, Any]) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -115,7 +128,7 @@ class Log:
             pairs = "".join(f" {name}={_plain(value)}" for name, value in fields.items())
             line = f"{now} {message}{pairs}"
         with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe stops no server
-            print(line, file=sys.stderr, flush=True)
+            print(f"{line}\n", end="", file=sys.stderr, flush=True)  # in one piece: other threads write too
 
 
 class _Handler(logging.Handler):
@@ -133,7 +146,7 @@ class _Handler(logging.Handler):
 
 def shortened(name: str, value: Any) -> Any:
     """A field's value, the end of a long text cut off."""
-    most = LONGEST_TRACE if name == "trace" else LONGEST_FIELD
+    most = LONGEST_TRACE if name in _LONG else LONGEST_FIELD
     if not isinstance(value, str) or len(value) <= most:
         return value
     return f"{value[:most]}... ({len(value)} characters)"

@@ -28,6 +28,7 @@ from weights.errors import UserError
 
 if TYPE_CHECKING:
     from pipelines.registry import ModelFiles
+    from pipelines.server.record import Log
     from pipelines.server.service import Service
 
 Result = TypeVar("Result")
@@ -41,17 +42,27 @@ def serve(options: ServeOptions) -> None:
     check_installed()
     from pipelines.server.record import Log
 
+    log = Log(options.log_format)
+    try:
+        _listen_and_serve(options, log)
+    except UserError as error:
+        if options.log_format != "json":
+            raise
+        log.event("error", reason=str(error))
+        raise SystemExit(1) from error
+
+
+def _listen_and_serve(options: ServeOptions, log: Log) -> None:
     files = check_local(options)
     listener = listen(options.host, options.port)
     # Until the loop takes over: nothing is running that could be lost.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: sys.exit(0))
-    log = Log(options.log_format)
     log.take_library_lines()
     with listener:
         host, port = listener.getsockname()[:2]
         log.event("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        if options.api_key is None and not is_loopback(host):
+        if not options.api_keys and not is_loopback(host):
             log.event(
                 "warning", what=f"anybody who reaches {host} port {port} can use this server: it has no --api-key"
             )
@@ -125,7 +136,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(options: ServeOptions, files: ModelFiles | None, listener: socket.socket, log: Any) -> str | None:
+async def _serve(options: ServeOptions, files: ModelFiles | None, listener: socket.socket, log: Log) -> str | None:
     """Runs both processes; the reason if it could not go on."""
     started = time.monotonic()
     from pipelines.server.http.http_server import HttpServer
@@ -139,8 +150,11 @@ async def _serve(options: ServeOptions, files: ModelFiles | None, listener: sock
         waiting.begin(line)
         log.event("loading", what=line)
 
+    def printed(line: str) -> None:
+        log.event("worker", what=line)
+
     with _signals_ignored():
-        worker = ModelWorker(loading)
+        worker = ModelWorker(loading, printed if options.log_format == "json" else None)
     react_at_once()  # after the start of the worker, which would inherit it
     starting = Starting(waiting)
     server = HttpServer(starting, options)

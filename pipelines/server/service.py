@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -173,6 +174,16 @@ class Service:
         """The request's seed, or one that is drawn. Negative ones are told apart from the others by their bits."""
         drawn = stated is None or stated in DRAWN_SEEDS
         return random.getrandbits(48) if drawn or stated is None else stated % 2**64
+
+    def salt(self, record: Record, stated: str | None) -> str | None:
+        """By which a request's prefixes are kept apart, None where they are not: a digest, which tells no key."""
+        scope = self.options.prefix_cache_scope
+        parts = (
+            record.key if scope != "all" else "",
+            (record.user or "") if scope == "user" else "",
+            stated or "",
+        )
+        return hashlib.sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest() if any(parts) else None
 
     def tell_ignored(self, route: str, names: Iterable[str]) -> None:
         """Logs the fields that were ignored, each once, and not without end."""

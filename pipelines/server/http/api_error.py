@@ -15,6 +15,8 @@ _TYPES = {
     500: "server_error",
     503: "service_unavailable",
 }
+# An answer's header where what follows the request's head is not read.
+CLOSE = {"Connection": "close"}
 LLAMA_PATHS = (
     "/completion", "/completions", "/infill", "/tokenize", "/detokenize", "/apply-template", "/props", "/slots",
 )  # fmt: skip
@@ -143,4 +145,4 @@ def _found(error: Mapping[str, Any]) -> str:
     value = error.get("input")
     if error["type"] == "missing" or isinstance(value, (dict, list)):
         return ""
-    return f" (found {str(value)[:80]!r})" if isinstance(value, str) else f" (found {value})"
+    return f" (found {str(value)[:80]!r})" if isinstance(value, str) else f" (found {str(value)[:80]})"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import zlib
 
 from starlette.types import Message, Receive
 
-from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.api_error import CLOSE, ApiError
+from pipelines.server.http.json_limits import JsonLimits
 
 # Seconds for a whole body to arrive.
 BODY_TIMEOUT = 30.0
-CLOSE = {"Connection": "close"}
+# Of a body that is refused, so much is still taken in, and for so long: clients send all before they read.
+MOST_DISCARDED = 64 << 20
+DISCARD_TIMEOUT = 5.0
 # zlib's window for gzip's header, and for zlib's own, which HTTP calls deflate.
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
@@ -60,8 +64,23 @@ class Decoder:
         return ApiError(f"the body is no {self._name} stream: {how}", code="invalid_body", headers=CLOSE)
 
 
+async def discard(receive: Receive) -> None:
+    """Takes in the rest of a body that is refused: closed before, a connection may lose the answer on its way."""
+
+    async def rest() -> None:
+        size = 0
+        while size < MOST_DISCARDED:
+            message = await receive()
+            size += len(message.get("body", b""))
+            if message["type"] != "http.request" or not message.get("more_body", False):
+                return
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), DISCARD_TIMEOUT)
+
+
 class Body:
-    """A request's `receive` that gives up on a body that is too large or does not come."""
+    """A request's `receive` that gives up on a body that is too large, costs too much, or does not come."""
 
     def __init__(self, receive: Receive, limit: int, encoding: str | None) -> None:
         """Raises ApiError for an unknown `encoding` of it."""
@@ -70,6 +89,7 @@ class Body:
         self._decoder = None if encoding is None else Decoder(encoding, limit)
         self._deadline = time.monotonic() + BODY_TIMEOUT
         self._size = 0
+        self._json = JsonLimits()
         self._whole = False
         self.error: ApiError | None = None
 
@@ -93,6 +113,9 @@ class Body:
         self._whole = not message.get("more_body", False)
         if self._size > self._limit:
             raise too_large(self._limit)
-        if self._decoder is None or message["type"] != "http.request":
+        if message["type"] != "http.request":
             return message
-        return {**message, "body": self._decoder.decode(data, self._whole)}
+        if self._decoder is not None:
+            data = self._decoder.decode(data, self._whole)
+        self._json.feed(data)
+        return {**message, "body": data}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.json_answer import all_rows, json_answer
 
 T = TypeVar("T")
 CLIENT_LEFT = 499  # nginx's status for it; nobody receives it
@@ -33,9 +35,11 @@ async def respond(job: Job, stream: bool | None, request: Request, *, lines: boo
     """The job's answer, streamed (as events, or with `lines` as lines of JSON) or whole."""
     if stream:
         return EventStream(job.events(), lines)
-    return JSONResponse(await until_disconnect(request, job.result()))
+    return await json_answer(await until_disconnect(request, job.result()))
 
 
+# Seconds of events after which others get their turn.
+_BREATH = 0.005
 # Characters or ids from which on a request's text is encoded beside the event loop, which costs 0.1 ms.
 _LONG = 8192
 
@@ -76,7 +80,7 @@ _LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 
 def dumps(value: Any) -> str:
     """Compact JSON on one line; other text stays as it is."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_LINE_ENDS)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=all_rows).translate(_LINE_ENDS)
 
 
 def as_event(value: dict[str, Any] | str) -> str:
@@ -118,7 +122,7 @@ class EventStream(Response):
             await _end(watcher)
 
     async def _send(self, send: Send, scope: Scope) -> None:
-        begun = False
+        begun, rested = False, time.monotonic()
         async with aclosing(self._events) as events:
             try:
                 async for event in events:
@@ -126,6 +130,9 @@ class EventStream(Response):
                         await self._begin(send)
                         begun = True
                     await self._data(send, event)
+                    if time.monotonic() - rested > _BREATH:  # many at once: nothing above has to wait
+                        await asyncio.sleep(0)
+                        rested = time.monotonic()
             except ApiError as error:
                 if not begun:
                     raise

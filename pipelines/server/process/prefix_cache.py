@@ -17,6 +17,7 @@ from max.pipelines.context import TextContext
 from max.pipelines.kv_cache import PagedKVCacheManager
 from max.pipelines.kv_cache.kv_connector import KVTransfer
 
+from pipelines.engine.sequence import ALONE
 from pipelines.server.process.page_store import ROOT, Bytes, Ids, PageStore, digest_of
 from replit.runtime.kv_cache import PAGE_SIZE, copy_page
 
@@ -64,6 +65,13 @@ def common_length(first: Ids, second: Ids) -> int:
     length = min(len(first), len(second))
     differ = first[:length] != second[:length]
     return int(differ.argmax()) if differ.any() else length
+
+
+def stored_root(salt: str | None) -> bytes | None:
+    """What stands before the first stored page of those who share a salt; None where nothing is stored."""
+    if salt is None:
+        return ROOT
+    return None if salt.startswith(ALONE) else digest_of(salt.encode(), np.empty(0, np.int64))
 
 
 class PageMemory(Protocol):
@@ -176,9 +184,9 @@ class PrefixCache(PagedKVCacheManager):  # type: ignore[misc]  # MAX's package h
     def _load(self, ctx: TextContext, number: int, ids: Ids, target: int, least: int) -> int:
         """Reads a stored page that holds more than `least` of the ids; how many, 0 if there is none."""
         assert self._store is not None
-        if ctx.cache_salt is not None:
+        prefix = stored_root(ctx.cache_salt)
+        if prefix is None:
             return 0
-        prefix = ROOT
         for before in range(number):
             prefix = digest_of(prefix, ctx.tokens.all[before * PAGE_SIZE : (before + 1) * PAGE_SIZE])
         found = [(common_length(page.ids, ids), page) for page in self._store.candidates(prefix)]
@@ -222,12 +230,12 @@ class PrefixCache(PagedKVCacheManager):  # type: ignore[misc]  # MAX's package h
         """Enters a sequence's pages in the index, as far as they were written."""
         self._block_manager.compute_hashes_for_request(ctx)
         processed = ctx.tokens.processed_length
-        ids, digest = ctx.tokens.all, ROOT
+        ids, digest = ctx.tokens.all, stored_root(ctx.cache_salt)
         for number, page in enumerate(self._pages(ctx)[: -(-processed // PAGE_SIZE)]):
             start = number * PAGE_SIZE
             held = ids[start : min(start + PAGE_SIZE, processed)].copy()
             self._index.add(page, self._prefix(ctx, number), held)
-            if self._store is not None and ctx.cache_salt is None:
+            if self._store is not None and digest is not None:
                 if not self._store.has(digest, held):
                     self._unsaved[page] = digest, held
                 digest = digest_of(digest, held)

@@ -11,8 +11,9 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import IO, Any, Protocol, cast
 
 from pipelines.engine.sequence import SequenceRequest
 from pipelines.server.options import ServeOptions
@@ -20,6 +21,7 @@ from pipelines.server.process.messages import Cancel, Failed, Load, Loading, Rea
 
 # For pages that are not stored when the server ends.
 SAVING_SECONDS = 20.0
+_LONGEST_LINE = 1 << 16  # bytes of what the worker prints that are told as one
 _LENGTH = struct.Struct("!i")  # up to 2 GiB; the connection has another form beyond
 
 
@@ -127,7 +129,8 @@ class _Pipe(asyncio.Protocol):
 class ModelWorker:
     """The worker process. Its death ends every generation and sets `ended`."""
 
-    def __init__(self, on_progress: Callable[[str], None]) -> None:
+    def __init__(self, on_progress: Callable[[str], None], on_line: Callable[[str], None] | None = None) -> None:
+        """`on_line` is told, in a thread, what the worker and its libraries print, which else goes where ours goes."""
         self.ready: Ready | None = None
         self.failure: Failed | None = None
         self.load = Load(0, 0, 0, 0, 0)
@@ -141,7 +144,15 @@ class ModelWorker:
         with theirs:
             fd = theirs.fileno()
             command = [sys.executable, "-m", "pipelines.server.process.worker", str(fd)]
-            self._process = subprocess.Popen(command, pass_fds=[fd], env=_environment(), stdin=subprocess.DEVNULL)
+            # MAX and faulthandler write to the descriptors themselves: no handler in the worker would see it.
+            out, err = (None, None) if on_line is None else (subprocess.PIPE, subprocess.STDOUT)
+            self._process = subprocess.Popen(
+                command, pass_fds=[fd], env=_environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=err
+            )
+        self._lines: threading.Thread | None = None
+        if on_line is not None and self._process.stdout is not None:
+            self._lines = threading.Thread(target=_tell_lines, args=(self._process.stdout, on_line), daemon=True)
+            self._lines.start()
         self._socket = ours
         self._pipe = _Pipe(self._handle, self._dead)
 
@@ -228,6 +239,14 @@ class ModelWorker:
                 self._process.wait(timeout=SAVING_SECONDS)
         self._process.kill()
         self._process.wait()
+        if self._lines is not None:
+            self._lines.join(timeout=1.0)  # its last words; what it has started may hold the pipe for longer
+
+
+def _tell_lines(printed: IO[bytes], tell: Callable[[str], None]) -> None:
+    while line := printed.readline(_LONGEST_LINE):
+        if text := line.decode(errors="replace").strip("\r\n"):
+            tell(text)
 
 
 def _environment() -> dict[str, str]:

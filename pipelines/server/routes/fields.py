@@ -39,9 +39,10 @@ def _integral(value: Any) -> Any:
 INTEGRAL = BeforeValidator(_integral)
 Text: TypeAlias = Annotated[str, AfterValidator(_text)]
 TokenId: TypeAlias = Annotated[int, Field(ge=0, le=MOST, strict=True)]
-# Without `fail_fast` a list of a wrong type costs a complaint for each item.
-Ids: TypeAlias = Annotated[list[TokenId], Field(fail_fast=True)]
-Texts: TypeAlias = Annotated[list[Text], Field(fail_fast=True)]
+# For every list: without it one of wrong items costs a complaint for each of them, and for each type it might be.
+FIRST_FAULT = Field(fail_fast=True)
+Ids: TypeAlias = Annotated[list[TokenId], FIRST_FAULT]
+Texts: TypeAlias = Annotated[list[Text], FIRST_FAULT]
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Number: TypeAlias = Annotated[float, Field(strict=True)]
 # -1: no limit. llama.cpp's clients also know -2, until the context is full, which is the same here.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from pipelines.server.routes.fields import (
+    FIRST_FAULT,
     INTEGRAL,
     Count,
     Fields,
@@ -17,14 +18,39 @@ from pipelines.server.routes.fields import (
     Number,
     Seed,
     Text,
+    Texts,
     Whole,
-)  # fmt: skip
+)
 
 MAX_SAMPLES = 128
 Samples: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True), INTEGRAL]
-Stops: TypeAlias = Text | Annotated[list[Text], Field(max_length=1024)]
+MAX_STOPS = 1024
+Stops: TypeAlias = Text | Annotated[Texts, Field(max_length=MAX_STOPS)]
+MAX_BIASES = 2048
+
+
+def _biases(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """The first complaint only: a type of two kinds has two for each of thousands of wrong ones."""
+    if isinstance(value, (dict, list)) and len(value) > MAX_BIASES:
+        raise ValueError(f"it has {len(value)} entries; expected at most {MAX_BIASES}")
+    pairs = [[key, bias] for key, bias in value.items()] if isinstance(value, dict) else value
+    for pair in pairs if isinstance(pairs, list) else ():
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError("expected pairs of a token and its bias")
+        if not isinstance(pair[1], (int, float)):
+            raise ValueError(f"{str(pair[0])[:40]!r} has no number; expected one, or false")
+    return validate(value)
+
+
 # OpenAI's object from id to bias, or llama.cpp's list of pairs, where a text stands for its tokens and false for a ban.
-LogitBias: TypeAlias = dict[Text, Number | Flag] | list[Annotated[list[Any], Field(min_length=2, max_length=2)]]
+LogitBias: TypeAlias = Annotated[
+    dict[Text, Number | Flag] | list[Annotated[list[Any], Field(min_length=2, max_length=2)]], WrapValidator(_biases)
+]
+
+
+# As vLLM has it: an empty one would look like one that keeps users apart.
+Salt: TypeAlias = Annotated[Text, Field(min_length=1, max_length=1024)]
+FieldPath: TypeAlias = Annotated[Text, Field(max_length=256)]
 
 
 class StreamOptions(Fields):
@@ -52,7 +78,7 @@ class GenerationFields(ModelFields):
     penalty_last_n: LastN | None = None
     repeat_last_n: LastN | None = Field(None, description="How many of the last ids penalties see; -1: all, 0: off.")
     logit_bias: LogitBias | None = None
-    samplers: list[Text] | Text | None = Field(None, description="The filters to use, in their order.")
+    samplers: Texts | Text | None = Field(None, description="The filters to use, in their order.")
     ignore_eos: Flag = False
     n: Samples | None = None
     n_cmpl: Samples | None = None
@@ -70,11 +96,16 @@ class GenerationFields(ModelFields):
     stream_options: StreamOptions | None = None
     user: Text | None = Field(None, description="Written to the log line of the request.")
     cache_prompt: Flag | None = Field(None, description="false: read nothing from the prefix cache.")
+    cache_salt: Salt | None = Field(
+        None, description="Cache and guesses are shared with requests of the same salt only, as in vLLM."
+    )
     id_slot: Whole | None = Field(None, description="There are no slots; any sequence finds any cached prefix.")
     n_indent: Count = Field(0, description="End before a line that is indented less.")
     t_max_predict_ms: Whole | None = Field(None, description="End at a line end after this time.")
     t_max_prompt_ms: Whole | None = Field(None, description="The prompt is read on: the next request finds it cached.")
-    response_fields: list[Text] | None = None
+    response_fields: (
+        Annotated[list[Annotated[Text, Field(max_length=256)]], FIRST_FAULT, Field(max_length=256)] | None
+    ) = None
     return_tokens: Flag = False
     timings_per_token: Flag = False
     speculative: Flag = Field(True, description="false: no guesses are checked; the text is the same.")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from pipelines.engine.plan import Plan
 from pipelines.prompts.prompt import Prompt
+from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.event_stream import beside
+from pipelines.server.http.json_answer import Rows
 from pipelines.server.record import Record
 from pipelines.server.routes.generation_fields import GenerationFields
 from pipelines.server.routes.sampling import line_limits
@@ -18,6 +21,11 @@ from weights.tokenizers.tokenizer import Tokenizer
 
 # The header by which an answer says that the model has no fill-in-the-middle.
 CONTINUED = "X-Fill-In-The-Middle"
+# Log-probabilities of one request, which are kept until the answer is written: some 100 bytes each.
+MOST_ENTRIES = 1 << 19
+
+
+Answer = TypeVar("Answer")
 
 
 class Job:
@@ -46,9 +54,20 @@ class Job:
                 whole[sequence.index].join(delta)
         return whole
 
+    async def _told(self, answer: Callable[[list[Delta]], Answer]) -> Answer:
+        """What `answer` makes of the whole texts, in a thread where there is much to tell."""
+        whole = await self._whole()
+        return await beside(self._entries(whole), lambda: answer(whole))
+
+    def _entries(self, whole: Sequence[Delta]) -> int:
+        """Values that an answer has about tokens."""
+        plans = zip(self._plans, whole, strict=True)
+        return sum(plan.entries(len(delta.scored)) + len(delta.token_ids) for plan, delta in plans)
+
 
 def plan_samples(
     service: Service,
+    record: Record,
     body: GenerationFields,
     prompts: Sequence[Prompt],
     samples: int,
@@ -60,7 +79,8 @@ def plan_samples(
 ) -> list[Plan]:
     """`samples` completions of each prompt; the seed counts them from nought, for every prompt alike."""
     drawn = service.seed(seed)
-    return [
+    salt = service.salt(record, body.cache_salt)
+    plans = [
         Plan(
             prompt,
             service.params(sampling, len(prompt.ids)),
@@ -70,18 +90,29 @@ def plan_samples(
             use_cache=body.cache_prompt is not False,
             limits=line_limits(body),
             speculative=body.speculative,
+            salt=salt,
         )
         for prompt in prompts
         for sample in range(samples)
     ]
+    entries = sum(plan.entries(plan.params.max_new_tokens) for plan in plans)
+    if entries > MOST_ENTRIES:
+        raise ApiError(
+            f"the answer may hold {entries} log-probabilities; expected at most {MOST_ENTRIES}: ask for fewer tokens, "
+            "completions or alternatives at once"
+        )
+    return plans
 
 
-def token_entries(tokenizer: Tokenizer, scored: Sequence[ScoredToken], ids: bool = False) -> list[dict[str, Any]]:
+def token_entries(tokenizer: Tokenizer, scored: Sequence[ScoredToken], ids: bool = False) -> Rows:
     """Tokens in the log-probabilities of chat, of llama.cpp, which wants their `ids` too, and of Ollama."""
 
     def entry(token: int, logprob: float) -> dict[str, Any]:
         told = {"token": token_text(tokenizer, token), "logprob": logprob, "bytes": list(tokenizer.token_bytes(token))}
         return {"id": token, **told} if ids else told
 
-    found = (token.logprob for token in scored)
-    return [entry(one.token, one.logprob) | {"top_logprobs": [entry(*top) for top in one.top]} for one in found]
+    def whole(token: ScoredToken) -> dict[str, Any]:
+        found = token.logprob
+        return entry(found.token, found.logprob) | {"top_logprobs": [entry(*top) for top in found.top]}
+
+    return Rows(whole, scored)

@@ -121,7 +121,6 @@ _VLLM: dict[str, Neutral] = {
     "documents": _empty,
     "priority": ANYTHING,
     "request_id": ANYTHING,
-    "cache_salt": ANYTHING,
     "return_token_ids": _FALSE,
     "return_tokens_as_token_ids": _FALSE,
     "truncate_prompt_tokens": lambda value: False,

@@ -40,6 +40,10 @@ _LETTERS = {
 # The least top_p that keeps no more than the most probable token.
 _LEAST = sys.float_info.min
 _MOST_BIAS = 100.0  # OpenAI's
+# All stop strings together; all texts with a bias, which are encoded one by one.
+MOST_STOP_CHARACTERS = 1 << 16
+MOST_BIASED_TEXTS = 256
+MOST_BIASED_CHARACTERS = 4096
 
 
 def sampling(body: GenerationFields, defaults: Mapping[str, Any], service: Service) -> dict[str, Any]:
@@ -78,8 +82,14 @@ def first(*values: Any) -> Any:
 
 
 def stop_strings(stop: str | list[str]) -> tuple[str, ...]:
-    """Stop strings; an empty one stops nothing."""
-    return tuple(text for text in ([stop] if isinstance(stop, str) else stop) if text)
+    """Stop strings; an empty one stops nothing. Raises ApiError for more text than anybody would wait for."""
+    found = tuple(text for text in ([stop] if isinstance(stop, str) else stop) if text)
+    size = sum(map(len, found))
+    if size > MOST_STOP_CHARACTERS:
+        raise ApiError(
+            f"stop has {size} characters in all; expected at most {MOST_STOP_CHARACTERS}", param="stop"
+        )  # fmt: skip
+    return found
 
 
 def filter_order(samplers: list[str] | str) -> tuple[str, ...]:
@@ -98,6 +108,13 @@ def biases(stated: Any, tokenizer: Tokenizer) -> Iterator[tuple[int, float]]:
     An object's keys are ids, OpenAI's, whose biases end at 100 either way as vLLM's do; or texts, llama.cpp's.
     """
     pairs: list[Any] = list(stated.items()) if isinstance(stated, dict) else stated or []
+    texts = [key for key, _ in pairs if isinstance(key, str) and not _is_id(key)]
+    if len(texts) > MOST_BIASED_TEXTS or sum(map(len, texts)) > MOST_BIASED_CHARACTERS:
+        raise ApiError(
+            f"logit_bias has {len(texts)} texts of {sum(map(len, texts))} characters; expected at most "
+            f"{MOST_BIASED_TEXTS} of {MOST_BIASED_CHARACTERS} in all, or token ids",
+            param="logit_bias",
+        )  # fmt: skip
     for key, bias in pairs:
         ids = _biased_ids(key, tokenizer)
         if bias is False:
@@ -110,8 +127,7 @@ def biases(stated: Any, tokenizer: Tokenizer) -> Iterator[tuple[int, float]]:
 
 
 def _biased_ids(key: Any, tokenizer: Tokenizer) -> list[int]:
-    digits = isinstance(key, str) and key.isascii() and key.lstrip("-").isdigit() and len(key) < 20
-    if digits or (isinstance(key, int) and not isinstance(key, bool)):
+    if _is_id(key) if isinstance(key, str) else isinstance(key, int) and not isinstance(key, bool):
         try:
             tokenizer.token_bytes(int(key))
         except UserError as error:
@@ -120,6 +136,11 @@ def _biased_ids(key: Any, tokenizer: Tokenizer) -> list[int]:
     if isinstance(key, str):
         return tokenizer.encode(key, parse_special=False)
     raise ApiError(f"logit_bias: found {str(key)[:40]}; expected token ids or texts", param="logit_bias")
+
+
+def _is_id(key: str) -> bool:
+    """Whether a text is an id, as the names in an object are."""
+    return len(key) < 20 and key.isascii() and key.lstrip("-").isdigit()
 
 
 class Deadline:

@@ -97,7 +97,7 @@ class LlamaJob(Job):
         self._found = found
         self._samples = first(body.n_cmpl, body.n, 1)
         scored = body.n_probs or None
-        plans = plan_samples(service, body, prompts, self._samples, found, seed=body.seed, top_logprobs=scored)
+        plans = plan_samples(service, record, body, prompts, self._samples, found, seed=body.seed, top_logprobs=scored)
         super().__init__(service, record, plans)
 
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
@@ -129,9 +129,12 @@ class LlamaJob(Job):
 
     async def result(self) -> dict[str, Any] | list[dict[str, Any]]:
         """The whole answer at once; a list of answers for more than one sequence."""
+        return await self._told(self._answer)
+
+    def _answer(self, whole: list[Delta]) -> dict[str, Any] | list[dict[str, Any]]:
         answers = [
             select(self._account(sequence, text), self._body.response_fields)
-            for sequence, text in zip(self._sequences, await self._whole(), strict=True)
+            for sequence, text in zip(self._sequences, whole, strict=True)
         ]
         return answers if len(answers) > 1 else answers[0]
 

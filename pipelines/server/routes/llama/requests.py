@@ -6,12 +6,12 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from pipelines.server.routes.fields import INTEGRAL, Fields, Flag, Ids, Text, TokenId
+from pipelines.server.routes.fields import FIRST_FAULT, INTEGRAL, Fields, Flag, Ids, Text, TokenId
 from pipelines.server.routes.generation_fields import GenerationFields
 from pipelines.server.routes.openai.requests import Message
 
 Probabilities: TypeAlias = Annotated[int, Field(ge=0, le=1000, strict=True), INTEGRAL]
-Mixed: TypeAlias = Annotated[list[TokenId | Text], Field(fail_fast=True)]
+Mixed: TypeAlias = Annotated[list[TokenId | Text], FIRST_FAULT]
 
 
 class PromptObject(Fields):
@@ -43,7 +43,7 @@ class LlamaFields(GenerationFields):
 class LlamaCompletionRequest(LlamaFields):
     """`POST /completion`."""
 
-    prompt: Annotated[list[One], BeforeValidator(_prompts), Field(min_length=1)]
+    prompt: Annotated[list[One], FIRST_FAULT, BeforeValidator(_prompts), Field(min_length=1)]
 
 
 class ExtraContext(Fields):
@@ -58,7 +58,7 @@ class InfillRequest(LlamaFields):
 
     input_prefix: Text = ""
     input_suffix: Text = ""
-    input_extra: list[ExtraContext] = Field(default_factory=list)
+    input_extra: Annotated[list[ExtraContext], FIRST_FAULT] = Field(default_factory=list)
     prompt: Text = Field("", description="The beginning of the text in the gap.")
 
 
@@ -81,4 +81,4 @@ class DetokenizeRequest(Fields):
 class TemplateRequest(Fields):
     """`POST /apply-template`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], FIRST_FAULT, Field(min_length=1)]

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import beside
+from pipelines.server.http.json_answer import Rows, json_answer
 from pipelines.server.routes.admission import check_fields
 from pipelines.server.routes.fields import Fields
 from pipelines.server.routes.llama.completion import spelled
@@ -19,6 +20,9 @@ from pipelines.server.service import Service
 from weights.errors import UserError
 
 router = APIRouter()
+
+# What /tokenize takes: more than any sequence holds, since files are counted by it; a second of work at the worst.
+MOST_CHARACTERS = 1 << 20
 
 
 def _service(body: Fields, request: Request) -> Service:
@@ -36,23 +40,26 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     if stated is None:
         raise ApiError("content: field required", param="content")
     parts = [stated] if isinstance(stated, str) else stated
+    size = sum(len(part) if isinstance(part, str) else 1 for part in parts)
+    if size > MOST_CHARACTERS:
+        name = "prompt" if body.content is None else "content"
+        message = f"{name} has {size} characters and ids; expected at most {MOST_CHARACTERS}: send it in parts"
+        raise ApiError(message, status=413, param=name, code="text_too_long")
 
-    def encode() -> list[int]:
-        found: list[int] = []
+    def answer() -> dict[str, Any]:
+        ids: list[int] = []
         for part in parts:
-            found += tokenizer.encode(part, parse_special=body.parse_special) if isinstance(part, str) else [part]
-        return found
+            ids += tokenizer.encode(part, parse_special=body.parse_special) if isinstance(part, str) else [part]
+        if body.content is None:
+            return {"count": len(ids), "max_model_len": service.max_length, "tokens": ids}
+        if not body.with_pieces:
+            return {"tokens": ids}
+        return {"tokens": Rows(lambda i: {"id": i, "piece": _piece(tokenizer.token_bytes(i))}, ids)}
 
     try:
-        ids = await beside(sum(len(part) if isinstance(part, str) else 1 for part in parts), encode)
-        if body.content is None:
-            return JSONResponse({"count": len(ids), "max_model_len": service.max_length, "tokens": ids})
-        if not body.with_pieces:
-            return JSONResponse({"tokens": ids})
-        pieces = [{"id": i, "piece": _piece(tokenizer.token_bytes(i))} for i in ids]
+        return await json_answer(await beside(size, answer))
     except UserError as error:
         raise ApiError(str(error), param="content") from None
-    return JSONResponse({"tokens": pieces})
 
 
 def _piece(raw: bytes) -> str | list[int]:

@@ -100,7 +100,7 @@ class OllamaJob(Job):
         """`found` are keywords of `SamplingParams`, see sampling.py."""
         scored = (body.top_logprobs or 0) if body.logprobs else None
         plans = plan_samples(
-            service, body.generation(), [prompt], 1, found, seed=body.options.seed, top_logprobs=scored
+            service, record, body.generation(), [prompt], 1, found, seed=body.options.seed, top_logprobs=scored
         )  # fmt: skip
         super().__init__(service, record, plans)
 

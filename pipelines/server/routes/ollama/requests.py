@@ -6,8 +6,20 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from pipelines.server.routes.fields import Fields, Flag, Ids, LastN, ModelFields, NewTokens, Number, Seed, Text, Whole
-from pipelines.server.routes.generation_fields import GenerationFields, Stops
+from pipelines.server.routes.fields import (
+    FIRST_FAULT,
+    Fields,
+    Flag,
+    Ids,
+    LastN,
+    ModelFields,
+    NewTokens,
+    Number,
+    Seed,
+    Text,
+    Whole,
+)
+from pipelines.server.routes.generation_fields import GenerationFields, Salt, Stops
 from pipelines.server.routes.neutral import OLLAMA_NEUTRAL, Neutral
 from pipelines.server.routes.openai.requests import TopLogprobs
 
@@ -42,12 +54,15 @@ class OllamaFields(ModelFields):
     keep_alive: Any = Field(None, description="The model is always loaded.")
     token_healing: Flag | None = None
     cut_suffix: Flag = True
+    cache_salt: Salt | None = Field(None, description="As on the other routes.")
 
     def generation(self) -> GenerationFields:
         """The same in the names of the other APIs."""
         stated = {name: getattr(self.options, name) for name in self.options.model_fields_set}
         stated["n_predict"] = stated.pop("num_predict", None)
-        return GenerationFields(model=self.model, stream=self.stream, cut_suffix=self.cut_suffix, **stated)
+        return GenerationFields(
+            model=self.model, stream=self.stream, cut_suffix=self.cut_suffix, cache_salt=self.cache_salt, **stated
+        )
 
 
 class GenerateRequest(OllamaFields):
@@ -70,7 +85,7 @@ class OllamaMessage(Fields):
 class OllamaChatRequest(OllamaFields):
     """`POST /api/chat`."""
 
-    messages: list[OllamaMessage] = Field(default_factory=list)
+    messages: Annotated[list[OllamaMessage], FIRST_FAULT] = Field(default_factory=list)
 
 
 class ShowRequest(ModelFields):

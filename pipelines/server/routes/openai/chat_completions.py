@@ -97,7 +97,7 @@ class ChatJob(OpenAIJob):
     ) -> None:
         """`found` are keywords of `SamplingParams`, see sampling.py."""
         self._scored = top_logprobs is not None
-        plans = plan_samples(service, body, [prompt], body.n or 1, found, seed=seed, top_logprobs=top_logprobs)
+        plans = plan_samples(service, record, body, [prompt], body.n or 1, found, seed=seed, top_logprobs=top_logprobs)
         super().__init__(service, body, record, plans)
 
     def _piece(self, sequence: RunningSequence, delta: Delta, first: bool) -> tuple[str, dict[str, Any]] | None:
@@ -113,16 +113,18 @@ class ChatJob(OpenAIJob):
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
-        choices = [
+        return self._answer(await self._told(self._choices))
+
+    def _choices(self, whole: list[Delta]) -> list[dict[str, Any]]:
+        return [
             {
                 "index": index,
                 "message": {"role": "assistant", "content": delta.text, "refusal": None},
                 "logprobs": self._logprobs(delta.scored),
                 "finish_reason": delta.finish,
             }
-            for index, delta in enumerate(await self._whole())
+            for index, delta in enumerate(whole)
         ]
-        return self._answer(choices)
 
     def _logprobs(self, scored: list[ScoredToken]) -> dict[str, Any] | None:
         if not self._scored:

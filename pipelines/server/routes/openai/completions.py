@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ class CompletionJob(OpenAIJob):
         if scored is None and self._samples > self._n:
             scored = 0  # the best of several is chosen by them
         plans = plan_samples(
-            service, body, [prompt for _, prompt in self._prompts], self._samples, found, seed=body.seed,
+            service, record, body, [prompt for _, prompt in self._prompts], self._samples, found, seed=body.seed,
             top_logprobs=scored, prompt_logprobs=bool(body.echo) and body.logprobs is not None,
         )  # fmt: skip
         super().__init__(service, body, record, plans)
@@ -90,7 +91,9 @@ class CompletionJob(OpenAIJob):
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
-        whole = await self._whole()
+        return self._answer(await self._told(self._choices))
+
+    def _choices(self, whole: list[Delta]) -> list[dict[str, Any]]:
         choices: list[dict[str, Any]] = []
         for start in range(0, len(whole), self._samples):
             group = range(start, start + self._samples)
@@ -100,7 +103,7 @@ class CompletionJob(OpenAIJob):
                 piece = self._piece(self._sequences[index], whole[index], first=True)
                 assert piece is not None  # it has a finish reason
                 choices.append(piece[1] | {"index": len(choices)})
-        return self._answer(choices)
+        return choices
 
 
 async def encode_all(service: Service, body: CompletionRequest, max_new_tokens: int) -> list[tuple[str, ModelPrompt]]:
@@ -177,10 +180,10 @@ class Logprobs:
 
     def add_prompt(self, ids: Sequence[int], scored: Sequence[TokenLogprob | None]) -> None:
         """The prompt's tokens; nothing precedes the first, which has none."""
-        raw = b""
+        decoder, characters = codecs.getincrementaldecoder("utf-8")(errors="ignore"), 0
         for token, logprob in zip(ids, scored, strict=True):
-            self._append(token, logprob, len(raw.decode("utf-8", errors="ignore")))
-            raw += self._tokenizer.token_bytes(token)
+            self._append(token, logprob, characters)
+            characters += len(decoder.decode(self._tokenizer.token_bytes(token)))
 
     def _append(self, token: int, logprob: TokenLogprob | None, offset: int) -> None:
         self.tokens.append(token_text(self._tokenizer, token))

@@ -9,7 +9,19 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from pipelines.server.routes.fields import INTEGRAL, MOST, MOST_TOKENS, Fields, Flag, Ids, Number, Seed, Text, Texts
+from pipelines.server.routes.fields import (
+    FIRST_FAULT,
+    INTEGRAL,
+    MOST,
+    MOST_TOKENS,
+    Fields,
+    Flag,
+    Ids,
+    Number,
+    Seed,
+    Text,
+    Texts,
+)
 from pipelines.server.routes.generation_fields import GenerationFields, Samples, Stops
 
 
@@ -39,12 +51,9 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-Prompt: TypeAlias = Annotated[
-    Text | Texts | Ids | Annotated[list[Ids], Field(fail_fast=True)], BeforeValidator(_prompt)
-]
-Stop: TypeAlias = (
-    Annotated[Text, Field(min_length=1)] | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(max_length=16)]
-)
+Prompt: TypeAlias = Annotated[Text | Texts | Ids | Annotated[list[Ids], FIRST_FAULT], BeforeValidator(_prompt)]
+StopText: TypeAlias = Annotated[Text, Field(min_length=1)]
+Stop: TypeAlias = StopText | Annotated[list[StopText], FIRST_FAULT, Field(max_length=16)]
 TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=20, strict=True), INTEGRAL]
 Penalty: TypeAlias = Annotated[Number, Field(ge=-2, le=2)]
 
@@ -107,7 +116,7 @@ class Message(Fields):
     """One message of a chat. The role does not matter to a model that only completes text."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[ContentPart] = ""  # an SDK's own message may have none
+    content: Text | Annotated[list[ContentPart], FIRST_FAULT] = ""  # an SDK's own message may have none
     name: Text | None = None
 
     @property
@@ -121,7 +130,7 @@ class Message(Fields):
 class ChatRequest(OpenAIFields):
     """`POST /v1/chat/completions`."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], FIRST_FAULT, Field(min_length=1)]
     logprobs: Flag | None = None
     top_logprobs: TopLogprobs | None = None
     response_format: ResponseFormat | None = None
