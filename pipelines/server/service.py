@@ -16,6 +16,7 @@ from pipelines.engine.sampling import SamplingParams
 from pipelines.engine.sequence import SequenceRequest
 from pipelines.prompts.gap import Gap, continued_prompt, gap_prompt
 from pipelines.prompts.healing import healed
+from pipelines.prompts.markers import spelled_gap
 from pipelines.prompts.prompt import Prompt, encode_prompt
 from pipelines.registry import ModelFiles
 from pipelines.server.http.api_error import ApiError, sequence_failed, stalled, worker_failed
@@ -139,6 +140,15 @@ class Service:
             status = 400 if self.tokenizer.fim or continued else 501  # llama.cpp's status for it
             raise ApiError(str(error), status=status, param=param) from None
         return found if cut else replace(found, after="")
+
+    def marked_gap(self, text: str, wanted: bool) -> Gap | None:
+        """The gap that a prompt's markers spell, if that is `wanted`.
+
+        With --strict-infill a model without fill-in-the-middle reads them as they stand.
+        """
+        if not wanted or (self.tokenizer.fim is None and self.options.strict_infill):
+            return None
+        return spelled_gap(text)
 
     def check_size(self, characters: int, param: str) -> None:
         """Raises ApiError for a text that no sequence can hold, before it is encoded."""

@@ -53,6 +53,7 @@ class GenerationFields(Fields):
     token_healing: Flag | None = Field(
         None, description="Spell the end of a prompt of text again; by default where the route is an editor's."
     )
+    gap_markers: Flag = Field(True, description="A prompt that spells a gap by markers is read as that gap.")
     cut_suffix: Flag = Field(True, description="End a gap's text where it repeats what stands after the gap.")
     seed: Seed | None = Field(None, description="-1 draws one.")
     stream: Flag | None = None

@@ -114,8 +114,8 @@ _VLLM: dict[str, Neutral] = {
     "spaces_between_special_tokens": ANYTHING,
     "include_stop_str_in_output": _FALSE,
     "add_special_tokens": ANYTHING,
-    "add_generation_prompt": _TRUE,
-    "continue_final_message": _FALSE,
+    "add_generation_prompt": ANYTHING,  # no text but a chat's has turns
+    "continue_final_message": ANYTHING,
     "chat_template": _empty,
     "chat_template_kwargs": ANYTHING,  # there is no template
     "documents": _empty,

@@ -34,12 +34,12 @@ async def completion(body: LlamaCompletionRequest, request: Request) -> Response
     """Completes one or more prompts, in llama.cpp's shape."""
     service, record = admit(body, request)
     found = sampling(body, LLAMA_DEFAULTS, service)
-    heal = found["max_new_tokens"] != 0 and service.heals(body.token_healing, editor=False)
+    most = found["max_new_tokens"]
     service.check_count(len(body.prompt) * first(body.n_cmpl, body.n, 1))
     size = sum(map(_size, body.prompt))
-    prompts = await beside(size, lambda: [_prompt(service, prompt, heal) for prompt in body.prompt])
+    prompts = await beside(size, lambda: [_prompt(service, body, prompt, most) for prompt in body.prompt])
     for prompt in prompts:
-        service.check_length(prompt.tokens, found["max_new_tokens"], "prompt")
+        service.check_length(prompt.tokens, most, "prompt")
     return await respond(LlamaJob(service, body, prompts, found, record), body.stream, request)
 
 
@@ -67,10 +67,13 @@ def _size(prompt: Any) -> int:
     return len(prompt)
 
 
-def _prompt(service: Service, prompt: Any, heal: bool) -> Prompt:
+def _prompt(service: Service, body: LlamaCompletionRequest, prompt: Any, most: int) -> Prompt:
     """A prompt of text, or of ids and texts side by side. An empty one is the beginning of a file."""
     if isinstance(prompt, PromptObject):
         prompt = prompt.prompt_string
+    if isinstance(prompt, str) and (gap := service.marked_gap(prompt, body.gap_markers)):
+        return service.gap(gap, most, "prompt", cut=body.cut_suffix, heal=body.token_healing)
+    heal = most != 0 and service.heals(body.token_healing, editor=False)
     if isinstance(prompt, list) and any(isinstance(part, str) for part in prompt):
         ids: list[int] = []
         service.check_size(sum(len(part) for part in prompt if isinstance(part, str)), "prompt")

@@ -42,6 +42,7 @@ class OllamaFields(Fields):
     top_logprobs: TopLogprobs | None = None
     keep_alive: Any = Field(None, description="The model is always loaded.")
     token_healing: Flag | None = None
+    gap_markers: Flag = True
     cut_suffix: Flag = True
 
     def generation(self) -> GenerationFields:

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipelines.prompts.chat import chat_prompt
+from pipelines.prompts.chat import chat_prompt, turn_marker
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
@@ -38,10 +38,9 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     service, record = admit(body, request)
     check(body)
     found = sampling(body, DEFAULTS, service)
-    heal = found["max_new_tokens"] != 0 and service.heals(body.token_healing, editor=False)
-    messages = [(message.role, message.text) for message in body.messages]
-    prompt = await beside(text_size(messages), lambda: messages_prompt(service, messages, heal))
-    service.check_length(prompt.tokens, found["max_new_tokens"], "messages")
+    messages, most = [(message.role, message.text) for message in body.messages], found["max_new_tokens"]
+    prompt = await beside(text_size(messages), lambda: _prompt(service, body, messages, most))
+    service.check_length(prompt.tokens, most, "messages")
     scored = (body.top_logprobs or 0) if body.logprobs else None
     job = ChatJob(service, body, record, prompt, found, seed=body.seed, top_logprobs=scored)
     return await respond(job, body.stream, request)
@@ -61,6 +60,27 @@ async def fim(body: FimRequest, request: Request) -> Response:
     )
     job = ChatJob(service, body, record, prompt, found, seed=first(body.seed, body.random_seed), top_logprobs=None)
     return await respond(job, body.stream, request)
+
+
+def _prompt(service: Service, body: ChatRequest, messages: Sequence[tuple[str, str]], most: int) -> Prompt:
+    """The prompt of a chat, or of a gap where its only message spells one, as templates of editors do."""
+    if len(messages) == 1 and (gap := service.marked_gap(messages[0][1], body.gap_markers)):
+        return service.gap(gap, most, "messages", cut=body.cut_suffix, heal=body.token_healing)
+    if not body.add_generation_prompt or body.continue_final_message:
+        check_turns(service, "continue_final_message" if body.continue_final_message else "add_generation_prompt")
+    return messages_prompt(service, messages, most != 0 and service.heals(body.token_healing, editor=False))
+
+
+def check_turns(service: Service, field: str) -> None:
+    """Raises ApiError for a field that says where the answer begins, which a model with turns knows one way of.
+
+    A base model goes on after the last message's text, whatever the field says.
+    """
+    if turn_marker(service.tokenizer) is not None:
+        raise ApiError(
+            f"{field} with this value would change the text, and is not done here; leave it out",
+            param=field, code="unsupported_parameter",
+        )  # fmt: skip
 
 
 def text_size(messages: Sequence[tuple[str, str]]) -> int:

@@ -146,10 +146,13 @@ def encode(
         gap = Gap(text, body.suffix)
         return text, service.gap(gap, max_new_tokens, "suffix", cut=body.cut_suffix, heal=body.token_healing)
     exact = bool(body.echo)  # what is shown or scored as it stands is not spelled again
+    if not exact and isinstance(prompt, str) and (marked := service.marked_gap(prompt, body.gap_markers)):
+        heal = body.token_healing
+        return prompt, service.gap(marked, max_new_tokens, "prompt", cut=body.cut_suffix, heal=heal)
     if exact and body.token_healing:
         raise ApiError("token_healing has no meaning with echo; leave one of them out", param="token_healing")
-    heal = not exact and max_new_tokens != 0 and service.heals(body.token_healing, editor=False)
-    found = service.prompt(prompt, "prompt", heal=heal)
+    healing = not exact and max_new_tokens != 0 and service.heals(body.token_healing, editor=False)
+    found = service.prompt(prompt, "prompt", heal=healing)
     text = prompt if isinstance(prompt, str) else service.tokenizer.decode(found.ids)
     service.check_length(found.tokens, max_new_tokens, "prompt")
     return text, found

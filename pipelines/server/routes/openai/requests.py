@@ -43,7 +43,8 @@ Prompt: TypeAlias = Annotated[
     Text | Texts | Ids | Annotated[list[Ids], Field(fail_fast=True)], BeforeValidator(_prompt)
 ]
 Stop: TypeAlias = (
-    Annotated[Text, Field(min_length=1)] | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(max_length=16)]
+    Annotated[Text, Field(min_length=1)]
+    | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(max_length=MAX_STOPS)]  # editors send dozens
 )
 TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=20, strict=True), INTEGRAL]
 Penalty: TypeAlias = Annotated[Number, Field(ge=-2, le=2)]
@@ -122,6 +123,8 @@ class ChatRequest(OpenAIFields):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
+    add_generation_prompt: Flag = Field(True, description="A base model has no turns, with which alone it matters.")
+    continue_final_message: Flag = Field(False, description="What a base model does anyway.")
     logprobs: Flag | None = None
     top_logprobs: TopLogprobs | None = None
     response_format: ResponseFormat | None = None
