@@ -10,8 +10,9 @@ from pipelines.prompts.gap import Gap
 from pipelines.prompts.markers import spelled_gap
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
     from running_server import RunningServer
+
+    from pipelines.pipeline import Pipeline
 
 BEFORE = "import os\n\n\ndef read_lines(path):\n    with open(path) as f:\n        retu"
 AFTER = "\n\n\nprint(read_lines('a.txt'))\n"
@@ -23,7 +24,7 @@ SPELLED = {
     "Qwen": f"<|fim_prefix|>{BEFORE}<|fim_suffix|>{AFTER}<|fim_middle|>",
     "SantaCoder": f"<fim-prefix>{BEFORE}<fim-suffix>{AFTER}<fim-middle>",
     "Code Llama": f"<PRE> {BEFORE} <SUF>{AFTER} <MID>",
-    "DeepSeek": f"<｜fim▁begin｜>{BEFORE}<｜fim▁hole｜>{AFTER}<｜fim▁end｜>",
+    "DeepSeek": f"<\uff5cfim\u2581begin\uff5c>{BEFORE}<\uff5cfim\u2581hole\uff5c>{AFTER}<\uff5cfim\u2581end\uff5c>",
     "GLM": f"<|code_prefix|>{BEFORE}<|code_suffix|>{AFTER}<|code_middle|>",
     "Seed-Coder": f"<[fim-suffix]>{AFTER}<[fim-prefix]>{BEFORE}<[fim-middle]>",
     "Codestral": f"[SUFFIX]{AFTER}[PREFIX]{BEFORE}",

@@ -161,7 +161,12 @@ def test_apply_template_and_models(server: RunningServer) -> None:
 def test_lm_evals_remote_tokenizer(server: RunningServer, nano: Pipeline) -> None:
     """What its RemoteTokenizer asks, as vLLM answers it."""
     told = server.post("/tokenize", {"prompt": "def f(", "add_special_tokens": False}).json()
-    assert told == {"count": len(told["tokens"]), "max_model_len": 1024, "tokens": nano.encode("def f(")}
+    assert told == {
+        "count": len(told["tokens"]),
+        "max_model_len": 1024,
+        "tokens": nano.encode("def f("),
+        "token_strs": None,
+    }
     assert server.post("/detokenize", {"tokens": told["tokens"]}).json()["prompt"] == "def f("
     info = server.get("/tokenizer_info").json()
     assert server.post("/tokenize", {"prompt": info["eos_token"]}).json()["tokens"] == [nano.tokenizer.eos_token_id]

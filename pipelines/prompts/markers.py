@@ -25,7 +25,7 @@ _FAMILIES = (
     _Markers("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen, CodeGemma, Granite
     _Markers("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
     _Markers("<PRE>", "<SUF>", "<MID>"),  # Code Llama
-    _Markers("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek
+    _Markers("<\uff5cfim\u2581begin\uff5c>", "<\uff5cfim\u2581hole\uff5c>", "<\uff5cfim\u2581end\uff5c>"),  # DeepSeek
     _Markers("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),  # GLM
     _Markers("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>"),  # Seed-Coder
 )
@@ -33,7 +33,7 @@ _CODE_LLAMA = _FAMILIES[3]
 # Codestral's has no marker at its end: what stands before the gap is the end.
 _SUFFIX, _PREFIX = "[SUFFIX]", "[PREFIX]"
 # What some templates write before everything.
-_STARTS = ("<|endoftext|>", "<s>", "<bos>", "<｜begin▁of▁sentence｜>")
+_STARTS = ("<|endoftext|>", "<s>", "<bos>", "<\uff5cbegin\u2581of\u2581sentence\uff5c>")
 
 
 def spelled_gap(text: str) -> Gap | None:

@@ -158,7 +158,7 @@ class Service:
                 f"the prompt has {characters} characters, at least {least} tokens; expected at most "
                 f"{self.max_length - 1}: this server's sequences hold {self.max_length} tokens, prompt and completion "
                 "together",
-                param=param, code="context_length_exceeded",
+                param=param, code="context_length_exceeded", counts=self._counts(least),
             )  # fmt: skip
 
     def check_length(self, count: int, new_tokens: int | None, param: str) -> None:
@@ -168,8 +168,12 @@ class Service:
             raise ApiError(
                 f"the prompt has {count} tokens; expected at most {limit}: this server's sequences "
                 f"hold {self.max_length} tokens, prompt and completion together",
-                param=param, code="context_length_exceeded",
+                param=param, code="context_length_exceeded", counts=self._counts(count),
             )  # fmt: skip
+
+    def _counts(self, tokens: int) -> dict[str, int]:
+        """What llama.cpp tells of a prompt that is too long."""
+        return {"n_prompt_tokens": tokens, "n_ctx": self.max_length}
 
     def params(self, sampling: dict[str, Any], prompt_tokens: int) -> SamplingParams:
         """Sampling for a prompt of this length: at most what fits is generated."""

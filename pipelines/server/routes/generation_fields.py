@@ -18,7 +18,7 @@ LogitBias: TypeAlias = dict[Text, Number | Flag] | list[Annotated[list[Any], Fie
 class StreamOptions(Fields):
     """What a stream carries beside the text."""
 
-    include_usage: Flag = False
+    include_usage: Flag | None = None
     continuous_usage_stats: Flag = Field(False, description="The usage so far in every event, as vLLM has it.")
     include_obfuscation: Flag = Field(False, description="Random characters that hide how long a piece of text is.")
 
@@ -67,4 +67,7 @@ class GenerationFields(Fields):
     response_fields: list[Text] | None = None
     return_tokens: Flag = False
     timings_per_token: Flag = False
-    speculative: Flag = Field(True, description="false: no guesses are checked; the text is the same.")
+    speculative: Flag | dict[Text, Any] = Field(
+        True,
+        description="false: no guesses are checked; the text is the same. An object is llama.cpp's, without effect.",
+    )

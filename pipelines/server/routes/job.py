@@ -73,7 +73,7 @@ def plan_samples(
             prompt_logprobs,
             use_cache=body.cache_prompt is not False,
             limits=line_limits(body),
-            speculative=body.speculative,
+            speculative=body.speculative is not False,
         )
         for prompt in prompts
         for sample in range(samples)
@@ -106,8 +106,9 @@ class StreamExtras:
     def __init__(self, body: GenerationFields, record: Record, sequences: Sequence[RunningSequence]) -> None:
         options = body.stream_options
         self._record, self._sequences = record, sequences
-        self._continuous = options is not None and options.continuous_usage_stats
-        self.at_end = options is not None and (options.include_usage or options.continuous_usage_stats)
+        wanted = options is not None and options.include_usage is not False  # said to be false: no usage at all
+        self._continuous = wanted and options is not None and options.continuous_usage_stats
+        self.at_end = self._continuous or (options is not None and options.include_usage is True)
         self._obfuscated = options is not None and options.include_obfuscation
 
     def of(self, text: str) -> dict[str, Any]:

@@ -122,8 +122,6 @@ _VLLM: dict[str, Neutral] = {
     "priority": ANYTHING,
     "request_id": ANYTHING,
     "cache_salt": ANYTHING,
-    "return_token_ids": _FALSE,
-    "return_tokens_as_token_ids": _FALSE,
     "truncate_prompt_tokens": lambda value: False,
     "prompt_logprobs": lambda value: False,
     "structured_outputs": _empty,

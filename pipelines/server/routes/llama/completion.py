@@ -112,7 +112,7 @@ class LlamaJob(Job):
             async for sequence, delta in deltas:
                 if "\n" in delta.text:
                     lines.add(sequence.index)
-                if delta.text or delta.scored or (delta.token_ids and self._body.return_tokens):
+                if delta.text or delta.scored or delta.token_ids:
                     yield self._piece(sequence, delta)
                 if delta.finish is not None:
                     end = Delta(finish=delta.finish)
@@ -123,7 +123,7 @@ class LlamaJob(Job):
         chunk: dict[str, Any] = {
             "index": sequence.index,
             "content": delta.text,
-            "tokens": delta.token_ids if self._body.return_tokens else [],
+            "tokens": delta.token_ids,  # in a stream whether asked for or not, as in llama.cpp
             "stop": False,
             "id_slot": -1,
             "tokens_predicted": sequence.text.tokens,
@@ -167,7 +167,9 @@ class LlamaJob(Job):
             "model": self._service.options.name,
             "tokens_predicted": text.tokens,
             "tokens_evaluated": plan.prompt.tokens,
-            "generation_settings": generation_settings(plan, self._body, self._found["max_new_tokens"]),
+            "generation_settings": generation_settings(
+                plan, self._body, self._found["max_new_tokens"], tokenizer.eos_token_id
+            ),
             "prompt": spelled(tokenizer, plan.prompt.ids) + plan.prompt.healing.decode("utf-8", errors="replace"),
             "has_new_line": "\n" in whole.text,
             "truncated": plan.prompt.truncated or (whole.finish == "length" and full),

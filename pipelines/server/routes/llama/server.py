@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,9 +14,12 @@ from pipelines.server.routes.admission import check_fields
 from pipelines.server.routes.fields import Fields
 from pipelines.server.routes.llama.completion import spelled
 from pipelines.server.routes.llama.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from pipelines.server.routes.llama.settings import default_settings
 from pipelines.server.routes.openai.chat_completions import messages_prompt, text_size
-from pipelines.server.routes.sampling import LLAMA_DEFAULTS, first
+from pipelines.server.routes.openai.requests import Message
+from pipelines.server.routes.sampling import first
 from pipelines.server.service import Service
+from pipelines.text.chain import token_text
 from weights.errors import UserError
 
 router = APIRouter()
@@ -31,28 +35,43 @@ def _service(body: Fields, request: Request) -> Service:
 async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """Token ids of a text, with their texts if asked for."""
     service = _service(body, request)
-    tokenizer = service.tokenizer
     stated = first(body.content, body.prompt)
+    if body.content is None and (body.prompt is not None or body.messages is not None):
+        ids = await _chat_ids(service, body.messages) if body.prompt is None else await _ids(service, body, [stated])
+        return JSONResponse(_as_vllm(service, ids, body.return_token_strs))
     if stated is None:
         raise ApiError("content: field required", param="content")
-    parts = [stated] if isinstance(stated, str) else stated
+    ids = await _ids(service, body, [stated] if isinstance(stated, str) else stated)
+    if not body.with_pieces:
+        return JSONResponse({"tokens": ids})
+    return JSONResponse({"tokens": [{"id": i, "piece": _piece(service.tokenizer.token_bytes(i))} for i in ids]})
 
+
+async def _ids(service: Service, body: TokenizeRequest, parts: Sequence[str | int]) -> list[int]:
     def encode() -> list[int]:
         found: list[int] = []
         for part in parts:
-            found += tokenizer.encode(part, parse_special=body.parse_special) if isinstance(part, str) else [part]
+            if isinstance(part, str):
+                found += service.tokenizer.encode(part, parse_special=body.parse_special)
+            else:
+                service.tokenizer.token_bytes(part)  # raises for an unknown id
+                found.append(part)
         return found
 
     try:
-        ids = await beside(sum(len(part) if isinstance(part, str) else 1 for part in parts), encode)
-        if body.content is None:
-            return JSONResponse({"count": len(ids), "max_model_len": service.max_length, "tokens": ids})
-        if not body.with_pieces:
-            return JSONResponse({"tokens": ids})
-        pieces = [{"id": i, "piece": _piece(tokenizer.token_bytes(i))} for i in ids]
+        return await beside(sum(len(part) if isinstance(part, str) else 1 for part in parts), encode)
     except UserError as error:
         raise ApiError(str(error), param="content") from None
-    return JSONResponse({"tokens": pieces})
+
+
+async def _chat_ids(service: Service, messages: Sequence[Message] | None) -> list[int]:
+    told = [(message.role, message.text) for message in messages or ()]
+    return (await beside(text_size(told), lambda: messages_prompt(service, told))).ids
+
+
+def _as_vllm(service: Service, ids: list[int], names: bool) -> dict[str, Any]:
+    texts = [token_text(service.tokenizer, token) for token in ids] if names else None
+    return {"count": len(ids), "max_model_len": service.max_length, "tokens": ids, "token_strs": texts}
 
 
 def _piece(raw: bytes) -> str | list[int]:
@@ -88,25 +107,17 @@ async def apply_template(body: TemplateRequest, request: Request) -> Response:
 async def props(request: Request) -> Response:
     """What llama.vscode asks about the server."""
     service: Service = request.app.state.service
-    settings = {name: value for name, value in LLAMA_DEFAULTS.items() if name not in _OURS} | {
-        "n_predict": LLAMA_DEFAULTS["max_new_tokens"],
-        "repeat_penalty": LLAMA_DEFAULTS["repetition_penalty"],
-        "repeat_last_n": LLAMA_DEFAULTS["penalty_last_n"],
-        "samplers": list(LLAMA_DEFAULTS["order"]),
-    }
     eos = service.tokenizer.eos_token_id
     return JSONResponse(
         {
-            "default_generation_settings": {"n_ctx": service.max_length, "params": settings},
+            "default_generation_settings": {"n_ctx": service.max_length, "params": default_settings()},
             "total_slots": service.options.max_batch_size,
             "model_path": service.options.name,
             "model_alias": service.options.name,
             "modalities": {"vision": False, "audio": False},
             "chat_template": "",
             "bos_token": "",
-            "eos_token": spelled(service.tokenizer, [eos])
-            if (eos := service.tokenizer.eos_token_id) is not None
-            else "",
+            "eos_token": "" if eos is None else spelled(service.tokenizer, [eos]),
             "build_info": "replit-code-max",
             "is_sleeping": False,
             "fill_in_the_middle": service.tokenizer.fim is not None,
@@ -114,7 +125,10 @@ async def props(request: Request) -> Response:
     )
 
 
-_OURS = ("max_new_tokens", "repetition_penalty", "penalty_last_n", "penalize_prompt", "order")
+@router.get("/lora-adapters")
+async def adapters() -> list[Any]:
+    """There are none."""
+    return []
 
 
 @router.get("/slots")
@@ -138,12 +152,19 @@ def model_object(service: Service) -> dict[str, Any]:
         "object": "model",
         "created": service.started,
         "owned_by": "replit",
+        "root": service.options.name,
+        "parent": None,
         "max_model_len": service.max_length,
+        "aliases": [service.options.name],
+        "tags": [],
         "meta": {
             "vocab_type": 2,  # byte-level
             "n_vocab": config.vocab_size,
+            "n_ctx": service.max_length,
             "n_ctx_train": config.max_seq_len,
             "n_embd": config.d_model,
+            "n_params": service.facts.parameters,
+            "size": service.facts.size,
         },
     }
 

@@ -81,3 +81,12 @@ class ShowRequest(Fields):
     model: Text | None = None
     name: Text | None = None
     verbose: Flag = False
+
+
+class PullRequest(Fields):
+    """`POST /api/pull`."""
+
+    model: Text | None = None
+    name: Text | None = None
+    insecure: Flag = Field(False, description="Nothing is downloaded.")
+    stream: Flag = True

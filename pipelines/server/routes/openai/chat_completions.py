@@ -46,6 +46,16 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     return await respond(job, body.stream, request)
 
 
+@router.post("/v1/chat/completions/input_tokens")
+@router.post("/chat/completions/input_tokens", include_in_schema=False)
+async def input_tokens(body: ChatRequest, request: Request) -> dict[str, int]:
+    """How many tokens a chat's prompt has, as llama.cpp tells it."""
+    service, _ = admit(body, request)
+    messages = [(message.role, message.text) for message in body.messages]
+    prompt = await beside(text_size(messages), lambda: _prompt(service, body, messages, 0))
+    return {"input_tokens": prompt.tokens}
+
+
 @router.post("/v1/fim/completions")
 @router.post("/fim/completions", include_in_schema=False)
 async def fim(body: FimRequest, request: Request) -> Response:
@@ -118,7 +128,8 @@ class ChatJob(Job):
         self._body = body
         self._scored = top_logprobs is not None
         self._created = int(time.time())
-        plans = plan_samples(service, body, [prompt], body.n or 1, found, seed=seed, top_logprobs=top_logprobs)
+        samples = first(body.n, body.n_cmpl, 1)
+        plans = plan_samples(service, body, [prompt], samples, found, seed=seed, top_logprobs=top_logprobs)
         super().__init__(service, record, plans)
 
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
@@ -128,10 +139,11 @@ class ChatJob(Job):
         async with aclosing(self._deltas()) as deltas:
             async for sequence, delta in deltas:
                 first_piece = sequence.index not in begun
-                if not delta.text and delta.finish is None and not delta.scored:
+                if not delta.text and delta.finish is None and not delta.scored and not self._ids(delta.token_ids):
                     continue
                 begun.add(sequence.index)
-                yield self._chunk([self._delta(sequence, delta, first_piece)], extras.of(delta.text))
+                more = extras.of(delta.text) | (self._prompt_ids() if first_piece else {})
+                yield self._chunk([self._delta(sequence, delta, first_piece)], more)
         if extras.at_end:
             yield self._chunk([], {"usage": usage(self._record)})
         yield DONE
@@ -143,7 +155,14 @@ class ChatJob(Job):
             "delta": role | {"content": delta.text},
             "logprobs": self._logprobs(delta.scored),
             "finish_reason": delta.finish,
+            **self._ids(delta.token_ids),
         }
+
+    def _ids(self, ids: list[int]) -> dict[str, Any]:
+        return {"token_ids": ids} if self._body.return_token_ids and ids else {}
+
+    def _prompt_ids(self) -> dict[str, Any]:
+        return {"prompt_token_ids": self._plans[0].prompt.ids} if self._body.return_token_ids else {}
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
@@ -153,10 +172,11 @@ class ChatJob(Job):
                 "message": {"role": "assistant", "content": delta.text, "refusal": None},
                 "logprobs": self._logprobs(delta.scored),
                 "finish_reason": delta.finish,
+                **self._ids(delta.token_ids),
             }
             for index, delta in enumerate(await self._whole())
         ]
-        return self._object("chat.completion", choices) | {"usage": usage(self._record)}
+        return self._object("chat.completion", choices) | {"usage": usage(self._record)} | self._prompt_ids()
 
     def _chunk(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
         return self._object("chat.completion.chunk", choices) | more
@@ -167,6 +187,7 @@ class ChatJob(Job):
             "object": kind,
             "created": self._created,
             "model": self._service.options.name,
+            "system_fingerprint": self._service.facts.fingerprint,
             "choices": choices,
         }
 

@@ -50,9 +50,9 @@ TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=20, strict=True), INTEGRA
 Penalty: TypeAlias = Annotated[Number, Field(ge=-2, le=2)]
 
 
-def _unless_false(value: Any) -> Any:
-    """Chat's flag where a number belongs, with which nothing is asked for."""
-    return None if value is False else value
+def _count(value: Any) -> Any:
+    """Chat's flag where a number belongs: nothing is asked for, or the most probable token."""
+    return {False: None, True: 1}[value] if isinstance(value, bool) else value
 
 
 class OpenAIFields(GenerationFields):
@@ -69,6 +69,7 @@ class OpenAIFields(GenerationFields):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     stop: Stop | None = None
+    return_token_ids: Flag = Field(False, description="The ids of prompt and text beside them, as vLLM has it.")
 
 
 class ResponseFormat(Fields):
@@ -83,7 +84,8 @@ class CompletionRequest(OpenAIFields):
     prompt: Prompt
     suffix: Text | None = Field(None, description="Fill in the middle; an empty text: with nothing after the gap.")
     echo: Flag | None = None
-    logprobs: Annotated[TopLogprobs | None, BeforeValidator(_unless_false)] = None
+    logprobs: Annotated[TopLogprobs | None, BeforeValidator(_count)] = None
+    return_tokens_as_token_ids: Flag = Field(False, description="Log-probabilities name tokens `token_id:N`.")
     best_of: Samples | None = None
     response_format: ResponseFormat | None = None
 
