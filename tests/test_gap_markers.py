@@ -24,6 +24,7 @@ SPELLED = {
     "Qwen": f"<|fim_prefix|>{BEFORE}<|fim_suffix|>{AFTER}<|fim_middle|>",
     "SantaCoder": f"<fim-prefix>{BEFORE}<fim-suffix>{AFTER}<fim-middle>",
     "Code Llama": f"<PRE> {BEFORE} <SUF>{AFTER} <MID>",
+    "Code Llama, as Twinny and llama-coder have it": f"<PRE> {BEFORE} <SUF> {AFTER} <MID>",
     "DeepSeek": f"<\uff5cfim\u2581begin\uff5c>{BEFORE}<\uff5cfim\u2581hole\uff5c>{AFTER}<\uff5cfim\u2581end\uff5c>",
     "GLM": f"<|code_prefix|>{BEFORE}<|code_suffix|>{AFTER}<|code_middle|>",
     "Seed-Coder": f"<[fim-suffix]>{AFTER}<[fim-prefix]>{BEFORE}<[fim-middle]>",

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
     from running_server import RunningServer
+
+    from pipelines.pipeline import Pipeline
 
 SHORT: dict[str, Any] = {"prompt": "def f(", "max_tokens": 6, "temperature": 0}
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "def f("}], "max_tokens": 6, "temperature": 0}
@@ -39,7 +40,7 @@ def test_ids_of_prompt_and_text(server: RunningServer, nano: Pipeline) -> None:
     assert set(choice["logprobs"]["top_logprobs"][0]) == {choice["logprobs"]["tokens"][0]}
     events = [event["choices"][0] for event in server.events("/v1/completions", SHORT | wanted)]
     assert [token for event in events for token in event["token_ids"]] == choice["token_ids"]
-    assert [event.get("prompt_token_ids") for event in events][0] == choice["prompt_token_ids"]
+    assert next(event.get("prompt_token_ids") for event in events) == choice["prompt_token_ids"]
     assert not any("prompt_token_ids" in event for event in events[1:])
 
 

@@ -67,5 +67,8 @@ def _parts(text: str, family: _Markers) -> Gap | None:
 
 
 def _code_llama(prefix: str, suffix: str, middle: str) -> tuple[str, str, str]:
-    """Its template has a space on the inner side of the markers: `<PRE> before <SUF>after <MID>`."""
+    """Its template has a space on the inner side of the markers, `<PRE> before <SUF>after <MID>`,
+    and in some editors one more.
+    """
+    suffix = suffix[1:] if suffix.startswith(" \n") else suffix
     return prefix.removeprefix(" ").removesuffix(" "), suffix.removesuffix(" "), middle.removeprefix(" ")

@@ -29,6 +29,11 @@ def _no_adapter(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, dict) and one.get("scale") == 0 for one in value)
 
 
+def _prompt_alone(value: Any) -> bool:
+    """Ollama's template that adds nothing to the prompt, which Tabby sends."""
+    return _empty(value) or (isinstance(value, str) and "".join(value.split()) == "{{.Prompt}}")
+
+
 def ANYTHING(value: Any) -> bool:
     """Changes no text, whatever it is."""
     return True
@@ -135,7 +140,7 @@ _VLLM: dict[str, Neutral] = {
 }
 
 _OLLAMA: dict[str, Neutral] = {
-    "template": _empty,
+    "template": _prompt_alone,
     "format": _empty,
     "images": _empty,
     "think": _FALSE,
