@@ -38,7 +38,8 @@ def test_but_not_from_a_page_of_somewhere_else(server: RunningServer) -> None:
 
 def test_a_slash_at_the_end_and_heads(server: RunningServer) -> None:
     assert server.get("/v1/models/").json() == server.get("/v1/models").json()
-    assert server.post("/v1/completions/", SHORT).status_code == 200
+    for route in ("/v1/completions/", "//v1/completions", "/v1//completions//", "//infill", "//api/generate"):
+        assert server.post(route, SHORT).status_code == 200, route
     for route in ("/health", "/v1/models", "/api/tags", "/props", "/metrics"):
         answer = httpx.head(server.url + route)
         assert (answer.status_code, answer.content) == (200, b"")

@@ -194,13 +194,16 @@ class ChatJob(Job):
     def _logprobs(self, scored: list[ScoredToken]) -> dict[str, Any] | None:
         if not self._scored:
             return None
-        tokenizer = self._service.tokenizer
         content = [
-            token_entry(tokenizer, token.logprob.token, token.logprob.logprob)
-            | {"top_logprobs": [token_entry(tokenizer, *top) for top in token.logprob.top]}
+            self._entry(token.logprob.token, token.logprob.logprob)
+            | {"top_logprobs": [self._entry(*top) for top in token.logprob.top]}
             for token in scored
         ]
         return {"content": content, "refusal": None}
+
+    def _entry(self, token: int, logprob: float) -> dict[str, Any]:
+        named = {"token": f"token_id:{token}"} if self._body.return_tokens_as_token_ids else {}
+        return token_entry(self._service.tokenizer, token, logprob) | named
 
 
 def check(body: ChatRequest) -> None:

@@ -69,6 +69,7 @@ class OpenAIFields(GenerationFields):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     stop: Stop | None = None
+    return_tokens_as_token_ids: Flag = Field(False, description="Log-probabilities name tokens `token_id:N`.")
     return_token_ids: Flag = Field(False, description="The ids of prompt and text beside them, as vLLM has it.")
 
 
@@ -85,7 +86,6 @@ class CompletionRequest(OpenAIFields):
     suffix: Text | None = Field(None, description="Fill in the middle; an empty text: with nothing after the gap.")
     echo: Flag | None = None
     logprobs: Annotated[TopLogprobs | None, BeforeValidator(_count)] = None
-    return_tokens_as_token_ids: Flag = Field(False, description="Log-probabilities name tokens `token_id:N`.")
     best_of: Samples | None = None
     response_format: ResponseFormat | None = None
 
