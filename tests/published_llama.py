@@ -341,7 +341,11 @@ CHAT = Group(
 
 
 def _preflight(origin: str, check: str) -> Request:
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "Authorization"}
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "Authorization",
+    }
     return Request("/completions", method="OPTIONS", headers=asked, said=check)
 
 
@@ -376,7 +380,14 @@ ABSENT = Group(
     "(routes)",
     tuple(
         refused(f"{path}", path, {"input": "x", "messages": BOOK, "prompt": "x"}, "there is no route", status=404)
-        for path in ("/v1/embeddings", "/embedding", "/v1/rerank", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens")
+        for path in (
+            "/v1/embeddings",
+            "/embedding",
+            "/v1/rerank",
+            "/v1/responses",
+            "/v1/messages",
+            "/v1/messages/count_tokens",
+        )
     ),
 )
 GROUPS = (BASIC, COMPLETION, *OTHERS, CHAT, SECURITY, ABSENT, *ELSEWHERE)

@@ -32,9 +32,7 @@ def _single(answer: Any) -> bool:
 
 
 def _tops(least: int, most: int) -> Any:
-    return lambda answer: all(
-        least <= len(top) <= most for top in answer["choices"][0]["logprobs"]["top_logprobs"]
-    )
+    return lambda answer: all(least <= len(top) <= most for top in answer["choices"][0]["logprobs"]["top_logprobs"])
 
 
 def _chat_tops(count: int) -> Any:
@@ -90,7 +88,9 @@ def _echoed(logprobs: int, prompt: Any) -> Request:
 
 def _ids(answer: Any) -> bool:
     (choice,) = answer["choices"]
-    return [f"token_id:{token}" for token in choice["token_ids"]] == choice["logprobs"]["tokens"][-len(choice["token_ids"]):]
+    return [f"token_id:{token}" for token in choice["token_ids"]] == choice["logprobs"]["tokens"][
+        -len(choice["token_ids"]) :
+    ]
 
 
 STRUCTURED = {"structured_outputs": {"regex": "[.*"}}

@@ -10,7 +10,6 @@ from published_cases import Case, page, run
 from published_llama import GROUPS as LLAMA
 from published_llama import KEY, SECURITY
 from published_vllm import GROUPS as VLLM
-
 from running_server import RunningServer
 
 CASES = [case for group in (*LLAMA, *VLLM) if group is not SECURITY for case in group.cases]

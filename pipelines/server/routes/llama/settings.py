@@ -6,8 +6,7 @@ import math
 from typing import Any
 
 from pipelines.engine.plan import Plan
-from pipelines.server.routes.generation_fields import GenerationFields
-from pipelines.server.routes.llama.requests import InfillRequest, LlamaCompletionRequest
+from pipelines.server.routes.llama.requests import LlamaFields
 from pipelines.server.routes.sampling import LLAMA_DEFAULTS
 from pipelines.server.service import DRAWN_SEEDS
 
@@ -23,12 +22,11 @@ _NEUTRAL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def generation_settings(plan: Plan, body: GenerationFields, max_new_tokens: int, eos: int | None) -> dict[str, Any]:
+def generation_settings(plan: Plan, body: LlamaFields, max_new_tokens: int, eos: int | None) -> dict[str, Any]:
     """The settings of one sequence; `max_new_tokens` as it was asked for, -1 without a limit; `eos` ends a text."""
     params = plan.params
     # llama.cpp's way of going on after the end of the text.
     unwanted = [(eos, -math.inf)] if params.ignore_eos and eos is not None else []
-    probabilities = body.n_probs if isinstance(body, (LlamaCompletionRequest, InfillRequest)) else 0
     return {
         "seed": plan.seed[0],
         "temperature": params.temperature,
@@ -45,7 +43,7 @@ def generation_settings(plan: Plan, body: GenerationFields, max_new_tokens: int,
         "ignore_eos": params.ignore_eos,
         "stream": bool(body.stream),
         "logit_bias": [{"bias": _finite(bias), "token": token} for token, bias in [*params.logit_bias, *unwanted]],
-        "n_probs": probabilities,
+        "n_probs": body.n_probs,
         "samplers": [*params.order],
         "timings_per_token": body.timings_per_token,
         **_NEUTRAL,
