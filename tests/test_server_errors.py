@@ -47,7 +47,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "x", "best_of": 2, "stream": True}, "best_of", "cannot be streamed"),
     ({"prompt": "x", "logprobs": 21}, "logprobs", "less than or equal to 20"),
     ({"prompt": "x", "stop": ""}, "stop", "at least 1"),
-    ({"prompt": "x", "stop": ["a"] * 17}, "stop", "at most 16"),
+    ({"prompt": "x", "stop": ["a"] * 1025}, "stop", "at most 1024"),
     ({"prompt": "x", "seed": 1.5}, "seed", "valid integer"),
     ({"prompt": "x", "stream": "yes"}, "stream", "valid boolean"),
     ({"prompt": "x", "stream_options": {"include_usage": True}}, "stream_options", "set stream too"),

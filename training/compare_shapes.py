@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from training.batches import heldout_rows
 from training.export_gguf import load_checkpoint
 from training.model import ModelConfig, Nano
+from training.precision import fast_dtype
 from training.tokenizer import VOCAB_SIZE
 
 SHAPES = (
@@ -72,7 +73,7 @@ def bits_per_byte(model: Nano, data: Path) -> float:
     tokenizer = Tokenizer.from_file(str(data / "tokenizer.json"))
     nats, count = 0.0, 0
     for ids, targets in _batches(data):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, fast_dtype("cpu") == torch.bfloat16):
             nats += float(model.loss(ids, targets)) * targets.numel()
         count += sum(len(tokenizer.decode(row).encode()) for row in targets.tolist())
     return nats / count / math.log(2)

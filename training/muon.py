@@ -2,7 +2,7 @@
 
 `torch.optim.Muon` takes one matrix after the other, some twenty small kernels each; on a GPU that is a tenth of the
 time of a model as small as nano. The step is the same: momentum, five Newton-Schulz iterations towards the nearest
-orthogonal matrix in bfloat16, scaled to the size of an AdamW step (Liu et al. 2025).
+orthogonal matrix in bfloat16 (training/precision.py), scaled to the size of an AdamW step (Liu et al. 2025).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from training.precision import fast_dtype
+
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -21,7 +23,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     """About the nearest orthogonal matrix to each of [N, rows, columns], by Newton-Schulz."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).to(torch.bfloat16)
+    x = (matrices.mT if tall else matrices).to(fast_dtype(matrices.device.type))
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT

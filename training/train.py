@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from training.batches import SOURCES, Batches, heldout_rows
 from training.model import ModelConfig, Nano
+from training.precision import fast_dtype
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Trainer:
         self._loss = torch.compile(self.model.loss) if config.compile else self.model.loss
 
     def _loss_of(self, *batch: Tensor) -> Tensor:
-        with torch.autocast(self.device, dtype=torch.bfloat16):
+        with torch.autocast(self.device, torch.bfloat16, fast_dtype(self.device) == torch.bfloat16):
             return self._loss(*(part.to(self.device) for part in batch))
 
     def train_step(self) -> float:

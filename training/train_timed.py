@@ -28,6 +28,7 @@ from training.loops import line_starts
 from training.model import ModelConfig, Nano
 from training.muon import StackedMuon
 from training.packed import read_shards
+from training.precision import fast_dtype
 from training.rows import Rows
 from training.samples import write_samples
 
@@ -101,9 +102,14 @@ class TimedTrainer:
                 block.compile()  # compiled once for all, as they are alike
             self._loss_of_hidden = torch.compile(model.loss_of_hidden)
 
+    def autocast(self) -> torch.autocast:
+        """Products in the precision that the device is fast in."""
+        kind, dtype = self.device.split(":")[0], fast_dtype(self.device)
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
     def loss(self, ids: Tensor, targets: Tensor, earlier: Tensor | None, documents: Tensor) -> Tensor:
         """As `Nano.loss`, compiled piece by piece."""
-        with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
+        with self.autocast():
             return self._loss_of_hidden(self.model.hidden(ids, documents), targets, earlier)
 
     def train_step(self, share: float) -> Tensor:
@@ -143,7 +149,7 @@ class TimedTrainer:
         """Loss of the averaged weights on held-out rows [B, T + 1], in nats a token."""
         model, losses = self.averaged(), []
         for part in rows.to(self.device).long().split(16):
-            with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
+            with self.autocast():
                 losses.append(model.loss(part[:, :-1], part[:, 1:], None, torch.zeros_like(part[:, :-1])))
         return float(torch.stack(losses).mean())
 

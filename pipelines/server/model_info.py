@@ -8,6 +8,7 @@ import os
 import platform
 from collections import Counter
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipelines.registry import ModelFiles, parse_encoding
@@ -28,6 +29,19 @@ class ModelFacts:
     encoding: str
     family: str
     digest: str
+
+    @property
+    def fingerprint(self) -> str:
+        """OpenAI's `system_fingerprint`: what a text depends on beside its request. llama.cpp's begin with a b too."""
+        return f"b{package_version()}-{self.digest[:8]}"
+
+
+def package_version() -> str:
+    """The version of this package, "unknown" where it is not installed."""
+    try:
+        return version("replit-code-max")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def model_facts(options: ServeOptions, files: ModelFiles) -> ModelFacts:

@@ -17,6 +17,7 @@ from pipelines.engine.sampling import SamplingParams
 from pipelines.engine.sequence import SequenceRequest
 from pipelines.prompts.gap import Gap, continued_prompt, gap_prompt
 from pipelines.prompts.healing import healed
+from pipelines.prompts.markers import spelled_gap
 from pipelines.prompts.prompt import Prompt, encode_prompt
 from pipelines.registry import ModelFiles
 from pipelines.server.http.api_error import ApiError, sequence_failed, stalled, worker_failed
@@ -141,6 +142,15 @@ class Service:
             raise ApiError(str(error), status=status, param=param) from None
         return found if cut else replace(found, after="")
 
+    def marked_gap(self, text: str, wanted: bool) -> Gap | None:
+        """The gap that a prompt's markers spell, if that is `wanted`.
+
+        With --strict-infill a model without fill-in-the-middle reads them as they stand.
+        """
+        if not wanted or (self.tokenizer.fim is None and self.options.strict_infill):
+            return None
+        return spelled_gap(text)
+
     def check_size(self, characters: int, param: str) -> None:
         """Raises ApiError for a text that no sequence can hold, before it is encoded."""
         least = -(-characters // self.tokenizer.longest_token)
@@ -149,7 +159,7 @@ class Service:
                 f"the prompt has {characters} characters, at least {least} tokens; expected at most "
                 f"{self.max_length - 1}: this server's sequences hold {self.max_length} tokens, prompt and completion "
                 "together",
-                param=param, code="context_length_exceeded",
+                param=param, code="context_length_exceeded", counts=self._counts(least),
             )  # fmt: skip
 
     def check_length(self, count: int, new_tokens: int | None, param: str) -> None:
@@ -159,8 +169,12 @@ class Service:
             raise ApiError(
                 f"the prompt has {count} tokens; expected at most {limit}: this server's sequences "
                 f"hold {self.max_length} tokens, prompt and completion together",
-                param=param, code="context_length_exceeded",
+                param=param, code="context_length_exceeded", counts=self._counts(count),
             )  # fmt: skip
+
+    def _counts(self, tokens: int) -> dict[str, int]:
+        """What llama.cpp tells of a prompt that is too long."""
+        return {"n_prompt_tokens": tokens, "n_ctx": self.max_length}
 
     def params(self, sampling: dict[str, Any], prompt_tokens: int) -> SamplingParams:
         """Sampling for a prompt of this length: at most what fits is generated."""

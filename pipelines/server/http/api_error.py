@@ -41,8 +41,11 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> None:
+        """`counts` are told beside the message where the API has a place for them."""
         super().__init__(message)
+        self.counts = counts or {}
         # Names and values of requests may hold half characters, which no answer can.
         self.message = message.encode("utf-8", "backslashreplace").decode()
         self.status = status
@@ -64,7 +67,8 @@ class ApiError(Exception):
             kind = _LLAMA_TYPES.get(self.status, "invalid_request_error")
             if self.code == "context_length_exceeded":
                 kind = "exceed_context_size_error"
-            return {"error": {"code": self.status, "message": self.message, "type": kind, "param": self.param}}
+            told = {"code": self.status, "message": self.message, "type": kind, "param": self.param}
+            return {"error": {**told, **self.counts}}
         return self.body
 
     def response(self, path: str) -> JSONResponse:

@@ -1,4 +1,7 @@
-"""What HTTP clients do that a framework refuses: HEAD, a slash at the end of a path, bodies without a content type."""
+"""What HTTP clients do that a framework refuses: HEAD, a slash too many in a path, bodies without a content type.
+
+An address that ends with a slash and a route that begins with one are joined to two by most plugins.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ class ClientHabits:
             scope = dict(scope)  # the server below keeps its own: it leaves out the body of an answer to HEAD
             if scope["method"] == "HEAD":
                 scope["method"] = "GET"
-            if scope["path"] != "/" and scope["path"].endswith("/"):
-                scope["path"] = scope["path"].rstrip("/") or "/"
+            if "//" in scope["path"] or (scope["path"] != "/" and scope["path"].endswith("/")):
+                scope["path"] = "/" + "/".join(filter(None, scope["path"].split("/")))
             if scope["method"] == "POST":
                 scope["headers"] = self._with_type(scope["headers"])
         await self._app(scope, receive, send)

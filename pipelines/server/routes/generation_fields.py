@@ -56,7 +56,7 @@ FieldPath: TypeAlias = Annotated[Text, Field(max_length=256)]
 class StreamOptions(Fields):
     """What a stream carries beside the text."""
 
-    include_usage: Flag = False
+    include_usage: Flag | None = None
     continuous_usage_stats: Flag = Field(False, description="The usage so far in every event, as vLLM has it.")
     include_obfuscation: Flag = Field(False, description="Random characters that hide how long a piece of text is.")
 
@@ -90,6 +90,7 @@ class GenerationFields(ModelFields):
     token_healing: Flag | None = Field(
         None, description="Spell the end of a prompt of text again; by default where the route is an editor's."
     )
+    gap_markers: Flag = Field(True, description="A prompt that spells a gap by markers is read as that gap.")
     cut_suffix: Flag = Field(True, description="End a gap's text where it repeats what stands after the gap.")
     seed: Seed | None = Field(None, description="-1 draws one.")
     stream: Flag | None = None
@@ -108,4 +109,7 @@ class GenerationFields(ModelFields):
     ) = None
     return_tokens: Flag = False
     timings_per_token: Flag = False
-    speculative: Flag = Field(True, description="false: no guesses are checked; the text is the same.")
+    speculative: Flag | dict[Text, Any] = Field(
+        True,
+        description="false: no guesses are checked; the text is the same. An object is llama.cpp's, without effect.",
+    )

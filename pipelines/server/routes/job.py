@@ -89,7 +89,7 @@ def plan_samples(
             prompt_logprobs,
             use_cache=body.cache_prompt is not False,
             limits=line_limits(body),
-            speculative=body.speculative,
+            speculative=body.speculative is not False,
             salt=salt,
         )
         for prompt in prompts
@@ -104,11 +104,20 @@ def plan_samples(
     return plans
 
 
-def token_entries(tokenizer: Tokenizer, scored: Sequence[ScoredToken], ids: bool = False) -> Rows:
-    """Tokens in the log-probabilities of chat, of llama.cpp, which wants their `ids` too, and of Ollama."""
+def token_entries(
+    tokenizer: Tokenizer, scored: Sequence[ScoredToken], *, ids: bool = False, by_id: bool = False
+) -> Rows:
+    """Tokens in the log-probabilities of chat, of llama.cpp, which wants their `ids` too, and of Ollama.
+
+    `by_id` names a token `token_id:N`, as vLLM does if asked for.
+    """
 
     def entry(token: int, logprob: float) -> dict[str, Any]:
-        told = {"token": token_text(tokenizer, token), "logprob": logprob, "bytes": list(tokenizer.token_bytes(token))}
+        told = {
+            "token": f"token_id:{token}" if by_id else token_text(tokenizer, token),
+            "logprob": logprob,
+            "bytes": list(tokenizer.token_bytes(token)),
+        }
         return {"id": token, **told} if ids else told
 
     def whole(token: ScoredToken) -> dict[str, Any]:

@@ -29,6 +29,11 @@ def _no_adapter(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, dict) and one.get("scale") == 0 for one in value)
 
 
+def _prompt_alone(value: Any) -> bool:
+    """Ollama's template that adds nothing to the prompt, which Tabby sends."""
+    return _empty(value) or (isinstance(value, str) and "".join(value.split()) == "{{.Prompt}}")
+
+
 def ANYTHING(value: Any) -> bool:
     """Changes no text, whatever it is."""
     return True
@@ -114,15 +119,13 @@ _VLLM: dict[str, Neutral] = {
     "spaces_between_special_tokens": ANYTHING,
     "include_stop_str_in_output": _FALSE,
     "add_special_tokens": ANYTHING,
-    "add_generation_prompt": _TRUE,
-    "continue_final_message": _FALSE,
+    "add_generation_prompt": ANYTHING,  # no text but a chat's has turns
+    "continue_final_message": ANYTHING,
     "chat_template": _empty,
     "chat_template_kwargs": ANYTHING,  # there is no template
     "documents": _empty,
     "priority": ANYTHING,
     "request_id": ANYTHING,
-    "return_token_ids": _FALSE,
-    "return_tokens_as_token_ids": _FALSE,
     "truncate_prompt_tokens": lambda value: False,
     "prompt_logprobs": lambda value: False,
     "structured_outputs": _empty,
@@ -136,7 +139,7 @@ _VLLM: dict[str, Neutral] = {
 }
 
 _OLLAMA: dict[str, Neutral] = {
-    "template": _empty,
+    "template": _prompt_alone,
     "format": _empty,
     "images": _empty,
     "think": _FALSE,

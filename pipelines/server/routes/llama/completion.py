@@ -34,12 +34,12 @@ async def completion(body: LlamaCompletionRequest, request: Request) -> Response
     """Completes one or more prompts, in llama.cpp's shape."""
     service, record = admit(body, request)
     found = sampling(body, LLAMA_DEFAULTS, service)
-    heal = found["max_new_tokens"] != 0 and service.heals(body.token_healing, editor=False)
+    most = found["max_new_tokens"]
     service.check_count(len(body.prompt) * first(body.n_cmpl, body.n, 1))
     size = sum(map(_size, body.prompt))
-    prompts = await beside(size, lambda: [_prompt(service, prompt, heal) for prompt in body.prompt])
+    prompts = await beside(size, lambda: [_prompt(service, body, prompt, most) for prompt in body.prompt])
     for prompt in prompts:
-        service.check_length(prompt.tokens, found["max_new_tokens"], "prompt")
+        service.check_length(prompt.tokens, most, "prompt")
     return await respond(LlamaJob(service, body, prompts, found, record), body.stream, request)
 
 
@@ -67,10 +67,13 @@ def _size(prompt: Any) -> int:
     return len(prompt)
 
 
-def _prompt(service: Service, prompt: Any, heal: bool) -> Prompt:
+def _prompt(service: Service, body: LlamaCompletionRequest, prompt: Any, most: int) -> Prompt:
     """A prompt of text, or of ids and texts side by side. An empty one is the beginning of a file."""
     if isinstance(prompt, PromptObject):
         prompt = prompt.prompt_string
+    if isinstance(prompt, str) and (gap := service.marked_gap(prompt, body.gap_markers)):
+        return service.gap(gap, most, "prompt", cut=body.cut_suffix, heal=body.token_healing)
+    heal = most != 0 and service.heals(body.token_healing, editor=False)
     if isinstance(prompt, list) and any(isinstance(part, str) for part in prompt):
         ids: list[int] = []
         service.check_size(sum(len(part) for part in prompt if isinstance(part, str)), "prompt")
@@ -107,7 +110,7 @@ class LlamaJob(Job):
             async for sequence, delta in deltas:
                 if "\n" in delta.text:
                     lines.add(sequence.index)
-                if delta.text or delta.scored or (delta.token_ids and self._body.return_tokens):
+                if delta.text or delta.scored or delta.token_ids:
                     yield self._piece(sequence, delta)
                 if delta.finish is not None:
                     end = Delta(finish=delta.finish)
@@ -118,7 +121,7 @@ class LlamaJob(Job):
         return {
             "index": sequence.index,
             "content": delta.text,
-            "tokens": delta.token_ids if self._body.return_tokens else [],
+            "tokens": delta.token_ids,  # in a stream whether asked for or not, as in llama.cpp
             "stop": False,
             "id_slot": -1,
             "tokens_predicted": sequence.text.tokens,
@@ -153,7 +156,9 @@ class LlamaJob(Job):
             "model": self._service.options.name,
             "tokens_predicted": text.tokens,
             "tokens_evaluated": plan.prompt.tokens,
-            "generation_settings": generation_settings(plan, self._body, self._found["max_new_tokens"]),
+            "generation_settings": generation_settings(
+                plan, self._body, self._found["max_new_tokens"], tokenizer.eos_token_id
+            ),
             "prompt": spelled(tokenizer, plan.prompt.ids) + plan.prompt.healing.decode("utf-8", errors="replace"),
             "has_new_line": "\n" in whole.text,
             "truncated": plan.prompt.truncated or (whole.finish == "length" and full),

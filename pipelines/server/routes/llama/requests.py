@@ -49,7 +49,7 @@ class LlamaCompletionRequest(LlamaFields):
 class ExtraContext(Fields):
     """Text of another file; editors add their own bookkeeping."""
 
-    text: Text = ""
+    text: Text
     filename: Text = ""
 
 
@@ -67,6 +67,8 @@ class TokenizeRequest(Fields):
 
     content: Text | Mixed | None = None
     prompt: Text | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    return_token_strs: Flag = False
     add_special: Flag = Field(False, description="The models of this family add none.")
     parse_special: Flag = True
     with_pieces: Flag = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,9 +15,12 @@ from pipelines.server.routes.admission import check_fields
 from pipelines.server.routes.fields import Fields
 from pipelines.server.routes.llama.completion import spelled
 from pipelines.server.routes.llama.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from pipelines.server.routes.llama.settings import default_settings
 from pipelines.server.routes.openai.chat_completions import messages_prompt, text_size
-from pipelines.server.routes.sampling import LLAMA_DEFAULTS, first
+from pipelines.server.routes.openai.requests import Message
+from pipelines.server.routes.sampling import first
 from pipelines.server.service import Service
+from pipelines.text.chain import token_text
 from weights.errors import UserError
 
 router = APIRouter()
@@ -35,31 +39,57 @@ def _service(body: Fields, request: Request) -> Service:
 async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     """Token ids of a text, with their texts if asked for."""
     service = _service(body, request)
-    tokenizer = service.tokenizer
     stated = first(body.content, body.prompt)
-    if stated is None:
+    if stated is None and body.messages is not None:
+        ids = await _chat_ids(service, body.messages)
+    elif stated is None:
         raise ApiError("content: field required", param="content")
-    parts = [stated] if isinstance(stated, str) else stated
+    else:
+        ids = await _ids(service, body, [stated] if isinstance(stated, str) else stated)
+    if body.content is None:
+        return await json_answer(_as_vllm(service, ids, body.return_token_strs))
+    if not body.with_pieces:
+        return await json_answer({"tokens": ids})
+    tokenizer = service.tokenizer
+    return await json_answer({"tokens": Rows(lambda i: {"id": i, "piece": _piece(tokenizer.token_bytes(i))}, ids)})
+
+
+async def _ids(service: Service, body: TokenizeRequest, parts: Sequence[str | int]) -> list[int]:
+    name = "prompt" if body.content is None else "content"
     size = sum(len(part) if isinstance(part, str) else 1 for part in parts)
+    _check_size(name, size)
+
+    def encode() -> list[int]:
+        found: list[int] = []
+        for part in parts:
+            if isinstance(part, str):
+                found += service.tokenizer.encode(part, parse_special=body.parse_special)
+            else:
+                service.tokenizer.token_bytes(part)  # raises for an unknown id
+                found.append(part)
+        return found
+
+    try:
+        return await beside(size, encode)
+    except UserError as error:
+        raise ApiError(str(error), param=name) from None
+
+
+def _check_size(name: str, size: int) -> None:
     if size > MOST_CHARACTERS:
-        name = "prompt" if body.content is None else "content"
         message = f"{name} has {size} characters and ids; expected at most {MOST_CHARACTERS}: send it in parts"
         raise ApiError(message, status=413, param=name, code="text_too_long")
 
-    def answer() -> dict[str, Any]:
-        ids: list[int] = []
-        for part in parts:
-            ids += tokenizer.encode(part, parse_special=body.parse_special) if isinstance(part, str) else [part]
-        if body.content is None:
-            return {"count": len(ids), "max_model_len": service.max_length, "tokens": ids}
-        if not body.with_pieces:
-            return {"tokens": ids}
-        return {"tokens": Rows(lambda i: {"id": i, "piece": _piece(tokenizer.token_bytes(i))}, ids)}
 
-    try:
-        return await json_answer(await beside(size, answer))
-    except UserError as error:
-        raise ApiError(str(error), param="content") from None
+async def _chat_ids(service: Service, messages: Sequence[Message]) -> list[int]:
+    told = [(message.role, message.text) for message in messages]
+    _check_size("messages", text_size(told))
+    return (await beside(text_size(told), lambda: messages_prompt(service, told))).ids
+
+
+def _as_vllm(service: Service, ids: list[int], names: bool) -> dict[str, Any]:
+    texts = Rows(lambda token: token_text(service.tokenizer, token), ids) if names else None
+    return {"count": len(ids), "max_model_len": service.max_length, "tokens": ids, "token_strs": texts}
 
 
 def _piece(raw: bytes) -> str | list[int]:
@@ -95,25 +125,17 @@ async def apply_template(body: TemplateRequest, request: Request) -> Response:
 async def props(request: Request) -> Response:
     """What llama.vscode asks about the server."""
     service: Service = request.app.state.service
-    settings = {name: value for name, value in LLAMA_DEFAULTS.items() if name not in _OURS} | {
-        "n_predict": LLAMA_DEFAULTS["max_new_tokens"],
-        "repeat_penalty": LLAMA_DEFAULTS["repetition_penalty"],
-        "repeat_last_n": LLAMA_DEFAULTS["penalty_last_n"],
-        "samplers": list(LLAMA_DEFAULTS["order"]),
-    }
     eos = service.tokenizer.eos_token_id
     return JSONResponse(
         {
-            "default_generation_settings": {"n_ctx": service.max_length, "params": settings},
+            "default_generation_settings": {"n_ctx": service.max_length, "params": default_settings()},
             "total_slots": service.options.max_batch_size,
             "model_path": service.options.name,
             "model_alias": service.options.name,
             "modalities": {"vision": False, "audio": False},
             "chat_template": "",
             "bos_token": "",
-            "eos_token": spelled(service.tokenizer, [eos])
-            if (eos := service.tokenizer.eos_token_id) is not None
-            else "",
+            "eos_token": "" if eos is None else spelled(service.tokenizer, [eos]),
             "build_info": "replit-code-max",
             "is_sleeping": False,
             "fill_in_the_middle": service.tokenizer.fim is not None,
@@ -121,7 +143,10 @@ async def props(request: Request) -> Response:
     )
 
 
-_OURS = ("max_new_tokens", "repetition_penalty", "penalty_last_n", "penalize_prompt", "order")
+@router.get("/lora-adapters")
+async def adapters() -> list[Any]:
+    """There are none."""
+    return []
 
 
 @router.get("/slots")
@@ -145,12 +170,19 @@ def model_object(service: Service) -> dict[str, Any]:
         "object": "model",
         "created": service.started,
         "owned_by": "replit",
+        "root": service.options.name,
+        "parent": None,
         "max_model_len": service.max_length,
+        "aliases": [service.options.name],
+        "tags": [],
         "meta": {
             "vocab_type": 2,  # byte-level
             "n_vocab": config.vocab_size,
+            "n_ctx": service.max_length,
             "n_ctx_train": config.max_seq_len,
             "n_embd": config.d_model,
+            "n_params": service.facts.parameters,
+            "size": service.facts.size,
         },
     }
 

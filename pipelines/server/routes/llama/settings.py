@@ -7,6 +7,8 @@ from typing import Any
 
 from pipelines.engine.plan import Plan
 from pipelines.server.routes.llama.requests import LlamaFields
+from pipelines.server.routes.sampling import LLAMA_DEFAULTS
+from pipelines.server.service import DRAWN_SEEDS
 
 # What is not computed here has the value that changes nothing.
 _NEUTRAL: dict[str, Any] = {
@@ -15,12 +17,16 @@ _NEUTRAL: dict[str, Any] = {
     "dry_penalty_last_n": -1, "dry_sequence_breakers": [], "mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1,
     "n_keep": 0, "n_discard": 0, "min_keep": 0, "grammar": "", "grammar_lazy": False, "grammar_triggers": [],
     "preserved_tokens": [], "chat_format": "Content-only", "post_sampling_probs": False, "lora": [],
+    "adaptive_target": -1.0, "adaptive_decay": 0.9, "backend_sampling": False, "reasoning_format": "none",
+    "reasoning_in_content": False, "generation_prompt": "", "speculative.types": "none",
 }  # fmt: skip
 
 
-def generation_settings(plan: Plan, body: LlamaFields, max_new_tokens: int) -> dict[str, Any]:
-    """The settings of one sequence; `max_new_tokens` as it was asked for, -1 without a limit."""
+def generation_settings(plan: Plan, body: LlamaFields, max_new_tokens: int, eos: int | None) -> dict[str, Any]:
+    """The settings of one sequence; `max_new_tokens` as it was asked for, -1 without a limit; `eos` ends a text."""
     params = plan.params
+    # llama.cpp's way of going on after the end of the text.
+    unwanted = [(eos, -math.inf)] if params.ignore_eos and eos is not None else []
     return {
         "seed": plan.seed[0],
         "temperature": params.temperature,
@@ -36,10 +42,33 @@ def generation_settings(plan: Plan, body: LlamaFields, max_new_tokens: int) -> d
         "n_predict": max_new_tokens,
         "ignore_eos": params.ignore_eos,
         "stream": bool(body.stream),
-        "logit_bias": [{"bias": _finite(bias), "token": token} for token, bias in params.logit_bias],
+        "logit_bias": [{"bias": _finite(bias), "token": token} for token, bias in [*params.logit_bias, *unwanted]],
         "n_probs": body.n_probs,
         "samplers": [*params.order],
         "timings_per_token": body.timings_per_token,
+        **_NEUTRAL,
+    }
+
+
+def default_settings() -> dict[str, Any]:
+    """What a request that states nothing is answered with."""
+    stated = {name: LLAMA_DEFAULTS[name] for name in ("temperature", "top_k", "top_p", "min_p")}
+    return {
+        "seed": DRAWN_SEEDS[-1],
+        **stated,
+        "repeat_last_n": LLAMA_DEFAULTS["penalty_last_n"],
+        "repeat_penalty": LLAMA_DEFAULTS["repetition_penalty"],
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "stop": [],
+        "max_tokens": LLAMA_DEFAULTS["max_new_tokens"],
+        "n_predict": LLAMA_DEFAULTS["max_new_tokens"],
+        "ignore_eos": False,
+        "stream": False,
+        "logit_bias": [],
+        "n_probs": 0,
+        "samplers": [*LLAMA_DEFAULTS["order"]],
+        "timings_per_token": False,
         **_NEUTRAL,
     }
 

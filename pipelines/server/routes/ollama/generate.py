@@ -57,8 +57,10 @@ async def chat(body: OllamaChatRequest, request: Request) -> Response:
 
 
 def _prompt(service: Service, body: GenerateRequest, max_new_tokens: int) -> Prompt:
-    if body.suffix:
-        gap = Gap(body.prompt, body.suffix)
+    gap = Gap(body.prompt, body.suffix) if body.suffix else None
+    if gap is None and not body.system and not body.context:
+        gap = service.marked_gap(body.prompt, body.gap_markers)
+    if gap is not None:
         return service.gap(gap, max_new_tokens, "suffix", cut=body.cut_suffix, heal=body.token_healing)
     if body.system:
         prompt = messages_prompt(service, [("system", body.system), ("user", body.prompt)])

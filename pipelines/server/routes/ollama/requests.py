@@ -53,6 +53,7 @@ class OllamaFields(ModelFields):
     top_logprobs: TopLogprobs | None = None
     keep_alive: Any = Field(None, description="The model is always loaded.")
     token_healing: Flag | None = None
+    gap_markers: Flag = True
     cut_suffix: Flag = True
     cache_salt: Salt | None = Field(None, description="As on the other routes.")
 
@@ -93,3 +94,12 @@ class ShowRequest(ModelFields):
 
     name: Text | None = None
     verbose: Flag = False
+
+
+class PullRequest(Fields):
+    """`POST /api/pull`."""
+
+    model: Text | None = None
+    name: Text | None = None
+    insecure: Flag = Field(False, description="Nothing is downloaded.")
+    stream: Flag = True

@@ -7,17 +7,24 @@ from datetime import datetime, timezone
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
 
+from pipelines.server.http.event_stream import as_line
 from pipelines.server.routes.admission import check_fields
-from pipelines.server.routes.ollama.requests import ShowRequest
+from pipelines.server.routes.ollama.requests import PullRequest, ShowRequest
 from pipelines.server.service import Service
 
 router = APIRouter()
 
 # The one of Ollama's whose interface this is, which clients compare with what they need.
 VERSION = "0.12.11"
+# Continue takes a model for one with fill-in-the-middle where it sees `.Suffix` in its template.
+_FILLS = (
+    "{{- if .Suffix }}<fim_prefix>{{ .Prompt }}<fim_suffix>{{ .Suffix }}<fim_middle>{{ else }}{{ .Prompt }}{{ end }}"
+)
 # `expires_at` of a model that stays.
 _FOR_EVER = "2318-01-01T00:00:00Z"
+_PULLED = {"status": "success"}
 
 
 @router.get("/api/version")
@@ -49,6 +56,17 @@ async def running(request: Request) -> dict[str, Any]:
     return {"models": [_model(service) | told]}
 
 
+@router.post("/api/pull")
+async def pull(body: PullRequest, request: Request) -> Response:
+    """What is to be had is there already: clients ask for the name that they are configured with."""
+    service: Service = request.app.state.service
+    check_fields(service, body, request.scope["replit.record"])
+    service.check_model(body.model or body.name)
+    if not body.stream:
+        return JSONResponse(_PULLED)
+    return Response(as_line(_PULLED), media_type="application/x-ndjson")
+
+
 @router.post("/api/show")
 async def show(body: ShowRequest, request: Request) -> dict[str, Any]:
     """What the model is and can."""
@@ -60,7 +78,7 @@ async def show(body: ShowRequest, request: Request) -> dict[str, Any]:
     return {
         "modelfile": f"FROM {service.options.name}\n",
         "parameters": "",
-        "template": "{{ .Prompt }}",
+        "template": _FILLS if insert else "{{ .Prompt }}",
         "details": details(service),
         "model_info": {
             "general.architecture": family,

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipelines.prompts.chat import chat_prompt
+from pipelines.prompts.chat import chat_prompt, turn_marker
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
@@ -37,13 +37,22 @@ async def chat(body: ChatRequest, request: Request) -> Response:
     service, record = admit(body, request)
     check(body)
     found = sampling(body, DEFAULTS, service)
-    heal = found["max_new_tokens"] != 0 and service.heals(body.token_healing, editor=False)
-    messages = [(message.role, message.text) for message in body.messages]
-    prompt = await beside(text_size(messages), lambda: messages_prompt(service, messages, heal))
-    service.check_length(prompt.tokens, found["max_new_tokens"], "messages")
+    messages, most = [(message.role, message.text) for message in body.messages], found["max_new_tokens"]
+    prompt = await beside(text_size(messages), lambda: _prompt(service, body, messages, most))
+    service.check_length(prompt.tokens, most, "messages")
     scored = (body.top_logprobs or 0) if body.logprobs else None
     job = ChatJob(service, body, record, prompt, found, seed=body.seed, top_logprobs=scored)
     return await respond(job, body.stream, request)
+
+
+@router.post("/v1/chat/completions/input_tokens")
+@router.post("/chat/completions/input_tokens", include_in_schema=False)
+async def input_tokens(body: ChatRequest, request: Request) -> dict[str, int]:
+    """How many tokens a chat's prompt has, as llama.cpp tells it."""
+    service, _ = admit(body, request)
+    messages = [(message.role, message.text) for message in body.messages]
+    prompt = await beside(text_size(messages), lambda: _prompt(service, body, messages, 0))
+    return {"input_tokens": prompt.tokens}
 
 
 @router.post("/v1/fim/completions")
@@ -60,6 +69,27 @@ async def fim(body: FimRequest, request: Request) -> Response:
     )
     job = ChatJob(service, body, record, prompt, found, seed=first(body.seed, body.random_seed), top_logprobs=None)
     return await respond(job, body.stream, request)
+
+
+def _prompt(service: Service, body: ChatRequest, messages: Sequence[tuple[str, str]], most: int) -> Prompt:
+    """The prompt of a chat, or of a gap where its only message spells one, as templates of editors do."""
+    if len(messages) == 1 and (gap := service.marked_gap(messages[0][1], body.gap_markers)):
+        return service.gap(gap, most, "messages", cut=body.cut_suffix, heal=body.token_healing)
+    if not body.add_generation_prompt or body.continue_final_message:
+        check_turns(service, "continue_final_message" if body.continue_final_message else "add_generation_prompt")
+    return messages_prompt(service, messages, most != 0 and service.heals(body.token_healing, editor=False))
+
+
+def check_turns(service: Service, field: str) -> None:
+    """Raises ApiError for a field that says where the answer begins, which a model with turns knows one way of.
+
+    A base model goes on after the last message's text, whatever the field says.
+    """
+    if turn_marker(service.tokenizer) is not None:
+        raise ApiError(
+            f"{field} with this value would change the text, and is not done here; leave it out",
+            param=field, code="unsupported_parameter",
+        )  # fmt: skip
 
 
 def text_size(messages: Sequence[tuple[str, str]]) -> int:
@@ -97,11 +127,13 @@ class ChatJob(OpenAIJob):
     ) -> None:
         """`found` are keywords of `SamplingParams`, see sampling.py."""
         self._scored = top_logprobs is not None
-        plans = plan_samples(service, record, body, [prompt], body.n or 1, found, seed=seed, top_logprobs=top_logprobs)
+        self._body = body
+        samples = first(body.n, body.n_cmpl, 1)
+        plans = plan_samples(service, record, body, [prompt], samples, found, seed=seed, top_logprobs=top_logprobs)
         super().__init__(service, body, record, plans)
 
     def _piece(self, sequence: RunningSequence, delta: Delta, first: bool) -> tuple[str, dict[str, Any]] | None:
-        if not delta.text and delta.finish is None and not delta.scored:
+        if not delta.text and delta.finish is None and not delta.scored and not self._ids(delta.token_ids):
             return None
         role = {"role": "assistant"} if first else {}
         return delta.text, {
@@ -109,7 +141,14 @@ class ChatJob(OpenAIJob):
             "delta": role | {"content": delta.text},
             "logprobs": self._logprobs(delta.scored),
             "finish_reason": delta.finish,
+            **self._ids(delta.token_ids),
         }
+
+    def _ids(self, ids: list[int]) -> dict[str, Any]:
+        return {"token_ids": ids} if self._body.return_token_ids and ids else {}
+
+    def _beside(self) -> dict[str, Any]:
+        return {"prompt_token_ids": self._plans[0].prompt.ids} if self._body.return_token_ids else {}
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
@@ -122,6 +161,7 @@ class ChatJob(OpenAIJob):
                 "message": {"role": "assistant", "content": delta.text, "refusal": None},
                 "logprobs": self._logprobs(delta.scored),
                 "finish_reason": delta.finish,
+                **self._ids(delta.token_ids),
             }
             for index, delta in enumerate(whole)
         ]
@@ -129,7 +169,8 @@ class ChatJob(OpenAIJob):
     def _logprobs(self, scored: list[ScoredToken]) -> dict[str, Any] | None:
         if not self._scored:
             return None
-        return {"content": token_entries(self._service.tokenizer, scored), "refusal": None}
+        entries = token_entries(self._service.tokenizer, scored, by_id=self._body.return_tokens_as_token_ids)
+        return {"content": entries, "refusal": None}
 
 
 def check(body: ChatRequest) -> None:

@@ -74,20 +74,27 @@ class CompletionJob(OpenAIJob):
         if first and self._body.echo:
             text = prompt[0] + text
         if self._body.logprobs is not None:
-            logprobs = Logprobs(self._service.tokenizer)
+            logprobs = Logprobs(self._service.tokenizer, self._body.return_tokens_as_token_ids)
             start = len(prompt[0]) if self._body.echo else 0
             reader = self._sequences[sequence.index - sequence.index % self._samples].first
             if first and self._body.echo and reader is not None:
                 logprobs.add_prompt(prompt[1].ids, reader.prompt_logprobs or [])
             logprobs.add(delta.scored, start)
-        if not text and delta.finish is None and not (logprobs and logprobs.tokens):
+        ids = self._ids(prompt[1], delta, first)
+        if not text and delta.finish is None and not (logprobs and logprobs.tokens) and not (ids and delta.token_ids):
             return None
         return text, {
             "index": sequence.index,
             "text": text,
             "logprobs": logprobs.body if logprobs else None,
             "finish_reason": delta.finish,
+            **ids,
         }
+
+    def _ids(self, prompt: ModelPrompt, delta: Delta, first: bool) -> dict[str, Any]:
+        if not self._body.return_token_ids:
+            return {}
+        return {"token_ids": delta.token_ids, **({"prompt_token_ids": prompt.ids} if first else {})}
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
@@ -123,10 +130,13 @@ def encode(
         gap = Gap(text, body.suffix)
         return text, service.gap(gap, max_new_tokens, "suffix", cut=body.cut_suffix, heal=body.token_healing)
     exact = bool(body.echo)  # what is shown or scored as it stands is not spelled again
+    if not exact and isinstance(prompt, str) and (marked := service.marked_gap(prompt, body.gap_markers)):
+        heal = body.token_healing
+        return prompt, service.gap(marked, max_new_tokens, "prompt", cut=body.cut_suffix, heal=heal)
     if exact and body.token_healing:
         raise ApiError("token_healing has no meaning with echo; leave one of them out", param="token_healing")
-    heal = not exact and max_new_tokens != 0 and service.heals(body.token_healing, editor=False)
-    found = service.prompt(prompt, "prompt", heal=heal)
+    healing = not exact and max_new_tokens != 0 and service.heals(body.token_healing, editor=False)
+    found = service.prompt(prompt, "prompt", heal=healing)
     text = prompt if isinstance(prompt, str) else service.tokenizer.decode(found.ids)
     service.check_length(found.tokens, max_new_tokens, "prompt")
     return text, found
@@ -166,8 +176,10 @@ def mean_logprob(delta: Delta) -> float:
 class Logprobs:
     """OpenAI's legacy log-probabilities: four lists of one length."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, by_id: bool = False) -> None:
+        """With `by_id` tokens are named `token_id:N`, as vLLM does it."""
         self._tokenizer = tokenizer
+        self._by_id = by_id
         self.tokens: list[str] = []
         self.token_logprobs: list[float | None] = []
         self.top_logprobs: list[dict[str, float] | None] = []
@@ -186,16 +198,19 @@ class Logprobs:
             characters += len(decoder.decode(self._tokenizer.token_bytes(token)))
 
     def _append(self, token: int, logprob: TokenLogprob | None, offset: int) -> None:
-        self.tokens.append(token_text(self._tokenizer, token))
+        self.tokens.append(self._name(token))
         self.text_offset.append(offset)
         if logprob is None:
             self.token_logprobs.append(None)
             self.top_logprobs.append(None)
             return
         self.token_logprobs.append(logprob.logprob)
-        top = {token_text(self._tokenizer, i): value for i, value in logprob.top}
+        top = {self._name(i): value for i, value in logprob.top}
         # The token itself is in the list even where it is not among the most probable, or none of them is asked for.
         self.top_logprobs.append(top | {self.tokens[-1]: logprob.logprob})
+
+    def _name(self, token: int) -> str:
+        return f"token_id:{token}" if self._by_id else token_text(self._tokenizer, token)
 
     @property
     def body(self) -> dict[str, Any]:

@@ -43,9 +43,10 @@ class OpenAIJob(Job):
             async for sequence, delta in deltas:
                 piece = self._piece(sequence, delta, first=sequence.index not in begun)
                 if piece is not None:
-                    begun.add(sequence.index)
                     text, choice = piece
-                    yield self._object(self.event_kind, [choice]) | extras.of(text)
+                    beside = {} if sequence.index in begun else self._beside()
+                    begun.add(sequence.index)
+                    yield self._object(self.event_kind, [choice]) | extras.of(text) | beside
         if extras.at_end:
             yield self._object(self.event_kind, []) | {"usage": usage(self._record)}
         yield DONE
@@ -54,8 +55,12 @@ class OpenAIJob(Job):
         """The text of an event and its choice; None if nothing can be shown yet."""
         raise NotImplementedError
 
+    def _beside(self) -> dict[str, Any]:
+        """What an answer, and the first event of each sequence, tells beside the choices."""
+        return {}
+
     def _answer(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return self._object(self.kind, choices) | {"usage": usage(self._record)}
+        return self._object(self.kind, choices) | {"usage": usage(self._record)} | self._beside()
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -63,6 +68,7 @@ class OpenAIJob(Job):
             "object": kind,
             "created": self._created,
             "model": self._service.options.name,
+            "system_fingerprint": self._service.facts.fingerprint,
             "choices": choices,
         }
 
@@ -92,8 +98,9 @@ class StreamExtras:
 
     def __init__(self, options: StreamOptions | None, record: Record, sequences: Sequence[RunningSequence]) -> None:
         self._record, self._sequences = record, sequences
-        self._continuous = options is not None and options.continuous_usage_stats
-        self.at_end = options is not None and (options.include_usage or options.continuous_usage_stats)
+        wanted = options is not None and options.include_usage is not False  # said to be false: no usage at all
+        self._continuous = wanted and options is not None and options.continuous_usage_stats
+        self.at_end = self._continuous or (options is not None and options.include_usage is True)
         self._obfuscated = options is not None and options.include_obfuscation
 
     def of(self, text: str) -> dict[str, Any]:

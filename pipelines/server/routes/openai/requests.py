@@ -22,7 +22,7 @@ from pipelines.server.routes.fields import (
     Text,
     Texts,
 )
-from pipelines.server.routes.generation_fields import GenerationFields, Samples, Stops
+from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields, Samples, Stops
 
 
 def _prompt(value: Any) -> Any:
@@ -53,14 +53,14 @@ def _is_id(value: Any) -> bool:
 
 Prompt: TypeAlias = Annotated[Text | Texts | Ids | Annotated[list[Ids], FIRST_FAULT], BeforeValidator(_prompt)]
 StopText: TypeAlias = Annotated[Text, Field(min_length=1)]
-Stop: TypeAlias = StopText | Annotated[list[StopText], FIRST_FAULT, Field(max_length=16)]
+Stop: TypeAlias = StopText | Annotated[list[StopText], FIRST_FAULT, Field(max_length=MAX_STOPS)]  # editors send dozens
 TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=20, strict=True), INTEGRAL]
 Penalty: TypeAlias = Annotated[Number, Field(ge=-2, le=2)]
 
 
-def _unless_false(value: Any) -> Any:
-    """Chat's flag where a number belongs, with which nothing is asked for."""
-    return None if value is False else value
+def _count(value: Any) -> Any:
+    """Chat's flag where a number belongs: nothing is asked for, or the most probable token."""
+    return {False: None, True: 1}[value] if isinstance(value, bool) else value
 
 
 class OpenAIFields(GenerationFields):
@@ -77,6 +77,8 @@ class OpenAIFields(GenerationFields):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     stop: Stop | None = None
+    return_tokens_as_token_ids: Flag = Field(False, description="Log-probabilities name tokens `token_id:N`.")
+    return_token_ids: Flag = Field(False, description="The ids of prompt and text beside them, as vLLM has it.")
 
 
 class ResponseFormat(Fields):
@@ -91,7 +93,7 @@ class CompletionRequest(OpenAIFields):
     prompt: Prompt
     suffix: Text | None = Field(None, description="Fill in the middle; an empty text: with nothing after the gap.")
     echo: Flag | None = None
-    logprobs: Annotated[TopLogprobs | None, BeforeValidator(_unless_false)] = None
+    logprobs: Annotated[TopLogprobs | None, BeforeValidator(_count)] = None
     best_of: Samples | None = None
     response_format: ResponseFormat | None = None
 
@@ -131,6 +133,8 @@ class ChatRequest(OpenAIFields):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], FIRST_FAULT, Field(min_length=1)]
+    add_generation_prompt: Flag = Field(True, description="A base model has no turns, with which alone it matters.")
+    continue_final_message: Flag = Field(False, description="What a base model does anyway.")
     logprobs: Flag | None = None
     top_logprobs: TopLogprobs | None = None
     response_format: ResponseFormat | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from pipelines.server.model_info import package_version
 from pipelines.server.routes.llama.completion import spelled
 from pipelines.server.service import Service
 
@@ -27,10 +27,14 @@ async def tokenizer_info(request: Request) -> dict[str, Any]:
 @router.get("/version")
 async def server_version() -> dict[str, str]:
     """The version of this package."""
-    try:
-        return {"version": version("replit-code-max")}
-    except PackageNotFoundError:
-        return {"version": "unknown"}
+    return {"version": package_version()}
+
+
+@router.get("/load")
+async def load(request: Request) -> dict[str, int]:
+    """How many sequences run or wait."""
+    service: Service = request.app.state.service
+    return {"server_load": service.worker.in_flight}
 
 
 @router.get("/ping")
