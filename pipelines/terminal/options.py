@@ -39,6 +39,15 @@ draft_option: Option = click.option(
     "or auto; the text is the same.",
 )
 
+ray_option: Option = click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[ADDRESS]",
+    help="Run on the Ray cluster there, with as many copies of the model as it has room for [without ADDRESS: the one "
+    "of RAY_ADDRESS or of this machine, else one of its own].",
+)
+
 
 def model_options(max_length: int) -> Callable[[Command], Command]:
     """The options that choose a model and how it runs."""
