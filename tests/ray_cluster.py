@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 # Read when Ray is imported, here and in all that it starts: loopback alone, nothing reported to anybody.
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
 MEMORY = 2 << 30  # bytes that each node says it has
 
 

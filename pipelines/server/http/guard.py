@@ -62,6 +62,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         record = Record(scope["path"])
+        record.id = scope.get("replit.id", record.id)  # a name that others know already
         record.client, record.owner = _client(scope)
         scope["replit.record"] = record
 

@@ -1,0 +1,30 @@
+"""The arguments of the application on Ray Serve: the server's options, by the names of their fields."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipelines.server.options import DEFAULT_BATCH, ServeOptions, read_api_key
+from weights.errors import UserError
+
+# Serve's own, or without meaning there.
+_ELSEWHERE = ("host", "port", "save_to_serialized_model_path", "sampling")
+
+
+def options_of(args: dict[str, Any]) -> ServeOptions:
+    """The server's options from an application's arguments, numbers also as text. Raises UserError for what is none."""
+    known = {field.name for field in fields(ServeOptions)} - {*_ELSEWHERE}
+    given = {"max_batch_size": DEFAULT_BATCH, "max_length": 0} | args
+    given["api_key"] = read_api_key(given.get("api_key"), given.pop("api_key_file", None))
+    unknown = sorted(set(given) - known)
+    if unknown:
+        expected = ", ".join(sorted({*known, "api_key_file"}))
+        raise UserError(f"{unknown[0]!r} is no argument of the application; expected one of {expected}")
+    try:
+        return TypeAdapter(ServeOptions).validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"the argument {first['loc'][0]} is {first['input']!r}; {first['msg']}") from None
