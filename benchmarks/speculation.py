@@ -10,8 +10,8 @@ one that guesses. FOLDER holds Python files that neither has seen. Four kinds of
 - edits: the file's own lines again after an instruction, with one line inserted and one name changed, replayed.
 - random: random ids, replayed, where no guess is ever right.
 
-Each runs without guesses and with, in turns; texts are compared. `--llama` adds llama.cpp's speed on the file without
-guesses and with its lookup in the prompt (llama-cpp-python). The last line is JSON.
+Each runs without guesses and with, in turns; texts are compared. `--llama` adds llama.cpp's speed along the same
+texts (llama-cpp-python): plain, with its lookup in the prompt, and with nano's greedy guesses. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import argparse
 import json
 import random
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,10 @@ import numpy.typing as npt
 from pipelines.engine.loop import run
 from pipelines.engine.sampling import SamplingParams
 from pipelines.engine.sequence import Sequence, SequenceRequest, Token
+from pipelines.engine.slots import common_length
 from pipelines.pipeline import Pipeline, load
 from replit.gpu.top_logits import TopLogits
+from weights.embedded_models import EMBEDDED
 
 NEW_TOKENS = 96
 PROMPT_TOKENS = 400
@@ -104,14 +107,17 @@ def generate(pipeline: Pipeline, task: Task, name: str, guesses: bool) -> tuple[
     return sequence.ids, time.perf_counter() - begun, passes
 
 
-def measure(pipeline: Pipeline, wanted: Several[Task], rounds: int) -> list[dict[str, Any]]:
-    """A row for each kind: tokens a second without and with, their ratio, and tokens a read."""
+def measure(
+    pipeline: Pipeline, wanted: Several[Task], rounds: int
+) -> tuple[list[dict[str, Any]], dict[int, list[int]]]:
+    """A row for each kind: tokens a second without and with, their ratio, and tokens a read; and the free texts."""
     rates: dict[tuple[str, bool], list[float]] = {}
     reads: dict[str, list[float]] = {}
     number = 0
     same = True
+    free: dict[int, list[int]] = {}
     for _ in range(rounds):
-        for task in wanted:
+        for index, task in enumerate(wanted):
             texts = []
             for guesses in (False, True):
                 number += 1
@@ -123,6 +129,8 @@ def measure(pipeline: Pipeline, wanted: Several[Task], rounds: int) -> list[dict
                 if guesses:
                     reads.setdefault(task.kind, []).append((len(ids) - 1) / passes)
             same = same and texts[0] == texts[1]
+            if task.text is None:
+                free[index] = texts[0]
     rows = []
     for kind in dict.fromkeys(task.kind for task in wanted):
         without, speculated = median(rates[kind, False]), median(rates[kind, True])
@@ -137,31 +145,62 @@ def measure(pipeline: Pipeline, wanted: Several[Task], rounds: int) -> list[dict
             }
         )
     rows.append({"texts_equal": same})
-    return rows
+    return rows, free
 
 
-def llama(model: Path, wanted: Several[Task]) -> list[dict[str, Any]]:
-    """llama.cpp's tokens a second on the free texts, plain and with its lookup in the prompt."""
+def replay(engine: Any, task: Task, text: list[int], guess: Callable[[list[int]], list[int]]) -> float:
+    """Tokens a second, after the first, of llama.cpp along `text`: passes over the newest token and guesses."""
+    engine.reset()
+    engine.eval(task.prompt)
+    done = 1
+    begun = time.perf_counter()
+    while done < len(text):
+        known = [*task.prompt, *text[:done]]
+        guesses = guess(known)[: len(text) - done - 1]
+        engine.n_tokens = len(known) - 1
+        engine.eval([known[-1], *guesses])
+        for row in engine.scores[len(known) - 1 : len(known) + len(guesses)]:
+            row.argmax()  # as it samples
+        done += 1 + common_length(guesses, text[done:])
+    return (len(text) - 1) / (time.perf_counter() - begun)
+
+
+def llama(model: Path, draft: Path, wanted: Several[Task], free: dict[int, list[int]]) -> list[dict[str, Any]]:
+    """llama.cpp's tokens a second on the same texts: plain, with its lookup in the prompt, with nano's greedy guesses.
+
+    `free` has our ids of the texts that nobody gave, by the task's number.
+    """
     from llama_cpp import Llama
     from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
+    lookup = LlamaPromptLookupDecoding(num_pred_tokens=7)
+    small = Llama(str(draft), n_ctx=1024, n_threads=2, verbose=False, logits_all=True)
+
+    def guess(known: list[int]) -> list[int]:
+        common = common_length(small.input_ids[: small.n_tokens].tolist(), known[:-1])
+        small.n_tokens = common
+        small.eval(known[common:])
+        found: list[int] = []
+        while True:
+            row = small.scores[small.n_tokens - 1]
+            best = int(row.argmax())
+            if len(found) == 7 or 1 / np.exp(row - row[best]).sum() < 0.5:
+                return found
+            found.append(best)
+            small.eval([best])
+
+    ways: dict[str, Callable[[list[int]], list[int]]] = {
+        "plain": lambda known: [],
+        "prompt lookup": lambda known: [int(i) for i in lookup(np.array(known))],
+        "nano": guess,
+    }
+    engine = Llama(str(model), n_ctx=1024, n_threads=2, verbose=False, logits_all=True)
     rows = []
-    for name, draft in (("plain", None), ("prompt lookup", LlamaPromptLookupDecoding(num_pred_tokens=8))):
-        engine = Llama(
-            str(model), n_ctx=1024, n_threads=2, verbose=False, draft_model=draft, logits_all=draft is not None
-        )
-        rates = []
-        for task in wanted:
-            if task.kind != "free":
-                continue
-            begun = 0.0
-            for count, _ in enumerate(engine.generate(task.prompt, top_k=1, temp=0.0)):
-                begun = begun or time.perf_counter()
-                if count == NEW_TOKENS - 1:
-                    break
-            rates.append((NEW_TOKENS - 1) / (time.perf_counter() - begun))
-        rows.append({"llama.cpp": name, "tokens_per_second": round(median(rates), 2)})
-        engine.close()
+    for name, way in ways.items():
+        rates: dict[str, list[float]] = {}
+        for number, task in enumerate(wanted):
+            rates.setdefault(task.kind, []).append(replay(engine, task, task.text or free[number], way))
+        rows.append({"llama.cpp": name, **{kind: round(median(found), 2) for kind, found in rates.items()}})
     return rows
 
 
@@ -178,9 +217,9 @@ def main() -> None:
     options = parser.parse_args()
     pipeline = load(str(options.model), max_length=1024, draft=options.draft, threads=options.threads)
     wanted = tasks(pipeline, options.texts, options.count)
-    rows = measure(pipeline, wanted, options.rounds)
+    rows, free = measure(pipeline, wanted, options.rounds)
     if options.llama:
-        rows += llama(options.model, wanted)
+        rows += llama(options.model, EMBEDDED["nano"], wanted, free)
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
     print(json.dumps({"model": options.model.name, "draft": options.draft, "rows": rows}))

@@ -16,6 +16,7 @@ import json
 import os
 import random
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -30,7 +31,8 @@ import httpx
 from benchmarks.edits import Keystroke, chunks, record, source_files
 from benchmarks.serving import ROOT
 
-_PORTS = {"replit": 18091, "llama.cpp": 18092}
+#: Stands for the server's port in its command.
+PORT = "{port}"
 _NEW_TOKENS = 8
 _RING = 4  # chunks at the start; one more with every _RING_STEP keystrokes
 _RING_STEP = 40
@@ -40,7 +42,9 @@ params = xllamacpp.CommonParams()
 params.model.path, params.port = sys.argv[1], int(sys.argv[2])
 params.n_ctx, params.n_parallel = int(sys.argv[3]), 1
 params.cpuparams.n_threads = int(sys.argv[4])
-params.spm_infill, params.n_cache_reuse = True, int(sys.argv[5])
+params.n_cache_reuse = int(sys.argv[5])
+if hasattr(params, 'spm_infill'):
+    params.spm_infill = True  # suffix first; the package's builds of 2026 cannot set it
 server = xllamacpp.Server(params)
 while True:
     time.sleep(60)
@@ -52,10 +56,13 @@ class Server:
 
     def __init__(self, name: str, command: list[str]) -> None:
         self.name = name
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        command = [port if word == PORT else word for word in command]
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{_PORTS[name]}", timeout=300)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300)
         end = time.monotonic() + 300
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > end:
@@ -165,15 +172,15 @@ def main() -> None:
     parser.add_argument("--peer", action="store_true", help="llama.cpp's server too, in turns")
     parser.add_argument("--peer-python", default=sys.executable, help="a Python that has xllamacpp")
     options = parser.parse_args()
-    length, port = str(options.max_length), {name: str(port) for name, port in _PORTS.items()}
+    length = str(options.max_length)
     start = "from pipelines.commands.cli import main; main()"
     commands = {
         "replit": [
-            sys.executable, "-c", start, "--serve", "--weight-path", options.model, "--port", port["replit"],
+            sys.executable, "-c", start, "--serve", "--weight-path", options.model, "--port", PORT,
             "--max-length", length, "--max-cache-batch-size", "2",
         ],
         "llama.cpp": [
-            options.peer_python, "-c", _PEER, options.model, port["llama.cpp"], length, str(options.threads),
+            options.peer_python, "-c", _PEER, options.model, PORT, length, str(options.threads),
             str(options.cache_reuse),
         ],
     }  # fmt: skip

@@ -24,9 +24,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.typing import Server
-
-_PORT = "18091"  # of benchmarks.typing's Server
+from benchmarks.typing import PORT, Server
 
 
 def prompt(tokens: int, seed: int) -> list[int]:
@@ -38,7 +36,7 @@ def command(model: str, *more: str) -> list[str]:
     """The server's."""
     start = "from pipelines.commands.cli import main; main()"
     return [
-        sys.executable, "-c", start, "--serve", "--weight-path", model, "--port", _PORT, "--max-length", "4096",
+        sys.executable, "-c", start, "--serve", "--weight-path", model, "--port", PORT, "--max-length", "4096",
         "--max-cache-batch-size", "4", "--draft", "none", *more,
     ]  # fmt: skip
 

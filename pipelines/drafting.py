@@ -38,5 +38,5 @@ def open_drafter(
     bound = bind_weights(compiled, draft.tensors, types, mapped=False)
     length = min(_MAX_LENGTH, draft.config.max_seq_len)
     model = CpuModel(draft.config, bound, min(max_batch_size, _SEQUENCES), length)
-    small = DraftModel(model, draft.tokenizer, files.tokenizer, model.prompt_chunk)
+    small = DraftModel(model, draft.tokenizer, files.tokenizer)
     return Drafter(small=small)

@@ -27,7 +27,7 @@ from pipelines.engine.slots import Slots
 from pipelines.prompts.gap import Gap, gap_prompt
 from pipelines.prompts.healing import healed
 from pipelines.prompts.prompt import Prompt, check_ids, encode_prompt
-from pipelines.registry import ModelFiles, check_length, open_model
+from pipelines.registry import ModelFiles, check_length, open_model, parse_encoding
 from pipelines.terminal.progress import Quiet
 from pipelines.text.chain import build_chain
 from pipelines.text.lexer import language_of
@@ -41,6 +41,7 @@ from replit.runtime.compile import CompileOptions, Reporter, compile_model
 from replit.runtime.compile_key import CompileKey
 from replit.runtime.engine import Engine
 from replit.runtime.free_memory import check_cache_fits
+from replit.runtime.slot_model import SlotModel
 from replit.runtime.target import CPU_CACHES, Target
 from replit.runtime.weight_memory import fits_in_memory, total_bytes, weight_types
 from weights.errors import UserError
@@ -83,9 +84,7 @@ class Completion:
 class Pipeline:
     """A model in memory. Streams and threads may share it while it has a sequence free for each (`max_batch_size`)."""
 
-    def __init__(
-        self, files: ModelFiles, model: CpuModel | GpuModel, weight_bytes: int, drafter: Drafter | None = None
-    ) -> None:
+    def __init__(self, files: ModelFiles, model: SlotModel, weight_bytes: int, drafter: Drafter | None = None) -> None:
         """`drafter` guesses what is checked, None for nothing."""
         self.name = files.name
         self.files = files
@@ -94,7 +93,7 @@ class Pipeline:
         self.config: DecoderConfig = files.config
         self.model = model
         self.weight_bytes = weight_bytes
-        self.slots = Slots(model, model.prompt_chunk)
+        self.slots = Slots(model)
         self.drafter = drafter
         self._numbers = itertools.count()
 
@@ -327,7 +326,7 @@ def load(
         on_gpu = GpuModel(files.config, bound, max_batch_size, max_length, gpu, target, progress.note)
         return Pipeline(files, on_gpu, total_bytes(types), drafter(True))
     bound = bind_weights(compiled, files.tensors, types, mapped, target=target)
-    on_cpu = CpuModel(files.config, bound, max_batch_size, max_length, target.cache)
+    on_cpu = CpuModel(files.config, bound, max_batch_size, max_length, target)
     pipeline = Pipeline(files, on_cpu, total_bytes(types), drafter(False))
     pipeline.digest = CompileKey.of(files.architecture, files.config, types, target).digest
     return pipeline
@@ -350,17 +349,6 @@ def gpu_encoding(requested: Encoding | None, target: Target) -> Encoding:
             "matrices in other encodings are converted"
         )
     return target.activations
-
-
-def parse_encoding(name: str | None) -> Encoding | None:
-    """The encoding of that name. Raises UserError for an unknown one."""
-    if name is None:
-        return None
-    try:
-        return Encoding(name.lower())
-    except ValueError:
-        known = ", ".join(encoding.value for encoding in Encoding)
-        raise UserError(f"--quantization-encoding is {name!r}; expected one of {known}") from None
 
 
 def _check_positive(option: str, value: int) -> None:

@@ -116,3 +116,14 @@ def architecture_named(name: str) -> Architecture:
             return known
     names = ", ".join(known.gguf_name for known in ARCHITECTURES)
     raise UserError(f"the architecture is {name!r}; expected one of {names}: use a model of the family")
+
+
+def parse_encoding(name: str | None) -> Encoding | None:
+    """The encoding of that name. Raises UserError for an unknown one."""
+    if name is None:
+        return None
+    try:
+        return Encoding(name.lower())
+    except ValueError:
+        known = ", ".join(encoding.value for encoding in Encoding)
+        raise UserError(f"--quantization-encoding is {name!r}; expected one of {known}") from None

@@ -50,7 +50,7 @@ def compiled_from(
     types = weight_types(tensors, None)
     compiled = compile_model(config, types, CompileOptions(), Quiet(), REPLIT, target)
     bound = bind_weights(compiled, tensors, types, mapped=not target.panels, target=target)
-    return CpuModel(config, bound, slots, max_length)
+    return CpuModel(config, bound, slots, max_length, target)
 
 
 def random_model(

@@ -329,7 +329,7 @@ def test_what_a_type_is_run_in_computes_its_values(tmp_path: Path, encoding: Enc
 def run_and_compare(config: ReplitConfig, tensors: Any, values: dict[str, Array], exact: bool) -> None:
     ids = np.random.default_rng(1).integers(0, config.vocab_size, 120).tolist()
     expected = reference.logits(config, {n: v.astype(np.float64) for n, v in values.items()}, ids)  # type: ignore[arg-type]
-    got = Slots(compiled_from(config, dict(tensors), max_length=128), 512).logits(ids)
+    got = Slots(compiled_from(config, dict(tensors), max_length=128)).logits(ids)
     if exact:
         np.testing.assert_allclose(got, expected, atol=1e-4)
         return

@@ -24,6 +24,8 @@ class Vocabulary:
 class Counting:
     """The next token is the last one plus one, modulo 10; it holds ids as a cache would and notes its passes."""
 
+    prompt_chunk = 4
+
     def __init__(self, slots: int = 1, max_length: int = 100) -> None:
         self.slots, self.max_length = slots, max_length
         self.passes: list[tuple[list[int], list[int]]] = []  # slots, and how many ids each
@@ -59,7 +61,7 @@ def sequences(model: Counting, prompts: list[list[int]], **params: object) -> li
 
 def run(model: Counting, prompts: list[list[int]], **params: object) -> list[Sequence]:
     wanted = sequences(model, prompts, **params)
-    for sequence, tokens in loop(Slots(model, 4), wanted):
+    for sequence, tokens in loop(Slots(model), wanted):
         assert sequence.ids[len(sequence.ids) - len(tokens) :] == [token.id for token in tokens]
     return wanted
 
@@ -90,7 +92,7 @@ def test_a_freed_slot_goes_to_the_next_prompt() -> None:
 def test_a_consumer_can_end_a_sequence() -> None:
     model = Counting(slots=2)
     wanted = sequences(model, [[0], [1]], ignore_eos=True, max_new_tokens=6)
-    for sequence, tokens in loop(Slots(model, 4), wanted):
+    for sequence, tokens in loop(Slots(model), wanted):
         if sequence is wanted[0] and tokens[-1].id == 2:
             sequence.stop()
     assert [s.ids for s in wanted] == [[1, 2], [2, 3, 4, 5, 6, 7]]
@@ -121,7 +123,7 @@ def test_samples_of_one_prompt_read_it_once() -> None:
 
 def test_what_was_read_before_is_not_read_again() -> None:
     model = Counting(slots=2)
-    slots = Slots(model, 4)
+    slots = Slots(model)
     for prompt, fresh in [([1, 2, 3, 4], 4), ([1, 2, 3, 4, 5], 1), ([1, 2, 7], 1), ([8, 8], 2), ([1, 2, 3], 1)]:
         model.passes.clear()
         list(loop(slots, sequences(model, [prompt], max_new_tokens=1)))
@@ -130,7 +132,7 @@ def test_what_was_read_before_is_not_read_again() -> None:
 
 def test_open_streams_do_not_mix_and_a_missing_slot_is_said() -> None:
     model = Counting(slots=2)
-    slots = Slots(model, 4)
+    slots = Slots(model)
     first, second = (loop(slots, sequences(model, [[start]], max_new_tokens=3)) for start in (1, 5))
     turns = [[token.id for _, tokens in (next(first), next(second)) for token in tokens] for _ in range(2)]
     assert turns == [[2, 6], [3, 7]]
@@ -166,7 +168,7 @@ def test_guesses_change_nothing_but_the_number_of_passes(right: int) -> None:
     plain, model, drafter = Counting(), Counting(), Guessing(right)
     expected = run(plain, [[1]], max_new_tokens=6)[0]
     wanted = sequences(model, [[1]], max_new_tokens=6)
-    tokens = [token.id for _, found in loop(Slots(model, 4), wanted, drafter) for token in found]
+    tokens = [token.id for _, found in loop(Slots(model), wanted, drafter) for token in found]
     assert tokens == expected.ids == [2, 3, 4, 5, 6, 7]
     assert wanted[0].end == "length"
     assert drafter.told[0] == (right + 1, right)
@@ -195,7 +197,7 @@ def test_any_fault_ends_its_own_sequence(capsys: pytest.CaptureFixture[str]) -> 
     model = Counting(slots=2)
     wanted = sequences(model, [[0], [1]], max_new_tokens=3)
     wanted[0] = Faulty(wanted[0].request, Vocabulary(), model.max_length)
-    list(loop(Slots(model, 4), wanted))
+    list(loop(Slots(model), wanted))
     assert (wanted[0].end, wanted[0].error) == ("failed", "an internal error after 1 tokens; see the log")
     assert wanted[1].ids == [2, 3, 4]
     assert "IndexError: a bug" in capsys.readouterr().err

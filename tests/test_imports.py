@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -106,6 +107,15 @@ def test_a_circle_is_found() -> None:
     assert circle({"p": set(), "p.a": lazy, "p.b": typed, "p.c": {"p"}}) == ["p.a", "p.b"]
     assert circle({"p": set(), "p.a": {"p.b"}, "p.b": {"p.c"}, "p.c": {"p"}}) == []
     assert circle({"p": imported_modules("import p", known)}) == ["p"]
+
+
+def test_no_folder_of_pipelines_is_too_full() -> None:
+    """At most 12 files: who reads a folder's list shall see what it is about."""
+    folders = Counter(
+        file.parent.relative_to(ROOT).as_posix() for file in FILES if file.is_relative_to(ROOT / "pipelines")
+    )
+    assert {folder: count for folder, count in folders.items() if count > 12} == {}
+    assert folders["pipelines"] > 1  # it did see them
 
 
 def test_only_the_command_line_knows_the_server() -> None:

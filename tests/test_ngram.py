@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from pipelines.engine.drafter import Expectation, Pause
+from pipelines.engine.guess_value import Expectation, GuessValue, Pause
 from pipelines.engine.ngram import BREAK, History, NgramIndex
 from pipelines.engine.pass_costs import PassCosts
 
@@ -77,13 +77,51 @@ def test_costs_between_measurements_are_straight_lines() -> None:
 
 
 def test_expectations_follow_outcomes() -> None:
-    expectation = Expectation(0.5)
+    expectation = Expectation()
     for _ in range(50):
         expectation.learn(guessed=4, right=4)
-    assert expectation.share > 0.95
+    assert expectation.probabilities(3) == pytest.approx([1.0, 1.0, 1.0], abs=0.05)
+    for _ in range(50):
+        expectation.learn(guessed=4, right=1)  # the first is always right, the second never
+    assert expectation.probabilities(2) == pytest.approx([1.0, 0.0], abs=0.05)
     for _ in range(50):
         expectation.learn(guessed=4, right=0)
-    assert expectation.share < 0.05
+    assert expectation.probabilities(1)[0] < 0.05
+
+
+def value_where(costs: dict[int, float]) -> GuessValue:
+    """A value that knows what passes of so many rows take, with a rate of one token in the first one's time."""
+    value = GuessValue()
+    for rows, seconds in costs.items():
+        value.costs.observe(rows, seconds)
+    value.restart(1)
+    return value
+
+
+def test_as_many_guesses_as_pay() -> None:
+    cheap = value_where({1: 1.0, 16: 1.15})
+    assert cheap.best([0.9, 0.8, 0.5, 0.2, 0.005], 1)[0] == 4
+    dear = value_where({1: 1.0, 2: 1.6, 3: 2.2})
+    assert dear.best([0.9, 0.5], 1)[0] == 1
+    assert dear.best([0.5, 0.2], 1) == (0, 0.0)
+
+
+def test_a_step_in_what_rows_cost_is_taken_where_it_pays_in_all() -> None:
+    steps = value_where({1: 1.0, 2: 1.5, 8: 1.5})
+    assert steps.best([0.4], 1)[0] == 0
+    assert steps.best([0.4, 0.35, 0.3], 1)[0] == 3
+
+
+def test_the_faster_the_text_the_dearer_a_row() -> None:
+    value = value_where({1: 1.0, 16: 1.15})
+    price = value.price(1, 7)
+    for _ in range(100):
+        value.passed(1, 8, 1.07, 0.03)
+        value.accepted(7)
+    assert value.rate == pytest.approx(8 / 1.1, rel=0.02)
+    assert value.price(1, 7) > 5 * price
+    value.restart(1)
+    assert value.rate == pytest.approx(1.0)
 
 
 def test_tries_that_do_not_pay_grow_rare_and_come_back() -> None:

@@ -8,7 +8,7 @@ from test_text_stream import Bytes
 pytest.importorskip("starlette", reason="needs the extra serve")
 
 from pipelines.engine.sequence import Token
-from pipelines.server.routes.openai_requests import CompletionRequest
+from pipelines.server.routes.openai.requests import CompletionRequest
 from pipelines.text.chain import SequenceText
 from pipelines.text.completion_mode import Strip, completion_filter
 

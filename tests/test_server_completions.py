@@ -50,7 +50,7 @@ def test_greedy_text_is_the_same_everywhere(server: RunningServer, client: Any, 
     listed = complete(client, PROMPTS)
     assert [choice.text for choice in listed.choices] == expected
     pieces = [chunk.choices[0].text for chunk in complete(client, PROMPTS[0], stream=True)]
-    assert len(pieces) > 5
+    assert len(pieces) > 1  # how many there are depends on the guesses that were right
     assert "".join(pieces) == expected[0]
 
 

@@ -102,7 +102,7 @@ def test_guesses_in_another_vocabulary_spell_the_same_text(tmp_path: Path, plain
     target = open_model(str(write_model(tmp_path)), None, None).tokenizer
     assert not same_vocabulary(plain.tokenizer, target)
     assert same_vocabulary(plain.tokenizer, plain.tokenizer)
-    draft = DraftModel(plain.model, plain.tokenizer, target, 512)
+    draft = DraftModel(plain.model, plain.tokenizer, target)
     for before, after in [
         ("import nu", "mpy as np\n"),
         ("    retu", "rn x"),

@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.terminal.options import (
-    MODEL,
-    chosen,
-    device_name,
-    load_model,
-    model_options,
-    ray_option,
-)
+from pipelines.terminal.options import MODEL, chosen, device_name, load_model, shared
 
 if TYPE_CHECKING:
     from pipelines.server.offline.run import Answer
@@ -40,9 +33,7 @@ def _path(value: str | None) -> Path | None:
 @click.option("--shard", callback=_shard, metavar="I/N", help="Only every N-th line, from the I-th on.")
 @click.option("--keep-order", is_flag=True, help="Write results in the order of the lines, not as they finish.")
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Sequences at once.")
-@model_options(max_length=512)
-@ray_option
-@click.option("--quiet", is_flag=True, help="No progress and notices.")
+@shared(*MODEL, "use_gpu", "ray", "quiet", max_length=512)
 def batch(source: str, output: str, **options: Any) -> None:
     """Answer a file of requests, each a line with custom_id, method, url and body; - is a standard stream.
 

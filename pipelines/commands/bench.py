@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pipelines.terminal.options import device_name, gpu_option
+from pipelines.terminal.options import load_model, shared
 
 Row = dict[str, object]
 
@@ -26,17 +26,11 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 
 
 @click.command()
-@click.option("--model", default="nano", show_default=True, metavar="NAME", help="As for replit.")
-@click.option("--weight-path", metavar="PATH", help="As for replit.")
-@click.option("--quantization-encoding", metavar="E", help="As for replit.")
+@shared("model", "weight_path", "quantization_encoding", "threads", "mmap", "kv_cache_encoding", "use_gpu")
 @click.option("--prompt-tokens", "-p", default="512", show_default=True, callback=_numbers, help="Prefill sizes.")
 @click.option("--generate", "-n", default="64", show_default=True, callback=_numbers, help="Tokens to generate.")
 @click.option("--depth", "-d", default="0", show_default=True, callback=_numbers, help="Tokens in the cache before.")
 @click.option("--batch-size", "-b", default="1", show_default=True, callback=_numbers, help="Sequences at once.")
-@click.option("--threads", "-t", type=int, help="As for replit.")
-@click.option("--mmap/--no-mmap", default=None, help="As for replit.")
-@click.option("--kv-cache-encoding", metavar="E", help="As for replit.")
-@gpu_option
 @click.option("--repeats", "-r", default=5, show_default=True, help="Counted runs of each test.")
 @click.option("--output", "-o", type=click.Choice(["table", "json", "csv", "md"]), default="table", show_default=True)
 def bench(**options: Any) -> None:
@@ -46,23 +40,12 @@ def bench(**options: Any) -> None:
     measured.
     """
     from pipelines import speed as measure
-    from pipelines.pipeline import load
     from replit.runtime.bandwidth import read_bandwidth
     from replit.runtime.engine import Engine
 
     started = time.perf_counter()
     longest = max(*options["prompt_tokens"], 1, *(max(d, 1) + n for d in options["depth"] for n in options["generate"]))
-    pipeline = load(
-        options["model"],
-        weight_path=options["weight_path"],
-        quantization_encoding=options["quantization_encoding"],
-        max_length=longest,
-        max_batch_size=max(options["batch_size"] or [1]),
-        threads=options["threads"],
-        mmap=options["mmap"],
-        kv_cache_encoding=options["kv_cache_encoding"],
-        device=device_name(options["use_gpu"]),
-    )
+    pipeline = load_model(options, max_length=longest, max_batch_size=max(options["batch_size"] or [1]))
     loaded = time.perf_counter() - started
     Engine.get(options["threads"])
     bandwidth = read_bandwidth() if options["use_gpu"] is None else None

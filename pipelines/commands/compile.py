@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.terminal.options import shared
+
 if TYPE_CHECKING:
     from replit.runtime.target import Target
 
 
 @click.command("compile")
-@click.option("--model", default="nano", show_default=True, metavar="NAME", help="As for replit.")
-@click.option("--weight-path", metavar="PATH", help="As for replit.")
-@click.option("--config", "config_path", metavar="PATH", help="As for replit.")
-@click.option("--tokenizer", "tokenizer_path", metavar="PATH", help="As for replit.")
-@click.option("--quantization-encoding", metavar="E", help="As for replit.")
+@shared("model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "kv_cache_encoding")
 @click.option("--target", default="cpu", show_default=True, metavar="TARGET", help="cpu, or a GPU such as cuda:sm_90.")
 @click.option("--mmap", is_flag=True, help="For weights that stay mapped from their file, on a CPU.")
-@click.option("--kv-cache-encoding", metavar="E", help="As for replit.")
 @click.option("--save-to-serialized-model-path", "path", required=True, metavar="PATH", help="The file to write.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 def compile_model(model: str, path: str, target: str, quiet: bool, **options: Any) -> None:
@@ -33,8 +30,8 @@ def compile_model(model: str, path: str, target: str, quiet: bool, **options: An
     from dataclasses import replace
     from pathlib import Path
 
-    from pipelines.pipeline import cache_encoding, gpu_encoding, parse_encoding
-    from pipelines.registry import open_model
+    from pipelines.pipeline import cache_encoding, gpu_encoding
+    from pipelines.registry import open_model, parse_encoding
     from pipelines.terminal.progress import Quiet, Terminal
     from replit.runtime.compile import CompileOptions
     from replit.runtime.compile import compile_model as compiled

@@ -12,48 +12,27 @@ import click
 
 from pipelines.engine.drafter import Drafter
 from pipelines.engine.sampling import SamplingParams
-from pipelines.pipeline import TextPiece, load
+from pipelines.pipeline import TextPiece
 from pipelines.prompts.gap import Gap
-from pipelines.terminal.options import device_name
-from pipelines.terminal.progress import Quiet, Terminal
+from pipelines.terminal.options import SAMPLING, chosen, load_model
 from pipelines.terminal.read_text import read_stdin, read_text
 from pipelines.terminal.report import say
 from weights.errors import UserError
 
-_SAMPLING = (
-    "max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "seed",
-    "stop", "ignore_eos", "completion", "strip",
-)  # fmt: skip
-
 
 def complete(ctx: click.Context, options: dict[str, Any]) -> None:
     """Runs the model on the prompts that the options or standard input give."""
-    sampling = {name: options[name] for name in _SAMPLING}
+    sampling = chosen(options, (*SAMPLING, "ignore_eos", "completion"))
     SamplingParams(**sampling)  # before anything is loaded
     if options["num_return_sequences"] < 1:
         raise UserError(
             f"--num-return-sequences is {options['num_return_sequences']}; expected a whole number from 1 up"
         )
     prompts, suffix = read_prompts(ctx, options), read_suffix(options)
-    progress = Quiet() if options["quiet"] else Terminal()
-    pipeline = load(
-        options["model"],
-        weight_path=options["weight_path"],
-        config_path=options["config_path"],
-        tokenizer_path=options["tokenizer_path"],
-        quantization_encoding=options["quantization_encoding"],
-        max_length=options["max_length"],
-        allow_longer=options["allow_longer"],
+    pipeline = load_model(
+        options,
         max_batch_size=options["max_cache_batch_size"],
-        serialized_model_path=options["serialized_model_path"],
-        serialized_model_sha256=options["serialized_model_sha256"],
         save_to_serialized_model_path=options["save_to_serialized_model_path"],
-        device=device_name(options["use_gpu"]),
-        threads=options["threads"],
-        mmap=options["mmap"],
-        kv_cache_encoding=options["kv_cache_encoding"],
-        draft=options["draft"],
-        progress=progress,
     )
     if not prompts:
         return  # only --save-to-serialized-model-path

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.terminal.options import shared
 from pipelines.terminal.report import visible
 from weights.written import WRITTEN
 
@@ -39,8 +40,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
     help="How matrices are stored; norms stay float32, and the matrix that makes the logits "
     "(the embedding table, where shared) is q8_0 in the quantized ones.",
 )
-@click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
-@click.option("--tokenizer", "tokenizer_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
+@shared("config_path", "tokenizer_path")
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
@@ -75,8 +75,8 @@ def convert(
     source: str,
     destination: str,
     encoding: str,
-    config_path: Path | None,
-    tokenizer_path: Path | None,
+    config_path: str | None,
+    tokenizer_path: str | None,
     fim: str | None,
     fim_order: str | None,
     **options: Any,
@@ -93,12 +93,12 @@ def convert(
     from replit.decoder import gguf_export
     from weights.tensor import Encoding
 
-    checkpoint, name = open_source(source, config=config_path)
+    checkpoint, name = open_source(source, config=Path(config_path) if config_path else None)
     order = None if fim_order is None else fim_order == "suffix-first"
     tokens = tuple(fim.split(",")) if fim else ()
-    path = Path(destination)
+    path, tokenizer_file = Path(destination), Path(tokenizer_path) if tokenizer_path else None
     new = destination.endswith("/") and (options["force"] or not path.exists() or not any(path.iterdir()))
-    wanted = converting.Wanted(Encoding(encoding), new, tokenizer_path, fim=tokens, suffix_first=order, **options)
+    wanted = converting.Wanted(Encoding(encoding), new, tokenizer_file, fim=tokens, suffix_first=order, **options)
     wanted.refuse_useless()
     plan, tokenizer = converting.planned(checkpoint, name, wanted)
     if not wanted.directory:

@@ -13,16 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.terminal.options import (
-    MODEL,
-    SAMPLING,
-    chosen,
-    device_name,
-    load_model,
-    model_options,
-    ray_option,
-    sampling_options,
-)
+from pipelines.terminal.options import MODEL, SAMPLING, chosen, device_name, load_model, shared
 from pipelines.terminal.report import visible
 
 if TYPE_CHECKING:
@@ -74,10 +65,8 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list
     metavar="N",
     help="Programs at once [default: half the processors].",
 )
-@model_options(max_length=1024)
-@ray_option
-@sampling_options(max_new_tokens=256, top_k=None, temperature=0.2, top_p=0.95)
-@click.option("--quiet", is_flag=True, help="No progress and notices.")
+@shared(*MODEL, "use_gpu", "ray", max_length=1024)
+@shared(*SAMPLING, "quiet", max_new_tokens=256, top_k=(None, "all"), temperature=0.2, top_p=0.95)
 def evaluate(benchmark: str, **options: Any) -> None:
     """Measure pass@k: generate samples for each problem and run them against its tests.
 

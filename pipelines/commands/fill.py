@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipelines.terminal.options import SAMPLING, chosen, completion_option, load_model, model_options, sampling_options
+from pipelines.terminal.options import MODEL, SAMPLING, chosen, load_model, shared
 from pipelines.terminal.read_text import read_text
 from weights.errors import UserError
 
@@ -23,12 +23,7 @@ from weights.errors import UserError
     metavar="M",
     help="Column of the cursor in characters, from 1; it stands before that character.",
 )
-@completion_option(default="block")
-@click.option(
-    "--suffix-first/--prefix-first",
-    default=None,
-    help="Whether the model reads what follows the cursor first (default: as it was trained).",
-)
+@shared("completion", "suffix_first", completion="block")
 @click.option(
     "--token-healing/--no-token-healing",
     default=True,
@@ -36,9 +31,7 @@ from weights.errors import UserError
     help="Let the cursor be inside a token: spell the end of what precedes it again.",
 )
 @click.option("--whole-file", is_flag=True, help="Print the file with the completion in it, not the completion alone.")
-@model_options(max_length=1024)
-@sampling_options(max_new_tokens=128, top_k=1, temperature=1.0, top_p=1.0)
-@click.option("--quiet", is_flag=True, help="No progress and notices.")
+@shared(*MODEL, "use_gpu", *SAMPLING, "quiet", max_length=1024, max_new_tokens=128, top_k=1, temperature=1.0, top_p=1.0)
 def fill(file: Path, line: int, column: int, **options: Any) -> None:
     """Complete at a position of FILE, by a model with fill-in-the-middle.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pipelines.terminal.options import shared
 from pipelines.terminal.report import visible
 from weights.written import WRITTEN
 
@@ -33,7 +34,7 @@ from weights.written import WRITTEN
     metavar="N",
     help="Longest sequence in tokens that memory is counted for.",
 )
-@click.option("--allow-longer", is_flag=True, help="Let it exceed what the model was trained on.")
+@shared("allow_longer", "config_path", "tokenizer_path")
 @click.option(
     "--max-cache-batch-size",
     "batch",
@@ -44,17 +45,16 @@ from weights.written import WRITTEN
     help="Sequences at once that memory is counted for.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
-@click.option("--config", "config_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
-@click.option("--tokenizer", "tokenizer_path", type=click.Path(path_type=Path), metavar="PATH", help="As for replit.")
 def inspect(
-    source: str, encoding: str | None, as_json: bool, config_path: Path | None, tokenizer_path: Path | None, **run: Any
+    source: str, encoding: str | None, as_json: bool, config_path: str | None, tokenizer_path: str | None, **run: Any
 ) -> None:
     """Show a model's configuration, tokenizer and tensors, and the memory to run it.
 
     FILE may also be a serialized model. Of a hub repository's weights only the headers are
     downloaded, unless it holds PyTorch files only. The exit status is 1 if anything is missing.
     """
-    report = _report(source, config_path, tokenizer_path, encoding, run)
+    config, tokenizer = (Path(path) if path else None for path in (config_path, tokenizer_path))
+    report = _report(source, config, tokenizer, encoding, run)
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(map(visible, _text(report))))
     if report["problems"]:
         raise SystemExit(1)

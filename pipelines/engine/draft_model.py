@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.engine.sequence import Sequence as EngineSequence
-from pipelines.engine.slots import SlotModel, common_length
+from pipelines.engine.slots import common_length
 from pipelines.prompts.prompt import before_cursor
+from replit.runtime.slot_model import SlotModel
 from weights.errors import UserError
 from weights.tokenizers.tokenizer import Tokenizer
 
@@ -47,9 +48,9 @@ class _Reader:
 class DraftModel:
     """A small model and the text of the sequences that it guesses for."""
 
-    def __init__(self, model: SlotModel, tokenizer: Tokenizer, target: Tokenizer, chunk: int) -> None:
+    def __init__(self, model: SlotModel, tokenizer: Tokenizer, target: Tokenizer) -> None:
         """`tokenizer` is the small model's, `target` that of the sequences."""
-        self._model, self._tokenizer, self._target, self._chunk = model, tokenizer, target, chunk
+        self._model, self._tokenizer, self._target = model, tokenizer, target
         self.same_vocabulary = same_vocabulary(tokenizer, target)
         self._slots = [_Slot() for _ in range(model.slots)]
         self._readers: dict[str, _Reader] = {}
@@ -134,7 +135,7 @@ class DraftModel:
             self._model.truncate(slot, length)
         logits: Floats = np.zeros((1, 1), np.float32)
         while len(held) < len(ids):
-            part = list(ids[len(held) : len(held) + self._chunk])
+            part = list(ids[len(held) : len(held) + self._model.prompt_chunk])
             logits = self._model.extend([slot], [part], [len(part) - 1])
             held += part
         last: Floats = logits[0]

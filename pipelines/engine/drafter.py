@@ -1,8 +1,4 @@
-"""How many guesses a pass takes along, and whose: as many as pay by what rows cost here and what came of guesses.
-
-A checked guess costs a row of a pass, a guess of the small model its own passes too. One more guess pays if the tokens
-that it is expected to bring for its time are more than the pass brings for its own.
-"""
+"""Which guesses a pass takes along: those of the text's own repetitions or a small model's, as many as pay here."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 
 from pipelines.engine.draft_model import DraftModel
+from pipelines.engine.guess_value import Expectation, GuessValue, Pause
 from pipelines.engine.ngram import History, NgramIndex
 from pipelines.engine.pass_costs import PassCosts
 from pipelines.engine.sequence import Sequence
@@ -18,43 +15,12 @@ from pipelines.engine.slots import engine_lock
 
 # Rows of a pass with guesses in all: beyond, arithmetic costs more than the reading that is saved.
 MOST_ROWS = 16
-# How much a new outcome counts for what is expected of guesses.
+# Rows over which the price of one more is averaged while the small model goes on: kernels take about as many at once.
+_TOGETHER = 7
+# Matches of at least so many ids are told apart by how often they are right.
+_LENGTHS = (4, 6, 9, 16)
+# How much an outcome counts for what is expected of the small model.
 _WEIGHT = 0.1
-# Passes that are skipped at most between two tries of what has not paid.
-_LONGEST_PAUSE = 64
-
-
-@dataclass
-class Expectation:
-    """How often guesses of a kind were right, each given that those before it were."""
-
-    share: float
-    tries: int = 0
-
-    def learn(self, guessed: int, right: int) -> None:
-        """Takes in an outcome: `right` of `guessed`, and one wrong unless all were right."""
-        for outcome in [1.0] * right + [0.0] * (right < guessed):
-            self.tries += 1
-            weight = max(_WEIGHT, 1 / (self.tries + 2))
-            self.share += weight * (outcome - self.share)
-
-
-@dataclass
-class Pause:
-    """Tries that do not pay grow rare, and come back when one pays."""
-
-    passes: int = 0  # until the next try
-    length: int = 0
-
-    def due(self) -> bool:
-        """Whether to try in this pass."""
-        self.passes -= 1
-        return self.passes < 0
-
-    def learn(self, paid: bool) -> None:
-        """What came of a try."""
-        self.length = 0 if paid else min(2 * self.length + 1, _LONGEST_PAUSE)
-        self.passes = self.length
 
 
 @dataclass
@@ -63,10 +29,13 @@ class _Draft:
 
     index: NgramIndex
     indexed: int = 0  # generated ids that are in the index
-    kind: str = ""
-    sure: list[float] = field(default_factory=list)
-    pause: Pause = field(default_factory=Pause)
-    small: Expectation = field(default_factory=lambda: Expectation(0.7))  # of the small model's own probabilities
+    match: Expectation | None = None  # of the guesses under way, where text made them
+    sure: list[float] = field(default_factory=list)  # of those under way, where the small model made them
+    spent: float = 0.0  # seconds on those
+    trust: float = 1.0  # right guesses of the small model for each that its own probabilities promise
+    value: float = 0.3  # tokens that a try of the small model brings more than it costs, on the average
+    match_pause: Pause = field(default_factory=Pause)
+    small_pause: Pause = field(default_factory=Pause)
 
 
 class Drafter:
@@ -74,34 +43,44 @@ class Drafter:
 
     def __init__(self, ngrams: bool = True, small: DraftModel | None = None) -> None:
         self._ngrams, self._small = ngrams, small
-        self._costs, self._small_costs = PassCosts(), PassCosts()
+        self._value, self._small_costs = GuessValue(), PassCosts()
         self.history = History()
         self._drafts: dict[str, _Draft] = {}
-        self._matches = {length: Expectation(0.5) for length in ("short", "middle", "long", "history")}
+        self._matches = {"history": Expectation()} | {f"from {n}": Expectation() for n in (0, *_LENGTHS)}
+        self._sequences, self._drafting = 0, 0.0
         self.guessed = 0
         self.right = 0
 
     def guess(self, sequences: Several[Sequence]) -> list[list[int]]:
         """For each sequence the ids that are worth a row of the next pass, possibly none."""
+        started = time.perf_counter()
         with engine_lock:
-            return self._guess_all(sequences)
+            found = self._guess_all(sequences)
+        self._sequences, self._drafting = len(sequences), time.perf_counter() - started
+        return found
 
     def _guess_all(self, sequences: Several[Sequence]) -> list[list[int]]:
-        spare = MOST_ROWS - len(sequences)
+        spare = max(MOST_ROWS - len(sequences), 0)
+        rows = len(sequences)
+        if any(sequence.request.id not in self._drafts for sequence in sequences):
+            self._value.restart(rows)
         found: list[list[int]] = []
         for sequence in sequences:
-            most = min(max(spare, 0) // len(sequences), sequence.budget - len(sequence.ids) - 1)
-            guesses = self._guess(sequence, most, len(sequences)) if most > 0 and sequence.request.speculative else []
+            most = min(spare // len(sequences), sequence.budget - len(sequence.ids) - 1)
+            guesses = self._guess(sequence, most, rows) if most > 0 and sequence.request.speculative else []
+            rows += len(guesses)
             found.append(guesses)
         return found
 
     def _guess(self, sequence: Sequence, most: int, rows: int) -> list[int]:
         draft = self._draft(sequence)
-        draft.kind, draft.sure = "", []
-        if self._ngrams and (guesses := self._from_text(sequence, draft, most, rows)):
+        draft.match, draft.sure, draft.spent = None, [], 0.0
+        if not self._value.rate:
+            return []  # the first pass tells what one without guesses costs
+        guesses, value = self._from_text(draft, most, rows) if self._ngrams else ([], 0.0)
+        if self._small is None or (guesses and value >= draft.value) or not draft.small_pause.due():
             return guesses
-        if self._small is None or not draft.pause.due():
-            return []
+        draft.match = None
         return self._from_small(self._small, sequence, draft, most, rows)
 
     def _draft(self, sequence: Sequence) -> _Draft:
@@ -117,63 +96,53 @@ class Drafter:
             draft.indexed = len(sequence.ids)
         return draft
 
-    def _from_text(self, sequence: Sequence, draft: _Draft, most: int, rows: int) -> list[int]:
+    def _from_text(self, draft: _Draft, most: int, rows: int) -> tuple[list[int], float]:
+        """What followed the longest match, as far as it pays, and what it brings more than it costs."""
         tail = draft.index.ids
         place, length = draft.index.find(tail, own=True)
         older, older_length = self.history.index.find(tail, own=False)
         if older_length > length:
-            kind, guesses = "history", self.history.index.after(older, most)
+            match, guesses = self._matches["history"], self.history.index.after(older, most)
         else:
-            kind = "short" if length < 5 else "middle" if length < 12 else "long"
+            match = self._matches[f"from {max((n for n in _LENGTHS if n <= length), default=0)}"]
             guesses = draft.index.after(place, most) if length else []
-        share = self._matches[kind].share
-        sure = [share ** (i + 1) for i in range(len(guesses))]
-        count = self._worth(sure, rows)
-        if count == 0 and guesses and draft.pause.due():
+        count, value = self._value.best(match.probabilities(len(guesses)), rows)
+        if count == 0 and guesses and draft.match_pause.due():
             count = 1  # a try now and then, else nothing would be learned
-        draft.kind, draft.sure = kind, sure[:count]
-        return guesses[:count]
+        draft.match = match if count else None
+        return guesses[:count], value
 
     def _from_small(self, small: DraftModel, sequence: Sequence, draft: _Draft, most: int, rows: int) -> list[int]:
-        trust = draft.small.share
-        reached, expected = 0, float(rows)
+        tried = 0
+        rate = self._value.rate
+        price = self._value.price(rows, _TOGETHER) / _TOGETHER + rate * self._small_costs.seconds(1)
 
         def worth(probability: float) -> bool:
-            nonlocal reached, expected
-            reached += 1
-            pays = self._pays(probability * trust, expected, rows + reached, self._small_costs.seconds(1))
-            expected += probability * trust
-            return pays
+            nonlocal tried
+            tried += 1
+            return probability * draft.trust > price
 
         started = time.perf_counter()
         guesses, sure = small.guess(sequence, most, worth)
-        self._small_costs.observe(1, (time.perf_counter() - started) / max(reached, 1))
-        draft.kind, draft.sure = "small", sure
-        if not guesses:
-            draft.pause.learn(paid=False)
-        return guesses
+        draft.spent = time.perf_counter() - started
+        self._small_costs.observe(1, draft.spent / max(tried, 1))
+        count, _ = self._value.best([probability * draft.trust for probability in sure], rows)
+        draft.sure = sure[:count]
+        if count == 0:
+            self._learn_of_small(draft, 0, 0)
+        return guesses[:count]
 
-    def _worth(self, sure: Several[float], rows: int) -> int:
-        """How many of the guesses pay."""
-        expected = float(rows)
-        for count, share in enumerate(sure):
-            if not self._pays(share, expected, rows + count + 1, 0.0):
-                return count
-            expected += share
-        return len(sure)
-
-    def _pays(self, probability: float, expected: float, rows: int, seconds: float) -> bool:
-        """Whether one more row, the `rows`-th, is worth its time and `seconds` before it.
-
-        `expected` are the tokens that the pass brings without it.
-        """
-        before = self._costs.seconds(rows - 1)
-        more = max(self._costs.seconds(rows) - before, 0.005 * before) + seconds
-        return probability * before / expected > more
+    def _learn_of_small(self, draft: _Draft, guessed: int, right: int) -> None:
+        gained = right - self._value.rate * draft.spent - self._value.price(self._sequences, guessed)
+        draft.value += _WEIGHT * (gained - draft.value)
+        if draft.sure:
+            promised = max(sum(draft.sure), 1e-3)
+            draft.trust += _WEIGHT / 2 * (min(right / promised, 1.3) - draft.trust)
+        draft.small_pause.learn(paid=right > 0 or draft.value > 0)
 
     def passed(self, rows: int, seconds: float) -> None:
         """Told what a pass took."""
-        self._costs.observe(rows, seconds)
+        self._value.passed(max(self._sequences, 1), rows, seconds, self._drafting)
 
     def accepted(self, sequence: Sequence, guessed: int, right: int) -> None:
         """Told how many of a sequence's guesses were right."""
@@ -181,14 +150,13 @@ class Drafter:
         self.right += right
         sequence.drafted += guessed
         sequence.drafted_right += right
+        self._value.accepted(right)
         draft = self._drafts[sequence.request.id]
-        if draft.kind == "small":
-            draft.small.share += _WEIGHT * (min(right / max(sum(draft.sure), 1e-3), 1.0) - draft.small.share)
-            saved = right * self._costs.seconds(1)
-            spent = guessed * self._small_costs.seconds(1) + self._costs.seconds(1 + guessed) - self._costs.seconds(1)
-            draft.pause.learn(paid=saved >= spent)
+        if draft.match is not None:
+            draft.match.learn(guessed, right)
+            draft.match_pause.learn(paid=right > 0)
         else:
-            self._matches[draft.kind].learn(guessed, right)
+            self._learn_of_small(draft, guessed, right)
 
     def ended(self, sequence: Sequence) -> None:
         """Told that a sequence has ended; what it wrote may come again."""

@@ -10,13 +10,14 @@ import os
 import threading
 from collections.abc import Sequence as Several
 from itertools import accumulate
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.engine.sequence import Sequence
+from replit.gpu.model import GpuModel
 from replit.gpu.top_logits import TopLogits
+from replit.runtime.slot_model import SlotModel
 from weights.errors import UserError
 
 Floats = npt.NDArray[np.float32]
@@ -25,42 +26,11 @@ engine_lock = threading.RLock()
 Rows = Floats | Several[TopLogits]
 
 
-class SlotModel(Protocol):
-    """What the loop needs of a model; those on the CPU and on a GPU are such."""
-
-    slots: int
-    max_length: int
-
-    def truncate(self, slot: int, length: int) -> None:
-        """Keeps the first `length` positions of a slot."""
-        ...
-
-    def copy_prefix(self, source: int, target: int, length: int) -> None:
-        """Gives `target` the first `length` positions of `source`, and no others."""
-        ...
-
-    def extend(self, slots: Several[int], ids: Several[Several[int]], rows: Several[int]) -> Floats:
-        """Appends `ids[i]` to `slots[i]`, in one pass; logits `[len(rows), vocab]` after those `rows` of all."""
-        ...
-
-
-@runtime_checkable
-class TopSlotModel(SlotModel, Protocol):
-    """A model far from our memory, which sends the highest logits alone."""
-
-    def extend_top(
-        self, slots: Several[int], ids: Several[Several[int]], rows: Several[int], k: int
-    ) -> Several[TopLogits]:
-        """`extend`, with the `k` highest logits of each row."""
-        ...
-
-
 class Slots:
     """Runs sequences in the slots of one model. Safe for threads, each with sequences of its own."""
 
-    def __init__(self, model: SlotModel, prompt_chunk: int) -> None:
-        """`prompt_chunk`: most ids of a pass over a prompt."""
-        self._model, self._chunk = model, prompt_chunk
+    def __init__(self, model: SlotModel) -> None:
+        self._model, self._chunk = model, model.prompt_chunk
         self._held: list[list[int]] = [[] for _ in range(model.slots)]  # the ids whose keys and values a slot has
         self._free = list(range(model.slots))  # longest unused first
         self._process = os.getpid()
@@ -143,7 +113,7 @@ class Slots:
         self._check_process()
         needed = [sequence.logits_needed for sequence in sequences]
         with engine_lock:
-            if not all(needed) or not isinstance(self._model, TopSlotModel):
+            if not all(needed) or not isinstance(self._model, GpuModel):
                 return self._extend(slots, ids, rows)
             top = self._model.extend_top(slots, ids, rows, max(needed))
             self._hold(slots, ids)

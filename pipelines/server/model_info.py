@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.registry import ModelFiles
+from pipelines.registry import ModelFiles, parse_encoding
 from pipelines.server.options import ServeOptions
 from replit.runtime.weight_memory import weight_types
 from weights.tensor import Encoding, stored_bytes
@@ -57,9 +57,9 @@ def main_encoding(options: ServeOptions, files: ModelFiles) -> Encoding:
     """The encoding that most bytes of the running weights have."""
     if options.device != "cpu":
         return Encoding.BFLOAT16
-    encoding = options.quantization_encoding
+    encoding = parse_encoding(options.quantization_encoding)
     sizes: Counter[Encoding] = Counter()
-    for kind, shape in weight_types(files.tensors, Encoding(encoding.lower()) if encoding else None).values():
+    for kind, shape in weight_types(files.tensors, encoding).values():
         sizes[kind] += stored_bytes(shape, kind)
     return sizes.most_common(1)[0][0]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import click
 from click.core import ParameterSource
 
-from pipelines.terminal.options import device_name
+from pipelines.terminal.options import MODEL, SAMPLING, chosen, device_name
 from weights.errors import UserError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -115,14 +115,11 @@ def serve_click_options(command: Command) -> Command:
     return command
 
 
-_SAMPLING = ("max_new_tokens", "top_k", "temperature", "top_p", "min_p", "repetition_penalty", "stop")
+_SAMPLING = tuple(name for name in SAMPLING if name not in ("seed", "strip"))  # which a request states
 _SHARED = (
-    "model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "max_length", "allow_longer",
-    "serialized_model_path", "serialized_model_sha256",
-    "save_to_serialized_model_path", "threads", "mmap", "kv_cache_encoding", "host", "port", "stall_timeout",
-    "max_queue_size", "shutdown_timeout", "log_format", "served_model_name", "prefix_caching", "draft",
-    "cache_dir", "cache_dir_bytes", "suffix_first",
-    "page", "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
+    *MODEL, "save_to_serialized_model_path", "host", "port", "stall_timeout", "max_queue_size", "shutdown_timeout",
+    "log_format", "served_model_name", "prefix_caching", "cache_dir", "cache_dir_bytes", "suffix_first", "page",
+    "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
 )  # fmt: skip
 _OTHERS = (
     "serve", "debug", "quiet", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu", "api_key",
@@ -144,7 +141,7 @@ def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptio
     if options["cache_dir"] is not None and options["use_gpu"] is not None:
         raise click.UsageError("--cache-dir is for the CPU; expected it without --use-gpu: leave one of them out", ctx)
     return ServeOptions(
-        **{name: options[name] for name in _SHARED} | {"max_length": length if "max_length" in given else 0},
+        **chosen(options, _SHARED) | {"max_length": length if "max_length" in given else 0},
         max_batch_size=batch if "max_cache_batch_size" in given else 0,
         device=device_name(options["use_gpu"]),
         api_key=read_api_key(options["api_key"], options["api_key_file"]),

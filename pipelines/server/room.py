@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 
-from pipelines.registry import ModelFiles
+from pipelines.registry import ModelFiles, parse_encoding
 from pipelines.server.options import DEFAULT_BATCH, ServeOptions
 from replit.runtime.free_memory import PAGE_SIZE, cache_bytes, free_memory
 from replit.runtime.target import CPU_CACHES
@@ -34,7 +34,7 @@ def with_room(options: ServeOptions, files: ModelFiles, free: int | None = None)
     room = _room(options, files, free)
     if room is None:
         return replace(options, max_length=length, max_batch_size=most)
-    encoding = _cache_encoding(options)
+    encoding = cache_encoding(options)
     if not options.max_batch_size:
         most = max(min(most, room // cache_bytes(files.config, 1, length, encoding) - 1), 1)
     if not options.max_length:
@@ -45,12 +45,12 @@ def with_room(options: ServeOptions, files: ModelFiles, free: int | None = None)
 
 def model_bytes(options: ServeOptions, files: ModelFiles) -> int:
     """Memory of a process with a copy of the model and all its sequences."""
-    cache = cache_bytes(files.config, options.max_batch_size + 1, options.max_length, _cache_encoding(options))
+    cache = cache_bytes(files.config, options.max_batch_size + 1, options.max_length, cache_encoding(options))
     return PROCESS_BYTES + _weight_bytes(options, files) + cache
 
 
 def _weight_bytes(options: ServeOptions, files: ModelFiles) -> int:
-    encoding = Encoding(options.quantization_encoding.lower()) if options.quantization_encoding else None
+    encoding = parse_encoding(options.quantization_encoding)
     return total_bytes(weight_types(files.tensors, encoding if options.device == "cpu" else Encoding.BFLOAT16))
 
 
@@ -64,7 +64,8 @@ def _room(options: ServeOptions, files: ModelFiles, free: int | None) -> int | N
     return max(int((free - _weight_bytes(options, files)) * SHARE) - PREFIX_CACHE_BYTES, 0)
 
 
-def _cache_encoding(options: ServeOptions) -> Encoding:
+def cache_encoding(options: ServeOptions) -> Encoding:
+    """Of keys and values; one that is not known is refused where the model is loaded."""
     if options.device != "cpu":
         return Encoding.BFLOAT16
     return Encoding(options.kv_cache_encoding) if options.kv_cache_encoding in CPU_CACHES else Encoding.FLOAT32

@@ -7,6 +7,7 @@ scheduler. See docs/architecture.md for why.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import importlib.util
 import re
@@ -24,7 +25,6 @@ from pipelines.server.http.hosts import is_loopback
 from pipelines.server.options import ServeOptions
 from replit.runtime.cores import usable_cores
 from weights.errors import UserError
-from weights.tensor import Encoding
 
 if TYPE_CHECKING:
     from pipelines.registry import ModelFiles
@@ -85,20 +85,16 @@ def check_local(options: ServeOptions) -> ModelFiles | None:
 
 def open_files(options: ServeOptions) -> ModelFiles:
     """The model's files, and whether they go with the options and this machine's memory. Raises UserError."""
-    from pipelines.registry import check_length, open_model
-    from pipelines.server.room import with_room
+    from pipelines.registry import check_length, open_model, parse_encoding
+    from pipelines.server.room import cache_encoding, with_room
     from replit.runtime.free_memory import check_cache_fits
-    from replit.runtime.target import CPU_CACHES
 
-    encoding = options.quantization_encoding
-    wanted = Encoding(encoding.lower()) if encoding else None
+    wanted = parse_encoding(options.quantization_encoding)
     files = open_model(options.model, options.weight_path, wanted, options.config_path, options.tokenizer_path)
     options = with_room(options, files)
     check_length(options.max_length, files.config, options.allow_longer)
     if options.device == "cpu":
-        cache = options.kv_cache_encoding
-        used = Encoding(cache) if cache in CPU_CACHES else Encoding.FLOAT32
-        check_cache_fits(files.config, options.max_batch_size, options.max_length, used)
+        check_cache_fits(files.config, options.max_batch_size, options.max_length, cache_encoding(options))
     return files
 
 
@@ -212,28 +208,17 @@ async def _prepare(
 
 def in_daemon(work: Callable[[], Result]) -> asyncio.Future[Result]:
     """Runs `work` in a thread that does not keep the process alive: a download may take hours."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Result] = loop.create_future()
-
-    def finish(result: Result | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
+    future: concurrent.futures.Future[Result] = concurrent.futures.Future()
+    future.set_running_or_notify_cancel()  # so that whoever waits no longer does not take the thread's place
 
     def run() -> None:
-        result, failure = None, None
         try:
-            result = work()
+            future.set_result(work())
         except BaseException as error:
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(finish, result, failure)
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return future
+    return asyncio.wrap_future(future)
 
 
 def with_threads(options: ServeOptions, files: ModelFiles) -> ServeOptions:

@@ -1,7 +1,7 @@
 """Passes of a bound graph over a cache's pages: their inputs as arrays that the engine reads in place.
 
 On the CPU see replit/cpu/passes.py, on a GPU replit/gpu/passes.py. Whose cache it is does not matter: our own loop's
-(replit/cpu/model.py, replit/gpu/model.py) or MAX Serve's (pipelines/server/process/batch.py).
+(replit/runtime/slot_model.py) or MAX Serve's (pipelines/server/process/batch.py).
 """
 
 from __future__ import annotations

@@ -52,14 +52,7 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """What is sent, as OpenAI has it."""
         kind = _TYPES.get(self.status, "invalid_request_error")
-        return {
-            "error": {
-                "message": self.message,
-                "type": kind,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def body_for(self, path: str) -> dict[str, Any]:
         """What is sent, in the shape of the API that the path belongs to."""
@@ -137,9 +130,6 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     if field is None:
         return ApiError("the body is not as expected: expected a JSON object, sent as application/json")
     where = ".".join(part for part in path if not part.startswith(_UNION_PARTS) and part not in _UNION_TYPES)
-    if error["type"] == "extra_forbidden":
-        message = f"the field {where!r} is unknown or not supported; leave it out"
-        return ApiError(message, param=where, code="unknown_parameter")
     message = str(error["msg"]).removeprefix("Value error, ")
     return ApiError(f"{where}: {message[:1].lower()}{message[1:]}{_found(error)}", param=field)
 

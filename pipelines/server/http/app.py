@@ -12,16 +12,12 @@ from pipelines.server.http.api_error import ApiError, from_validation, unreadabl
 from pipelines.server.http.client_habits import ClientHabits
 from pipelines.server.http.guard import Guard
 from pipelines.server.metrics import CONTENT_TYPE
-from pipelines.server.routes import (
-    chat_completions,
-    completions,
-    llama,
-    llama_server,
-    ollama,
-    ollama_server,
-    page,
-    vllm_server,
-)
+from pipelines.server.routes import page
+from pipelines.server.routes.llama import completion as llama
+from pipelines.server.routes.llama import server as llama_server
+from pipelines.server.routes.ollama import generate as ollama
+from pipelines.server.routes.ollama import server as ollama_server
+from pipelines.server.routes.openai import chat_completions, completions, vllm
 from pipelines.server.service import Service
 
 
@@ -29,7 +25,7 @@ def bare_app(service: Service) -> FastAPI:
     """The routes that answer with text, and their errors, with nothing around them."""
     app = FastAPI(title="Replit Code on MAX", version="1", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.service = service
-    for module in (completions, chat_completions, llama, llama_server, ollama, ollama_server, vllm_server):
+    for module in (completions, chat_completions, llama, llama_server, ollama, ollama_server, vllm):
         app.include_router(module.router)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _validation_error)

@@ -22,16 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.engine.sequence import SequenceRequest
 from pipelines.server.options import ServeOptions
-from pipelines.server.process.messages import (
-    Cancel,
-    Failed,
-    Load,
-    Loading,
-    Ready,
-    Step,
-    Steps,
-)
+from pipelines.server.process.messages import Cancel, Failed, Load, Loading, Ready, Step, Steps
 from pipelines.server.process.time_slice import react_at_once
+from pipelines.terminal.options import MODEL, chosen
 from weights.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,8 +39,6 @@ if TYPE_CHECKING:
 
 # Pages go to --cache-dir once nothing has come for so long.
 SECONDS_UNTIL_SAVED = 0.5
-# Beside the pages that a full batch needs, this much memory keeps the prefixes of earlier requests.
-PREFIX_CACHE_BYTES = 256 << 20
 
 
 class _Report:
@@ -167,22 +158,10 @@ def load_model(options: ServeOptions, report: _Report) -> Pipeline:
     from pipelines.pipeline import load
 
     return load(
-        options.model,
-        weight_path=options.weight_path,
-        config_path=options.config_path,
-        tokenizer_path=options.tokenizer_path,
-        quantization_encoding=options.quantization_encoding,
-        max_length=options.max_length,
-        allow_longer=options.allow_longer,
-        reserved_sequences=options.max_batch_size,
-        serialized_model_path=options.serialized_model_path,
-        serialized_model_sha256=options.serialized_model_sha256,
+        **chosen(vars(options), MODEL),
         save_to_serialized_model_path=options.save_to_serialized_model_path,
         device=options.device,
-        threads=options.threads,
-        mmap=options.mmap,
-        kv_cache_encoding=options.kv_cache_encoding,
-        draft=options.draft,
+        reserved_sequences=options.max_batch_size,
         drafted_sequences=options.max_batch_size,
         progress=report,
     )
@@ -196,6 +175,7 @@ def make_cache(pipeline: Pipeline, options: ServeOptions) -> PrefixCache:
 
     from pipelines.server.process.page_store import PageStore, weights_digest
     from pipelines.server.process.prefix_cache import PrefixCache
+    from pipelines.server.room import PREFIX_CACHE_BYTES
     from replit.gpu.device import RESERVE_BYTES, free_bytes
     from replit.runtime.engine import Engine
     from replit.runtime.kv_cache import PAGE_SIZE, pages_for

@@ -16,15 +16,7 @@ from typing import Any, Protocol, cast
 
 from pipelines.engine.sequence import SequenceRequest
 from pipelines.server.options import ServeOptions
-from pipelines.server.process.messages import (
-    Cancel,
-    Failed,
-    Load,
-    Loading,
-    Ready,
-    Step,
-    Steps,
-)
+from pipelines.server.process.messages import Cancel, Failed, Load, Loading, Ready, Step, Steps
 
 # For pages that are not stored when the server ends.
 SAVING_SECONDS = 20.0

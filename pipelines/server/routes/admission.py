@@ -6,8 +6,7 @@ from starlette.requests import Request
 
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.record import Record
-from pipelines.server.routes.fields import Fields, unknown_fields
-from pipelines.server.routes.generation_fields import GenerationFields
+from pipelines.server.routes.fields import Fields, ModelFields, unknown_fields
 from pipelines.server.service import Service
 
 # Names come from strangers: of one request so many are told, so much of each.
@@ -15,11 +14,11 @@ _MOST_NAMES = 20
 _MOST_CHARACTERS = 60
 
 
-def admit(body: GenerationFields, request: Request) -> tuple[Service, Record]:
+def admit(body: ModelFields, request: Request) -> tuple[Service, Record]:
     """The service and the request's record. Raises ApiError for a request that cannot be answered."""
     service: Service = request.app.state.service
     record: Record = request.scope["replit.record"]
-    record.user = body.user
+    record.user = getattr(body, "user", None)
     service.check_ready()
     service.check_model(body.model)
     check_fields(service, body, record)

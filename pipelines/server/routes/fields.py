@@ -78,6 +78,12 @@ class Fields(BaseModel):
         return {name.encode(errors="replace").decode(): value for name, value in data.items() if value is not None}
 
 
+class ModelFields(Fields):
+    """A request that names a model."""
+
+    model: Text | None = Field(None, description="Any name; checked with --check-model only.")
+
+
 def unknown_fields(body: Fields, path: str = "") -> Iterator[tuple[str, Any]]:
     """The fields of a body that its type does not know, with their values; `a.b` for one inside another."""
     for name, value in (body.model_extra or {}).items():

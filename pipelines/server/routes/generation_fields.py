@@ -6,11 +6,23 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from pipelines.server.routes.fields import INTEGRAL, Count, Fields, Flag, LastN, NewTokens, Number, Seed, Text, Whole
+from pipelines.server.routes.fields import (
+    INTEGRAL,
+    Count,
+    Fields,
+    Flag,
+    LastN,
+    ModelFields,
+    NewTokens,
+    Number,
+    Seed,
+    Text,
+    Whole,
+)  # fmt: skip
 
 MAX_SAMPLES = 128
-MAX_STOPS = 1024
 Samples: TypeAlias = Annotated[int, Field(ge=1, le=MAX_SAMPLES, strict=True), INTEGRAL]
+Stops: TypeAlias = Text | Annotated[list[Text], Field(max_length=1024)]
 # OpenAI's object from id to bias, or llama.cpp's list of pairs, where a text stands for its tokens and false for a ban.
 LogitBias: TypeAlias = dict[Text, Number | Flag] | list[Annotated[list[Any], Field(min_length=2, max_length=2)]]
 
@@ -23,10 +35,9 @@ class StreamOptions(Fields):
     include_obfuscation: Flag = Field(False, description="Random characters that hide how long a piece of text is.")
 
 
-class GenerationFields(Fields):
+class GenerationFields(ModelFields):
     """None: what the route's API has as a default."""
 
-    model: Text | None = Field(None, description="Any name; checked with --check-model only.")
     max_tokens: NewTokens | None = None
     max_completion_tokens: NewTokens | None = None
     n_predict: NewTokens | None = None
@@ -45,7 +56,7 @@ class GenerationFields(Fields):
     ignore_eos: Flag = False
     n: Samples | None = None
     n_cmpl: Samples | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = None
+    stop: Stops | None = None
     completion: Literal["full", "line", "block"] = Field(
         "full", description="Where to end: not before the model does, with the line, or with the indented block."
     )

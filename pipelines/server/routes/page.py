@@ -18,8 +18,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from pipelines.server.http.api_error import ApiError
-from pipelines.server.routes.completions import encode_all
-from pipelines.server.routes.openai_requests import CompletionRequest
+from pipelines.server.routes.openai.completions import encode_all
+from pipelines.server.routes.openai.requests import CompletionRequest
 from pipelines.server.routes.sampling import OPENAI_MAX_TOKENS
 from pipelines.server.service import Service
 from weights.tokenizers.tokenizer import Tokenizer

@@ -15,9 +15,9 @@ from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
-from pipelines.server.routes.job import Job, plan_samples, token_entry
-from pipelines.server.routes.llama_requests import InfillRequest, LlamaCompletionRequest, PromptObject
-from pipelines.server.routes.llama_settings import generation_settings
+from pipelines.server.routes.job import Job, plan_samples, token_entries
+from pipelines.server.routes.llama.requests import InfillRequest, LlamaCompletionRequest, LlamaFields, PromptObject
+from pipelines.server.routes.llama.settings import generation_settings
 from pipelines.server.routes.sampling import LLAMA_DEFAULTS, first, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken
@@ -87,7 +87,7 @@ class LlamaJob(Job):
     def __init__(
         self,
         service: Service,
-        body: LlamaCompletionRequest | InfillRequest,
+        body: LlamaFields,
         prompts: Sequence[Prompt],
         found: dict[str, Any],
         record: Record,
@@ -95,8 +95,6 @@ class LlamaJob(Job):
         """`found` are keywords of `SamplingParams`, see sampling.py."""
         self._body = body
         self._found = found
-        self._begun = time.monotonic()
-        self._first: dict[int, float] = {}  # when a sequence's first token was there
         self._samples = first(body.n_cmpl, body.n, 1)
         scored = body.n_probs or None
         plans = plan_samples(service, body, prompts, self._samples, found, seed=body.seed, top_logprobs=scored)
@@ -105,7 +103,7 @@ class LlamaJob(Job):
     async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
         """A chunk for each piece of text, and the whole account with the last one, which has none."""
         lines: set[int] = set()  # the sequences with a line break in their text
-        async with aclosing(self._timed()) as deltas:
+        async with aclosing(self._deltas()) as deltas:
             async for sequence, delta in deltas:
                 if "\n" in delta.text:
                     lines.add(sequence.index)
@@ -117,7 +115,7 @@ class LlamaJob(Job):
                     yield select(account, self._body.response_fields)
 
     def _piece(self, sequence: RunningSequence, delta: Delta) -> dict[str, Any]:
-        chunk: dict[str, Any] = {
+        return {
             "index": sequence.index,
             "content": delta.text,
             "tokens": delta.token_ids if self._body.return_tokens else [],
@@ -125,37 +123,25 @@ class LlamaJob(Job):
             "id_slot": -1,
             "tokens_predicted": sequence.text.tokens,
             "tokens_evaluated": self._plans[sequence.index].prompt.tokens,
+            **self._probabilities(delta.scored),
+            **({"timings": self._timings(sequence)} if self._body.timings_per_token else {}),
         }
-        if self._body.n_probs:
-            chunk["completion_probabilities"] = self._probabilities(delta.scored)
-        if self._body.timings_per_token:
-            chunk["timings"] = self._timings(sequence)
-        return chunk
 
     async def result(self) -> dict[str, Any] | list[dict[str, Any]]:
         """The whole answer at once; a list of answers for more than one sequence."""
-        whole = [Delta() for _ in self._sequences]
-        async with aclosing(self._timed()) as deltas:
-            async for sequence, delta in deltas:
-                whole[sequence.index].join(delta)
         answers = [
             select(self._account(sequence, text), self._body.response_fields)
-            for sequence, text in zip(self._sequences, whole, strict=True)
+            for sequence, text in zip(self._sequences, await self._whole(), strict=True)
         ]
         return answers if len(answers) > 1 else answers[0]
-
-    async def _timed(self) -> AsyncGenerator[tuple[RunningSequence, Delta], None]:
-        async with aclosing(self._deltas()) as deltas:
-            async for sequence, delta in deltas:
-                self._first.setdefault(sequence.index, time.monotonic())
-                yield sequence, delta
 
     def _account(self, sequence: RunningSequence, whole: Delta) -> dict[str, Any]:
         text, plan = sequence.text, self._plans[sequence.index]
         tokenizer = self._service.tokenizer
         kind = "limit" if whole.finish == "length" or text.limited else "eos"
         full = len(plan.prompt.ids) + len(text.drawn) >= self._service.max_length
-        account = {
+        gap = {"fill_in_the_middle": not plan.prompt.continued} if isinstance(self._body, InfillRequest) else {}
+        return {
             "index": sequence.index,
             "content": whole.text,
             "tokens": whole.token_ids if self._body.return_tokens else [],
@@ -172,28 +158,21 @@ class LlamaJob(Job):
             "stopping_word": text.stop_text or "",
             "tokens_cached": self._cached(sequence),
             "timings": self._timings(sequence),
+            **gap,
+            **self._probabilities(whole.scored),
         }
-        if isinstance(self._body, InfillRequest):
-            account["fill_in_the_middle"] = not plan.prompt.continued
-        if self._body.n_probs:
-            account["completion_probabilities"] = self._probabilities(whole.scored)
-        return account
 
-    def _probabilities(self, scored: Sequence[ScoredToken]) -> list[dict[str, Any]]:
-        tokenizer = self._service.tokenizer
-        return [
-            {"id": token.logprob.token}
-            | token_entry(tokenizer, token.logprob.token, token.logprob.logprob)
-            | {"top_logprobs": [{"id": top[0]} | token_entry(tokenizer, *top) for top in token.logprob.top]}
-            for token in scored
-        ]
+    def _probabilities(self, scored: Sequence[ScoredToken]) -> dict[str, Any]:
+        if not self._body.n_probs:
+            return {}
+        return {"completion_probabilities": token_entries(self._service.tokenizer, scored, ids=True)}
 
     def _cached(self, sequence: RunningSequence) -> int:
         return sequence.first.cached_tokens if sequence.first is not None else 0
 
     def _timings(self, sequence: RunningSequence) -> dict[str, Any]:
         now = time.monotonic()
-        begun = self._first.get(sequence.index, now)
+        begun = sequence.first_token or now
         cached = self._cached(sequence)
         fresh = self._plans[sequence.index].prompt.tokens - cached
         drafts = {"draft_n": sequence.drafted, "draft_n_accepted": sequence.drafted_right}

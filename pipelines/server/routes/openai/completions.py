@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,11 +12,12 @@ from pipelines.engine.sequence import TokenLogprob
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt as ModelPrompt
 from pipelines.server.http.api_error import ApiError
-from pipelines.server.http.event_stream import DONE, beside, respond
+from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
-from pipelines.server.routes.job import Job, StreamExtras, check_stream, plan_samples, usage
-from pipelines.server.routes.openai_requests import CompletionRequest, Prompt
+from pipelines.server.routes.job import plan_samples
+from pipelines.server.routes.openai.job import OpenAIJob, check_stream
+from pipelines.server.routes.openai.requests import CompletionRequest, Prompt
 from pipelines.server.routes.sampling import OPENAI_DEFAULTS, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken, token_text
@@ -41,8 +40,10 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     return await respond(CompletionJob(service, body, record, found, prompts), body.stream, request)
 
 
-class CompletionJob(Job):
+class CompletionJob(OpenAIJob):
     """One request: its prompts, the sequences that run for it, and its answer."""
+
+    id_prefix, kind, event_kind = "cmpl", "text_completion", "text_completion"
 
     def __init__(
         self,
@@ -54,8 +55,6 @@ class CompletionJob(Job):
     ) -> None:
         """`found` are keywords of `SamplingParams`, see sampling.py; `prompts` are those of `encode_all`."""
         self._body = body
-        self._id = f"cmpl-{record.id}"
-        self._created = int(time.time())
         self._n = body.n or 1
         self._samples = max(body.best_of or 1, self._n)
         self._prompts = prompts
@@ -66,24 +65,9 @@ class CompletionJob(Job):
             service, body, [prompt for _, prompt in self._prompts], self._samples, found, seed=body.seed,
             top_logprobs=scored, prompt_logprobs=bool(body.echo) and body.logprobs is not None,
         )  # fmt: skip
-        super().__init__(service, record, plans)
+        super().__init__(service, body, record, plans)
 
-    async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
-        """The stream's events."""
-        extras = StreamExtras(self._body, self._record, self._sequences)
-        begun: set[int] = set()
-        async with aclosing(self._deltas()) as deltas:
-            async for sequence, delta in deltas:
-                choice = self._choice(sequence, delta, first=sequence.index not in begun)
-                begun.add(sequence.index)
-                if choice is not None:
-                    yield self._object([choice], extras.of(choice["text"]))
-        if extras.at_end:
-            yield self._object([], {"usage": usage(self._record)})
-        yield DONE
-
-    def _choice(self, sequence: RunningSequence, delta: Delta, first: bool) -> dict[str, Any] | None:
-        """A chunk's choice; None if nothing can be shown yet."""
+    def _piece(self, sequence: RunningSequence, delta: Delta, first: bool) -> tuple[str, dict[str, Any]] | None:
         text, logprobs = delta.text, None
         prompt = self._prompts[sequence.index // self._samples]
         if first and self._body.echo:
@@ -97,7 +81,7 @@ class CompletionJob(Job):
             logprobs.add(delta.scored, start)
         if not text and delta.finish is None and not (logprobs and logprobs.tokens):
             return None
-        return {
+        return text, {
             "index": sequence.index,
             "text": text,
             "logprobs": logprobs.body if logprobs else None,
@@ -113,20 +97,10 @@ class CompletionJob(Job):
             best = sorted(group, key=lambda i: -mean_logprob(whole[i]))[: self._n]
             chosen = best if self._samples > self._n else group
             for index in chosen:
-                choice = self._choice(self._sequences[index], whole[index], first=True)
-                assert choice is not None  # it has a finish reason
-                choices.append(choice | {"index": len(choices)})
-        return self._object(choices, {"usage": usage(self._record)})
-
-    def _object(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": "text_completion",
-            "created": self._created,
-            "model": self._service.options.name,
-            "choices": choices,
-            **more,
-        }
+                piece = self._piece(self._sequences[index], whole[index], first=True)
+                assert piece is not None  # it has a finish reason
+                choices.append(piece[1] | {"index": len(choices)})
+        return self._answer(choices)
 
 
 async def encode_all(service: Service, body: CompletionRequest, max_new_tokens: int) -> list[tuple[str, ModelPrompt]]:

@@ -6,8 +6,7 @@ import math
 from typing import Any
 
 from pipelines.engine.plan import Plan
-from pipelines.server.routes.generation_fields import GenerationFields
-from pipelines.server.routes.llama_requests import InfillRequest, LlamaCompletionRequest
+from pipelines.server.routes.llama.requests import LlamaFields
 
 # What is not computed here has the value that changes nothing.
 _NEUTRAL: dict[str, Any] = {
@@ -19,10 +18,9 @@ _NEUTRAL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def generation_settings(plan: Plan, body: GenerationFields, max_new_tokens: int) -> dict[str, Any]:
+def generation_settings(plan: Plan, body: LlamaFields, max_new_tokens: int) -> dict[str, Any]:
     """The settings of one sequence; `max_new_tokens` as it was asked for, -1 without a limit."""
     params = plan.params
-    probabilities = body.n_probs if isinstance(body, (LlamaCompletionRequest, InfillRequest)) else 0
     return {
         "seed": plan.seed[0],
         "temperature": params.temperature,
@@ -39,7 +37,7 @@ def generation_settings(plan: Plan, body: GenerationFields, max_new_tokens: int)
         "ignore_eos": params.ignore_eos,
         "stream": bool(body.stream),
         "logit_bias": [{"bias": _finite(bias), "token": token} for token, bias in params.logit_bias],
-        "n_probs": probabilities,
+        "n_probs": body.n_probs,
         "samplers": [*params.order],
         "timings_per_token": body.timings_per_token,
         **_NEUTRAL,

@@ -17,10 +17,10 @@ from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
-from pipelines.server.routes.admission import check_fields
-from pipelines.server.routes.chat_completions import messages_prompt, text_size
-from pipelines.server.routes.job import Job, plan_samples, token_entry
-from pipelines.server.routes.ollama_requests import GenerateRequest, OllamaChatRequest, OllamaFields
+from pipelines.server.routes.admission import admit
+from pipelines.server.routes.job import Job, plan_samples, token_entries
+from pipelines.server.routes.ollama.requests import GenerateRequest, OllamaChatRequest, OllamaFields
+from pipelines.server.routes.openai.chat_completions import messages_prompt, text_size
 from pipelines.server.routes.sampling import OLLAMA_DEFAULTS, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta
@@ -31,7 +31,7 @@ router = APIRouter()
 @router.post("/api/generate")
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """Completes a prompt, or fills the gap between it and a suffix."""
-    service, record = _admit(body, request)
+    service, record = admit(body, request)
     if body.raw and (body.system or body.context):
         raise ApiError("raw goes without system and context; leave them out", param="raw")
     if not body.prompt and not body.suffix:
@@ -46,7 +46,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
 @router.post("/api/chat")
 async def chat(body: OllamaChatRequest, request: Request) -> Response:
     """A chat's next message; for a base model, the messages' texts joined by line breaks, completed."""
-    service, record = _admit(body, request)
+    service, record = admit(body, request)
     if not body.messages:
         return JSONResponse(nothing_to_do(service, body) | {"message": _message("")})
     found = sampling(body.generation(), OLLAMA_DEFAULTS, service)
@@ -54,15 +54,6 @@ async def chat(body: OllamaChatRequest, request: Request) -> Response:
     prompt = await beside(text_size(messages), lambda: messages_prompt(service, messages))
     service.check_length(prompt.tokens, found["max_new_tokens"], "messages")
     return await respond(ChatJob(service, body, record, prompt, found), body.stream, request, lines=True)
-
-
-def _admit(body: OllamaFields, request: Request) -> tuple[Service, Record]:
-    service: Service = request.app.state.service
-    record: Record = request.scope["replit.record"]
-    service.check_ready()
-    service.check_model(body.model)
-    check_fields(service, body, record)
-    return service, record
 
 
 def _prompt(service: Service, body: GenerateRequest, max_new_tokens: int) -> Prompt:
@@ -92,6 +83,10 @@ def _head(service: Service) -> dict[str, Any]:
     return {"model": service.options.name, "created_at": now}
 
 
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
 def _message(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": text}
 
@@ -103,8 +98,6 @@ class OllamaJob(Job):
         self, service: Service, body: OllamaFields, record: Record, prompt: Prompt, found: dict[str, Any]
     ) -> None:
         """`found` are keywords of `SamplingParams`, see sampling.py."""
-        self._begun = time.monotonic_ns()
-        self._first = 0
         scored = (body.top_logprobs or 0) if body.logprobs else None
         plans = plan_samples(
             service, body.generation(), [prompt], 1, found, seed=body.options.seed, top_logprobs=scored
@@ -118,7 +111,6 @@ class OllamaJob(Job):
         """A line for each piece of text, and one at the end."""
         async with aclosing(self._deltas()) as deltas:
             async for sequence, delta in deltas:
-                self._first = self._first or time.monotonic_ns()
                 if delta.text or delta.scored:
                     yield _head(self._service) | self._text(delta.text) | {"done": False} | self._logprobs(delta)
                 if delta.finish is not None:
@@ -126,29 +118,24 @@ class OllamaJob(Job):
 
     async def result(self) -> dict[str, Any]:
         """The whole answer at once."""
-        whole = Delta()
-        async with aclosing(self._deltas()) as deltas:
-            async for _, delta in deltas:
-                self._first = self._first or time.monotonic_ns()
-                whole.join(delta)
-        end = self._end(self._sequences[0], whole.text, whole.finish or "stop")
-        return end | self._logprobs(whole)
+        (whole,) = await self._whole()
+        return self._end(self._sequences[0], whole.text, whole.finish or "stop") | self._logprobs(whole)
 
     def _end(self, sequence: RunningSequence, text: str, reason: str) -> dict[str, Any]:
-        now = time.monotonic_ns()
-        first = self._first or now
+        now = time.monotonic()
+        first = sequence.first_token or now
         return {
             **_head(self._service),
             **self._text(text),
             "done": True,
             "done_reason": reason,
             **self._context(sequence.text.drawn),
-            "total_duration": now - self._begun,
+            "total_duration": _ns(now - self._begun),
             "load_duration": 0,
             "prompt_eval_count": self._plans[0].prompt.tokens,
-            "prompt_eval_duration": first - self._begun,
+            "prompt_eval_duration": _ns(first - self._begun),
             "eval_count": sequence.text.tokens,
-            "eval_duration": now - first,
+            "eval_duration": _ns(now - first),
         }
 
     def _context(self, ids: list[int]) -> dict[str, Any]:
@@ -157,13 +144,7 @@ class OllamaJob(Job):
     def _logprobs(self, delta: Delta) -> dict[str, Any]:
         if self._plans[0].top_logprobs is None:
             return {}
-        tokenizer = self._service.tokenizer
-        told = [
-            token_entry(tokenizer, token.logprob.token, token.logprob.logprob)
-            | {"top_logprobs": [token_entry(tokenizer, *top) for top in token.logprob.top]}
-            for token in delta.scored
-        ]
-        return {"logprobs": told}
+        return {"logprobs": token_entries(self._service.tokenizer, delta.scored)}
 
 
 class GenerateJob(OllamaJob):

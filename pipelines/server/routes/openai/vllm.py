@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from pipelines.server.routes.llama import spelled
+from pipelines.server.routes.llama.completion import spelled
 from pipelines.server.service import Service
 
 router = APIRouter()

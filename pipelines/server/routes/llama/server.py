@@ -10,10 +10,10 @@ from starlette.responses import JSONResponse, Response
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import beside
 from pipelines.server.routes.admission import check_fields
-from pipelines.server.routes.chat_completions import messages_prompt, text_size
 from pipelines.server.routes.fields import Fields
-from pipelines.server.routes.llama import spelled
-from pipelines.server.routes.llama_requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from pipelines.server.routes.llama.completion import spelled
+from pipelines.server.routes.llama.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
+from pipelines.server.routes.openai.chat_completions import messages_prompt, text_size
 from pipelines.server.routes.sampling import LLAMA_DEFAULTS, first
 from pipelines.server.service import Service
 from weights.errors import UserError

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from pipelines.server.routes.fields import INTEGRAL, Fields, Flag, Ids, Text, TokenId
 from pipelines.server.routes.generation_fields import GenerationFields
-from pipelines.server.routes.openai_requests import Message
+from pipelines.server.routes.openai.requests import Message
 
 Probabilities: TypeAlias = Annotated[int, Field(ge=0, le=1000, strict=True), INTEGRAL]
 Mixed: TypeAlias = Annotated[list[TokenId | Text], Field(fail_fast=True)]
@@ -34,11 +34,16 @@ def _prompts(value: Any) -> Any:
     return value if value and (whole or all(isinstance(part, str) for part in value)) else [value]
 
 
-class LlamaCompletionRequest(GenerationFields):
+class LlamaFields(GenerationFields):
+    """What llama.cpp's two routes for text share."""
+
+    n_probs: Probabilities = Field(0, description="Log-probabilities of so many tokens beside each.")
+
+
+class LlamaCompletionRequest(LlamaFields):
     """`POST /completion`."""
 
     prompt: Annotated[list[One], BeforeValidator(_prompts), Field(min_length=1)]
-    n_probs: Probabilities = Field(0, description="Log-probabilities of so many tokens beside each.")
 
 
 class ExtraContext(Fields):
@@ -48,14 +53,13 @@ class ExtraContext(Fields):
     filename: Text = ""
 
 
-class InfillRequest(GenerationFields):
+class InfillRequest(LlamaFields):
     """`POST /infill`."""
 
     input_prefix: Text = ""
     input_suffix: Text = ""
     input_extra: list[ExtraContext] = Field(default_factory=list)
     prompt: Text = Field("", description="The beginning of the text in the gap.")
-    n_probs: Probabilities = Field(0, description="Log-probabilities of so many tokens beside each.")
 
 
 class TokenizeRequest(Fields):

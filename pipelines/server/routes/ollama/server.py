@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from pipelines.server.routes.admission import check_fields
-from pipelines.server.routes.ollama_requests import ShowRequest
+from pipelines.server.routes.ollama.requests import ShowRequest
 from pipelines.server.service import Service
 
 router = APIRouter()

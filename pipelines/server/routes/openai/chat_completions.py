@@ -5,9 +5,7 @@ And `/v1/fim/completions`, Mistral's: a gap in code, answered in the shape of a 
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -17,11 +15,12 @@ from pipelines.prompts.chat import chat_prompt
 from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
-from pipelines.server.http.event_stream import DONE, beside, respond
+from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
-from pipelines.server.routes.job import Job, StreamExtras, check_stream, plan_samples, token_entry, usage
-from pipelines.server.routes.openai_requests import ChatRequest, FimRequest, OpenAIFields
+from pipelines.server.routes.job import plan_samples, token_entries
+from pipelines.server.routes.openai.job import OpenAIJob, check_stream
+from pipelines.server.routes.openai.requests import ChatRequest, FimRequest, OpenAIFields
 from pipelines.server.routes.sampling import OPENAI_DEFAULTS, first, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken
@@ -80,8 +79,10 @@ def messages_prompt(service: Service, messages: Sequence[tuple[str, str]], heal:
     return service.prompt(text, "messages", heal=heal)
 
 
-class ChatJob(Job):
+class ChatJob(OpenAIJob):
     """One request: the sequences that run for it, and its answer in the shape of a chat."""
+
+    id_prefix, kind, event_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def __init__(
         self,
@@ -95,30 +96,15 @@ class ChatJob(Job):
         top_logprobs: int | None,
     ) -> None:
         """`found` are keywords of `SamplingParams`, see sampling.py."""
-        self._body = body
         self._scored = top_logprobs is not None
-        self._created = int(time.time())
         plans = plan_samples(service, body, [prompt], body.n or 1, found, seed=seed, top_logprobs=top_logprobs)
-        super().__init__(service, record, plans)
+        super().__init__(service, body, record, plans)
 
-    async def events(self) -> AsyncGenerator[dict[str, Any] | str, None]:
-        """The stream's events."""
-        extras = StreamExtras(self._body, self._record, self._sequences)
-        begun: set[int] = set()
-        async with aclosing(self._deltas()) as deltas:
-            async for sequence, delta in deltas:
-                first_piece = sequence.index not in begun
-                if not delta.text and delta.finish is None and not delta.scored:
-                    continue
-                begun.add(sequence.index)
-                yield self._chunk([self._delta(sequence, delta, first_piece)], extras.of(delta.text))
-        if extras.at_end:
-            yield self._chunk([], {"usage": usage(self._record)})
-        yield DONE
-
-    def _delta(self, sequence: RunningSequence, delta: Delta, first_piece: bool) -> dict[str, Any]:
-        role = {"role": "assistant"} if first_piece else {}
-        return {
+    def _piece(self, sequence: RunningSequence, delta: Delta, first: bool) -> tuple[str, dict[str, Any]] | None:
+        if not delta.text and delta.finish is None and not delta.scored:
+            return None
+        role = {"role": "assistant"} if first else {}
+        return delta.text, {
             "index": sequence.index,
             "delta": role | {"content": delta.text},
             "logprobs": self._logprobs(delta.scored),
@@ -136,30 +122,12 @@ class ChatJob(Job):
             }
             for index, delta in enumerate(await self._whole())
         ]
-        return self._object("chat.completion", choices) | {"usage": usage(self._record)}
-
-    def _chunk(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
-        return self._object("chat.completion.chunk", choices) | more
-
-    def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": f"chatcmpl-{self._record.id}",
-            "object": kind,
-            "created": self._created,
-            "model": self._service.options.name,
-            "choices": choices,
-        }
+        return self._answer(choices)
 
     def _logprobs(self, scored: list[ScoredToken]) -> dict[str, Any] | None:
         if not self._scored:
             return None
-        tokenizer = self._service.tokenizer
-        content = [
-            token_entry(tokenizer, token.logprob.token, token.logprob.logprob)
-            | {"top_logprobs": [token_entry(tokenizer, *top) for top in token.logprob.top]}
-            for token in scored
-        ]
-        return {"content": content, "refusal": None}
+        return {"content": token_entries(self._service.tokenizer, scored), "refusal": None}
 
 
 def check(body: ChatRequest) -> None:

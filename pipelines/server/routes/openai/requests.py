@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 
 from pipelines.server.routes.fields import INTEGRAL, MOST, MOST_TOKENS, Fields, Flag, Ids, Number, Seed, Text, Texts
-from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields, Samples
+from pipelines.server.routes.generation_fields import GenerationFields, Samples, Stops
 
 
 def _prompt(value: Any) -> Any:
@@ -92,7 +92,7 @@ class FimRequest(OpenAIFields):
 
     prompt: Text
     suffix: Text = ""
-    stop: Text | Annotated[list[Text], Field(max_length=MAX_STOPS)] | None = None  # Continue sends dozens
+    stop: Stops | None = None  # Continue sends dozens
     random_seed: Seed | None = None
 
 
