@@ -154,6 +154,13 @@ def test_metrics_of_replicas_are_one_text() -> None:
         ),
         ({"max_length": "many"}, "the argument max_length is 'many'"),
         ({"api_key": ""}, "is empty; expected a key"),
+        ({"cache_dir": "/tmp"}, "'cache_dir' is no argument"),
+        ({"max_length": -1}, "the argument max_length is -1; expected a number from 0 up"),
+        ({"max_batch_size": 0}, "max_batch_size is 0; expected a number from 1 up"),
+        ({"max_queue_size": 0}, "max_queue_size is 0; expected a number from 1 up"),
+        ({"shutdown_timeout": "nan"}, "shutdown_timeout is nan; expected a number from 0 up"),
+        ({"device": "gpu:1"}, "the argument device is 'gpu:1'; expected cpu or gpu"),
+        ({"token_healing": "yes"}, "token_healing is 'yes'; expected auto or on or off"),
     ],
 )
 def test_what_is_no_argument_of_the_application(arguments: dict[str, Any], told: str) -> None:
