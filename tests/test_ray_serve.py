@@ -55,7 +55,7 @@ class Served:
         self.wait_for(least)
 
     def wait_for(self, replicas: int) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while (found := self.replicas()) != replicas:
             assert time.monotonic() < end, f"{found} replicas"
             time.sleep(0.2)
@@ -88,7 +88,8 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, nano: Pipeline) -> Iterator[Served]:
+    """`nano` is asked for so that it is compiled before a replica loads it."""
     from ray_cluster import three_nodes
 
     with three_nodes() as cluster:
@@ -120,7 +121,7 @@ def test_the_routes_answer_as_the_server_does(served: Served, nano: Pipeline) ->
     assert httpx.get(served.url + "/health", headers={"Host": "elsewhere.example"}, timeout=20).status_code == 403
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 5) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
