@@ -38,10 +38,10 @@ def requests(model: str, lines: int) -> list[dict[str, Any]]:
     from pipelines.registry import open_model
 
     text = "".join(path.read_text() for path in sorted((ROOT / "pipelines").rglob("*.py")))
-    ids = open_model(model).tokenizer.encode(text)
-    starts = range(0, min(len(ids), 1000 * lines) - PROMPT, max(len(ids) // lines - 1, PROMPT))
-    prompts = [ids[start : start + PROMPT] for start in starts][:lines]
-    assert len(prompts) == lines
+    ids = open_model(model, None, None).tokenizer.encode(text)
+    step = (len(ids) - PROMPT) // lines
+    assert step > 0, f"{len(ids)} ids are too few for {lines} prompts"
+    prompts = [ids[start : start + PROMPT] for start in range(0, lines * step, step)]
     return [{"prompt": prompt, "max_tokens": ANSWER, "temperature": 0, "ignore_eos": True} for prompt in prompts]
 
 
