@@ -76,16 +76,16 @@ def read(path: Path) -> list[Result]:
 
 def run_here(nano: Pipeline, source: Path, output: Path, *, keep_order: bool = False, **more: Any) -> None:
     """As the command does it, with a model that is loaded."""
-    from pipelines.server.offline.run import BatchFiles, run_batch
+    from pipelines.server.offline.run import BatchFiles, answer_here, run_batch
 
     errors = more.pop("errors", None)
     files = BatchFiles(source, output, errors, Selection(**more), keep_order)
     options = ServeOptions(max_length=1024, max_batch_size=4, max_queue_size=1 << 30)
-    run_batch(files, options, lambda: nano, quiet=True)
+    run_batch(files, options, answer_here(lambda: nano), quiet=True)
 
 
-def start(*arguments: str | Path, **streams: Any) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+def start(*arguments: str | Path, environment: dict[str, str] | None = None, **streams: Any) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", **(environment or {})}
     options = ("--max-length", "1024", "--batch-size", "4", "--quiet")
     return subprocess.Popen([*COMMAND, *map(str, arguments), *options], env=environment, **streams)
 

@@ -21,7 +21,7 @@ from test_cli import ROOT, run
 from pipelines.engine.sampling import SamplingParams
 from pipelines.evaluation.problems import Problem, read_problems
 from pipelines.evaluation.records import Records, Sample
-from pipelines.evaluation.run import generate_samples, tasks
+from pipelines.evaluation.run import Report, Task, keep_samples, make_samples, tasks
 from pipelines.evaluation.sandbox import Limits, Outcome, run_program
 from pipelines.evaluation.scoring import pass_at_k, summarize
 from pipelines.pipeline import Pipeline
@@ -341,12 +341,19 @@ def test_the_164_problems_of_the_package(tmp_path: Path) -> None:
     assert b"164 problems, 164 samples: 164 passed" in result.stdout, result.stderr
 
 
+def generate(
+    nano: Pipeline, wanted: list[Task], params: SamplingParams, records: Records, report: Report = lambda word: None
+) -> None:
+    missing = [task for task in wanted if task.key not in records.samples]
+    keep_samples(make_samples(nano, missing, params), records, report)
+
+
 def test_an_interrupted_run_gives_the_same_samples(nano: Pipeline, tmp_path: Path) -> None:
     problems = read_problems(write_lines(tmp_path / "data", HUMAN_EVAL))
     params = SamplingParams(max_new_tokens=12, top_k=1 << 30, temperature=0.8, top_p=0.95, seed=1)
     wanted = tasks(problems, 3)
     whole, parts = Records(tmp_path / "whole", {}), Records(tmp_path / "parts", {})
-    generate_samples(nano, wanted, params, whole, lambda word: None)
+    generate(nano, wanted, params, whole)
 
     class Interrupt(Exception):
         pass
@@ -358,12 +365,12 @@ def test_an_interrupted_run_gives_the_same_samples(nano: Pipeline, tmp_path: Pat
             raise Interrupt
 
     with pytest.raises(Interrupt):
-        generate_samples(nano, wanted, params, parts, interrupt)
+        generate(nano, wanted, params, parts, interrupt)
     with (tmp_path / "parts" / "samples.jsonl").open("a") as file:
         file.write('{"task_id": "cut o')
     again = Records(tmp_path / "parts", {})
     assert len(again.samples) == 4
-    generate_samples(nano, wanted, params, again, lambda word: None)
+    generate(nano, wanted, params, again)
     assert again.samples == whole.samples
     assert len({sample.completion for sample in whole.samples.values()}) > 3  # seeds differ
 
@@ -387,7 +394,7 @@ def test_a_model_is_evaluated_and_the_evaluation_goes_on(tmp_path: Path) -> None
 def test_infilling_uses_the_marker_tokens(nano: Pipeline, tmp_path: Path) -> None:
     problems = read_problems(write_lines(tmp_path / "data", INFILLING))
     records = Records(tmp_path / "out", {})
-    generate_samples(nano, tasks(problems, 1), SamplingParams(max_new_tokens=16), records, lambda word: None)
+    generate(nano, tasks(problems, 1), SamplingParams(max_new_tokens=16), records)
     sample: Sample = records.samples["SingleLineInfilling/HumanEval/0/L0", 0]
     assert "\n" not in sample.completion.lstrip()
 

@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +68,49 @@ def test_kubernetes_asks_for_what_there_is() -> None:
 )
 def test_running_requests_have_time_to_finish(name: str, field: str) -> None:
     assert option(field, (EXAMPLES / name).read_text()) > ServeOptions().shutdown_timeout
+
+
+def serve_configs() -> list[Any]:
+    yaml = pytest.importorskip("yaml", reason="needs PyYAML")
+    manifest = yaml.safe_load((EXAMPLES / "rayservice.yaml").read_text())
+    return [yaml.safe_load((EXAMPLES / "serve.yaml").read_text()), yaml.safe_load(manifest["spec"]["serveConfigV2"])]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_ray_serve_is_asked_for_what_there_is(index: int, tmp_path: Path) -> None:
+    pytest.importorskip("pydantic", reason="needs the extra serve")
+    from pipelines.scale.arguments import options_of
+
+    (application,) = serve_configs()[index]["applications"]
+    assert application["import_path"] == "pipelines.scale.serve:app"
+    key = tmp_path / "key"
+    key.write_text("secret\n")
+    arguments = application["args"] | ({"api_key_file": str(key)} if "api_key_file" in application["args"] else {})
+    options = options_of(arguments)
+    (model,) = application["deployments"]
+    assert model["autoscaling_config"]["target_ongoing_requests"] == options.max_batch_size
+    assert model["max_ongoing_requests"] > options.max_batch_size
+    assert model["graceful_shutdown_timeout_s"] == options.shutdown_timeout
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
+@pytest.mark.parametrize("index", [0, 1])
+def test_ray_serve_takes_the_configuration(index: int) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    ServeDeploySchema.model_validate(serve_configs()[index])
+
+
+def test_kuberay_serves_on_the_port_of_its_configuration() -> None:
+    yaml = pytest.importorskip("yaml", reason="needs PyYAML")
+    cluster = yaml.safe_load((EXAMPLES / "rayservice.yaml").read_text())["spec"]["rayClusterConfig"]
+    config = serve_configs()[1]
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert config["http_options"]["port"] in [port["containerPort"] for port in head["ports"]]
+    (group,) = cluster["workerGroupSpecs"]
+    (model,) = config["applications"][0]["deployments"]
+    assert group["maxReplicas"] == model["autoscaling_config"]["max_replicas"]
+    (worker,) = group["template"]["spec"]["containers"]
+    assert int(worker["resources"]["limits"]["cpu"]) == model["ray_actor_options"]["num_cpus"]
+    grace = group["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace > model["graceful_shutdown_timeout_s"]

@@ -11,7 +11,7 @@ import click
 from pipelines.terminal.options import MODEL, chosen, device_name, load_model, shared
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.server.offline.run import Answer
 
 
 def _shard(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int]:
@@ -33,7 +33,7 @@ def _path(value: str | None) -> Path | None:
 @click.option("--shard", callback=_shard, metavar="I/N", help="Only every N-th line, from the I-th on.")
 @click.option("--keep-order", is_flag=True, help="Write results in the order of the lines, not as they finish.")
 @click.option("--batch-size", default=16, show_default=True, type=click.IntRange(1), help="Sequences at once.")
-@shared(*MODEL, "use_gpu", "quiet", max_length=512)
+@shared(*MODEL, "use_gpu", "ray", "quiet", max_length=512)
 def batch(source: str, output: str, **options: Any) -> None:
     """Answer a file of requests, each a line with custom_id, method, url and body; - is a standard stream.
 
@@ -56,8 +56,16 @@ def batch(source: str, output: str, **options: Any) -> None:
         options["keep_order"],
     )  # fmt: skip
 
-    def open_pipeline() -> Pipeline:
-        return load_model(options, max_batch_size=options["batch_size"])
-
-    progress = run_batch(files, serve, open_pipeline, options["quiet"])
+    progress = run_batch(files, serve, _answer(options), options["quiet"])
     progress.note(progress.text())
+
+
+def _answer(options: dict[str, Any]) -> Answer:
+    """Who answers: this process, or with --ray a cluster."""
+    if options["ray"] is not None:
+        from pipelines.scale.batch import answer_on
+
+        return answer_on(options["ray"])
+    from pipelines.server.offline.run import answer_here
+
+    return answer_here(lambda: load_model(options, max_batch_size=options["batch_size"]))

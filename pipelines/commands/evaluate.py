@@ -6,19 +6,20 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.terminal.options import MODEL, SAMPLING, chosen, load_model, shared
+from pipelines.terminal.options import MODEL, SAMPLING, chosen, device_name, load_model, shared
 from pipelines.terminal.report import visible
 
 if TYPE_CHECKING:
+    from pipelines.engine.sampling import SamplingParams
     from pipelines.evaluation.problems import Problem
-    from pipelines.evaluation.records import Records
+    from pipelines.evaluation.records import Records, Sample
     from pipelines.evaluation.run import Task
 
 BENCHMARKS = ("humaneval", "multipl-e", "infilling")
@@ -64,7 +65,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list
     metavar="N",
     help="Programs at once [default: half the processors].",
 )
-@shared(*MODEL, "use_gpu", max_length=1024)
+@shared(*MODEL, "use_gpu", "ray", max_length=1024)
 @shared(*SAMPLING, "quiet", max_new_tokens=256, top_k=(None, "all"), temperature=0.2, top_p=0.95)
 def evaluate(benchmark: str, **options: Any) -> None:
     """Measure pass@k: generate samples for each problem and run them against its tests.
@@ -155,7 +156,7 @@ def _take_canonical(wanted: list[Task], records: Records) -> None:
 
 def _generate(wanted: list[Task], records: Records, options: dict[str, Any]) -> None:
     from pipelines.engine.sampling import SamplingParams
-    from pipelines.evaluation.run import generate_samples, prompt_of
+    from pipelines.evaluation.run import keep_samples
 
     missing = [task for task in wanted if task.key not in records.samples]
     if not missing:
@@ -163,12 +164,26 @@ def _generate(wanted: list[Task], records: Records, options: dict[str, Any]) -> 
     sampling = chosen(options, SAMPLING) | {"seed": options["seed"] or 0, "stop": tuple(options["stop"])}
     if sampling["top_k"] is None:
         sampling["top_k"] = 1 << 30  # all of any vocabulary
-    params = SamplingParams(**sampling)
-    pipeline = load_model(options, max_batch_size=min(options["batch_size"], len(missing)))
+    samples = _samples(missing, SamplingParams(**sampling), options)
+    with _progress("generating", len(missing), options["quiet"]) as report, closing(samples):
+        keep_samples(samples, records, report)
+
+
+def _samples(missing: list[Task], params: SamplingParams, options: dict[str, Any]) -> Generator[Sample, None, None]:
+    """Made by a model in this process, or with --ray in a cluster."""
+    from pipelines.evaluation.run import make_samples, prompt_of
+
+    batch_size = min(options["batch_size"], len(missing))
+    if options["ray"] is not None:
+        from pipelines.scale.evaluate import samples_of
+
+        model = chosen(options, MODEL) | {"device": device_name(options["use_gpu"]), "max_batch_size": batch_size}
+        yield from samples_of(missing, params, options["ray"], model)
+        return
+    pipeline = load_model(options, max_batch_size=batch_size)
     for task in missing:
         prompt_of(pipeline, task.problem, params)  # what is too long is said before anything is generated
-    with _progress("generating", len(missing), options["quiet"]) as report:
-        generate_samples(pipeline, missing, params, records, report)
+    yield from make_samples(pipeline, missing, params)
 
 
 def _judge(wanted: list[Task], records: Records, settings: dict[str, Any], options: dict[str, Any]) -> None:

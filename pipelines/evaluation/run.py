@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,25 +42,28 @@ def tasks(problems: Sequence[Problem], samples: int) -> list[Task]:
     return [Task(p, number, index) for index, p in enumerate(problems) for number in range(samples)]
 
 
-def generate_samples(
-    pipeline: Pipeline, wanted: Sequence[Task], params: SamplingParams, records: Records, report: Report
-) -> None:
-    """Makes the samples that the records lack.
+def make_samples(pipeline: Pipeline, wanted: Sequence[Task], params: SamplingParams) -> Iterator[Sample]:
+    """Makes the samples, as they end.
 
     A sample's seed depends on its problem and number alone, so neither an interruption nor the batch changes it.
     """
-    missing = [task for task in wanted if task.key not in records.samples]
-    plans = [_plan(pipeline, task, params) for task in missing]
-    texts, counts = [""] * len(missing), [0] * len(missing)
+    plans = [_plan(pipeline, task, params) for task in wanted]
+    texts, counts = [""] * len(wanted), [0] * len(wanted)
     for piece in pipeline.stream_plans(plans):
         texts[piece.index] += piece.text
         counts[piece.index] += len(piece.token_ids)
         if piece.error is not None:
             raise UserError(piece.error)
         if piece.finish_reason:
-            task = missing[piece.index]
-            records.add_sample(Sample(*task.key, texts[piece.index], counts[piece.index], piece.finish_reason))
-            report(task.problem.task_id)
+            key = wanted[piece.index].key
+            yield Sample(*key, texts[piece.index], counts[piece.index], piece.finish_reason)
+
+
+def keep_samples(samples: Iterable[Sample], records: Records, report: Report) -> None:
+    """Records samples as they are made."""
+    for sample in samples:
+        records.add_sample(sample)
+        report(sample.task_id)
 
 
 def _plan(pipeline: Pipeline, task: Task, params: SamplingParams) -> Plan:

@@ -78,7 +78,9 @@ def keep_end(tokenizer: Tokenizer, ids: list[int], room: int, whole: bool = Fals
 
     Unless they are the `whole` of what there is, or look like it, or are few, they are cut in any case.
     """
-    if len(ids) <= room and (whole or len(ids) <= _SMALL_WINDOW or _starts_a_file(tokenizer, ids)):
+    if len(ids) <= room and (
+        whole or len(ids) <= _SMALL_WINDOW or starts_a_file(b"".join(map(tokenizer.token_bytes, ids[:64])))
+    ):
         return ids
     ids = ids[-_LONG_TOKEN * room :] if room else []
     room = min(room, len(ids))
@@ -114,8 +116,13 @@ def keep_context(tokenizer: Tokenizer, text: str, room: int, used: int) -> list[
     return keep_end(tokenizer, ids, max(room - rounded_up(used, room // STEPS), 0), whole=True)
 
 
-def _starts_a_file(tokenizer: Tokenizer, ids: list[int]) -> bool:
-    return _FILE_START.match(b"".join(map(tokenizer.token_bytes, ids[:64]))) is not None
+def starts_a_file(text: bytes) -> bool:
+    """Whether a text looks like the start of a file rather than like a window on one."""
+    return _FILE_START.match(text) is not None
+
+
+def _text(tokenizer: Tokenizer, ids: list[int]) -> bytes:
+    return b"".join(map(tokenizer.token_bytes, ids))
 
 
 def _ends(tokenizer: Tokenizer, ids: list[int]) -> tuple[npt.NDArray[np.int64], bytes]:

@@ -21,6 +21,8 @@ from weights.tensor import Encoding
 SHARE = 0.5
 # Beside the batch: a sequence that the pipeline keeps for itself, and the prefixes of earlier requests.
 PREFIX_CACHE_BYTES = 256 << 20
+# Python, MAX and the tokenizer.
+PROCESS_BYTES = 256 << 20
 
 
 def with_room(options: ServeOptions, files: ModelFiles, free: int | None = None) -> ServeOptions:
@@ -41,6 +43,17 @@ def with_room(options: ServeOptions, files: ModelFiles, free: int | None = None)
     return replace(options, max_length=length, max_batch_size=most)
 
 
+def model_bytes(options: ServeOptions, files: ModelFiles) -> int:
+    """Memory of a process with a copy of the model and all its sequences."""
+    cache = cache_bytes(files.config, options.max_batch_size + 1, options.max_length, cache_encoding(options))
+    return PROCESS_BYTES + _weight_bytes(options, files) + cache
+
+
+def _weight_bytes(options: ServeOptions, files: ModelFiles) -> int:
+    encoding = parse_encoding(options.quantization_encoding)
+    return total_bytes(weight_types(files.tensors, encoding if options.device == "cpu" else Encoding.BFLOAT16))
+
+
 def _room(options: ServeOptions, files: ModelFiles, free: int | None) -> int | None:
     """Bytes for keys and values; None where nobody knows."""
     on_cpu = options.device == "cpu"
@@ -48,9 +61,7 @@ def _room(options: ServeOptions, files: ModelFiles, free: int | None) -> int | N
         free = free_memory() if on_cpu else free_gpu_memory(options.device)
     if free is None:
         return None
-    encoding = parse_encoding(options.quantization_encoding)
-    weights = total_bytes(weight_types(files.tensors, encoding if on_cpu else Encoding.BFLOAT16))
-    return max(int((free - weights) * SHARE) - PREFIX_CACHE_BYTES, 0)
+    return max(int((free - _weight_bytes(options, files)) * SHARE) - PREFIX_CACHE_BYTES, 0)
 
 
 def cache_encoding(options: ServeOptions) -> Encoding:

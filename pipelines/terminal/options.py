@@ -57,6 +57,9 @@ _OPTIONS = {
              "name, or auto; the text is the same."),
     "use_gpu": _option("--use-gpu", is_flag=False, flag_value="0", type=click.IntRange(0), metavar="[ID]",
         help="Run on this GPU, in bfloat16 [without ID: 0]."),
+    "ray": _option("--ray", is_flag=False, flag_value="auto", metavar="[ADDRESS]",
+        help="Run on the Ray cluster there, with as many copies of the model as it has room for [without ADDRESS: the "
+             "one of RAY_ADDRESS or of this machine, else one of its own]."),
     "max_new_tokens": _option("--max-new-tokens", type=int, show_default=True, metavar="N",
         help="Most tokens to generate; -1: up to the longest sequence."),
     "top_k": _option("--top-k", type=int, show_default=True, metavar="K",

@@ -67,6 +67,7 @@ class Guard:
         unread = {"query_string": b"", "headers": [pair for pair in scope["headers"] if pair[0] != b"cookie"]}
         scope = {**scope, **unread}
         record = Record(scope["path"])
+        record.id = scope.get("replit.id", record.id)  # a name that others know already
         record.client, record.owner = _client(scope)
         record.key = given_key(dict(scope["headers"])).decode("latin-1")
         scope["replit.record"] = record

@@ -24,8 +24,9 @@ from pipelines.server.service import DRAWN_SEEDS
 _CIRCUMSTANCES = ("prompt_tokens_details", "completion_tokens_details")
 
 
-async def result_line(app: ASGIApp, line: Line, record: Record) -> tuple[str, bool]:
-    """The line of the result, without its end, and whether the request succeeded. `record` is the request's."""
+async def answered(app: ASGIApp, line: Line) -> tuple[str, bool, int]:
+    """The line of the result without its end, whether the request succeeded, and how many tokens were generated."""
+    record = Record(line.url, id=line.request_id, client=line.id)
     response: dict[str, Any] | None = None
     error: dict[str, str] | None = None
     record.status = 400
@@ -35,7 +36,7 @@ async def result_line(app: ASGIApp, line: Line, record: Record) -> tuple[str, bo
         record.status, body = await _answer(app, line, record)
         response = {"status_code": record.status, "request_id": line.request_id, "body": body}
     result = {"id": line.id, "custom_id": line.custom_id, "response": response, "error": error}
-    return dumps(result), record.status == 200
+    return dumps(result), record.status == 200, record.generated_tokens
 
 
 async def _answer(app: ASGIApp, line: Line, record: Record) -> tuple[int, dict[str, Any]]:

@@ -103,4 +103,9 @@ class Feed:
                 self._room.release()
                 window.append((place, line))
                 place += 1
-            yield sorted(window, key=lambda item: item[1].beginning)
+            yield alike(window)
+
+
+def alike(window: list[tuple[int, Line]]) -> list[tuple[int, Line]]:
+    """The same lines, those that begin alike one after the other."""
+    return sorted(window, key=lambda item: item[1].beginning)

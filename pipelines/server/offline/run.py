@@ -15,7 +15,6 @@ from pipelines.server.offline.line import Line
 from pipelines.server.offline.progress import Notices, Progress
 from pipelines.server.offline.results import ResultFile
 from pipelines.server.options import ServeOptions
-from pipelines.server.record import Record
 from pipelines.server.serve import check_installed, open_files
 from weights.errors import UserError
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from pipelines.pipeline import Pipeline
+    from pipelines.registry import ModelFiles
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,24 @@ class BatchFiles:
     keep_order: bool = False
 
 
-def run_batch(files: BatchFiles, options: ServeOptions, open_pipeline: Callable[[], Pipeline], quiet: bool) -> Progress:
+@dataclass(frozen=True)
+class Work:
+    """What is to be done: the lines that have no result yet, and where their results go."""
+
+    options: ServeOptions
+    model_files: ModelFiles
+    wanted: Wanted
+    path: Path | None  # of the lines, None for a standard stream
+    whole: bool  # they are all there, in a file
+    results: Results
+    progress: Progress
+
+
+# Does all of the work, wherever the model is.
+Answer = Callable[[Work], None]
+
+
+def run_batch(files: BatchFiles, options: ServeOptions, answer: Answer, quiet: bool) -> Progress:
     """Does all lines that have no result yet. Raises UserError for what concerns them all, none for a line's own."""
     check_installed()
     model_files = open_files(options)
@@ -50,48 +67,78 @@ def run_batch(files: BatchFiles, options: ServeOptions, open_pipeline: Callable[
         progress = Progress(files.selection.count(source) if whole else None, quiet)
         if whole:
             source.seek(start)
-        from pipelines.server.http.app import bare_app
-        from pipelines.server.offline.local_worker import LocalWorker
-        from pipelines.server.service import Service
-
-        pipeline = open_pipeline()
         wanted = Wanted(source, files.selection, output.done | errors.done)
-
-        async def all_lines() -> None:
-            worker = LocalWorker(pipeline)
-            app = bare_app(Service(options, model_files, worker, Notices(progress)))
-            batch = Batch(app, output, errors, files.keep_order, 2 * options.max_batch_size, progress)
-            await _together(worker.run(), batch.run(Feed(wanted).windows(whole)), _tell(progress, wanted))
-
-        progress.begin()
-        asyncio.run(all_lines())
-        progress.skipped = wanted.skipped
+        results = Results(output, errors, files.keep_order, progress)
+        answer(Work(options, model_files, wanted, files.source, whole, results, progress))
     finally:
         for file in {output, errors}:
             file.close()
     return progress
 
 
-class Batch:
-    """Lines that run, and the order in which their results are written."""
+def answer_here(open_pipeline: Callable[[], Pipeline]) -> Answer:
+    """Answers by a model in this process."""
 
-    def __init__(
-        self, app: ASGIApp, output: ResultFile, errors: ResultFile, keep_order: bool, most: int, progress: Progress
-    ) -> None:
+    def answer(work: Work) -> None:
+        from pipelines.server.http.app import bare_app
+        from pipelines.server.offline.local_worker import LocalWorker
+        from pipelines.server.service import Service
+
+        pipeline = open_pipeline()
+
+        async def all_lines() -> None:
+            worker = LocalWorker(pipeline)
+            app = bare_app(Service(work.options, work.model_files, worker, Notices(work.progress)))
+            batch = Batch(app, work.results, 2 * work.options.max_batch_size)
+            lines = Feed(work.wanted).windows(work.whole)
+            await together(worker.run(), batch.run(lines), _tell(work.progress, work.wanted))
+
+        work.progress.begin()
+        asyncio.run(all_lines())
+        work.progress.skipped = work.wanted.skipped
+
+    return answer
+
+
+class Results:
+    """Where results go, and in which order."""
+
+    def __init__(self, output: ResultFile, errors: ResultFile, keep_order: bool, progress: Progress) -> None:
+        self.keep_order = keep_order
+        self._output, self._errors = output, errors
+        self._progress = progress
+        self._held: dict[int, tuple[str, bool]] = {}  # that wait for those before them
+        self._next = 0
+
+    def has_room(self, place: int) -> bool:
+        """Whether so few results wait for those before them that the line at `place` may be begun."""
+        return not self.keep_order or place - self._next < 2 * WINDOW
+
+    def add(self, place: int, text: str, succeeded: bool, tokens: int) -> None:
+        """Takes the result of the line at `place` among all that are wanted, from 0."""
+        self._held[place if self.keep_order else self._next] = text, succeeded
+        while self._next in self._held:
+            text, succeeded = self._held.pop(self._next)
+            (self._output if succeeded else self._errors).write(text)
+            self._next += 1
+        self._progress.finished(succeeded, tokens)
+
+
+class Batch:
+    """Lines that run."""
+
+    def __init__(self, app: ASGIApp, results: Results, most: int) -> None:
         """`most`: lines at once; more than the model's sequences, so that one waits for each that ends."""
         self._app = app
-        self._output, self._errors = output, errors
-        self._keep_order, self._most = keep_order, most
-        self._progress = progress
+        self._results = results
+        self._most = most
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held: dict[int, tuple[str, bool]] = {}  # results that wait for those before them
-        self._next = 0
 
     async def run(self, windows: AsyncIterator[list[tuple[int, Line]]]) -> None:
         """Does all lines."""
         async for window in windows:
             for place, line in window:
-                while len(self._tasks) >= self._most or (self._keep_order and place - self._next >= 2 * WINDOW):
+                while len(self._tasks) >= self._most or not self._results.has_room(place):
                     await self._one_ends()
                 self._tasks.add(asyncio.ensure_future(self._do(place, line)))
         while self._tasks:
@@ -103,24 +150,12 @@ class Batch:
             task.result()
 
     async def _do(self, place: int, line: Line) -> None:
-        from pipelines.server.offline.answer import result_line
+        from pipelines.server.offline.answer import answered
 
-        record = Record(line.url, id=line.request_id, client=line.id)
-        text, succeeded = await result_line(self._app, line, record)
-        if self._keep_order:
-            self._held[place] = text, succeeded
-            while self._next in self._held:
-                self._write(*self._held.pop(self._next))
-                self._next += 1
-        else:
-            self._write(text, succeeded)
-        self._progress.finished(succeeded, record.generated_tokens)
-
-    def _write(self, text: str, succeeded: bool) -> None:
-        (self._output if succeeded else self._errors).write(text)
+        self._results.add(place, *await answered(self._app, line))
 
 
-async def _together(*parts: Coroutine[Any, Any, None]) -> None:
+async def together(*parts: Coroutine[Any, Any, None]) -> None:
     """Runs all of them until one ends or fails, which ends the others."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
