@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines.server.options import DEFAULT_BATCH, ServeOptions, read_api_key
+from pipelines.server.options import DEFAULT_BATCH, ServeOptions, read_api_keys
 from weights.errors import UserError
 
 # Serve's own, or without meaning there: a replica has no place of its own to keep its cache in.
@@ -23,15 +23,15 @@ _CHOICES = {"device": ("cpu", "gpu"), "token_healing": ("auto", "on", "off")}
 
 def options_of(args: dict[str, Any]) -> ServeOptions:
     """The server's options from an application's arguments, numbers also as text. Raises UserError for what is none."""
-    known = {field.name for field in fields(ServeOptions)} - {*_ELSEWHERE}
+    known = {field.name for field in fields(ServeOptions)} - {*_ELSEWHERE, "api_keys"}
     given = {"max_batch_size": DEFAULT_BATCH, "max_length": 0} | args
-    given["api_key"] = read_api_key(given.get("api_key"), given.pop("api_key_file", None))
+    keys = read_api_keys(given.pop("api_key", None), given.pop("api_key_file", None))
     unknown = sorted(set(given) - known)
     if unknown:
-        expected = ", ".join(sorted({*known, "api_key_file"}))
+        expected = ", ".join(sorted({*known, "api_key", "api_key_file"}))
         raise UserError(f"{unknown[0]!r} is no argument of the application; expected one of {expected}")
     try:
-        options: ServeOptions = TypeAdapter(ServeOptions).validate_python(given)
+        options: ServeOptions = TypeAdapter(ServeOptions).validate_python({**given, "api_keys": keys})
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"the argument {first['loc'][0]} is {first['input']!r}; {first['msg']}") from None
