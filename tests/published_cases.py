@@ -1,13 +1,13 @@
-"""Published test cases of other servers as requests to this one: what a case is, and the page that lists them.
+"""Published test cases of other servers as requests to this one: what a case is, and how it is sent.
 
 published_llama.py and published_vllm.py hold the cases; test_published_cases.py sends every request and looks at what
-comes back. `python tests/published_cases.py > docs/server_cases.md` writes the page, and a test says if it is old.
+comes back. published_page.py writes the page that lists them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -96,37 +96,3 @@ def run(case: Case, url: str) -> None:
         if request.check is not None:
             found = events(answer)
             assert request.check(found), (case.name, str(found)[:800])
-
-
-def _lines(groups: Iterable[Group]) -> Iterable[str]:
-    for group in groups:
-        for case in group.cases:
-            yield f"| `{group.file}` {case.name} | {case.verdict} | {case.why} |"
-        for name in group.elsewhere:
-            yield f"| `{group.file}` {name} | not here | {group.why} |"
-
-
-def page(llama: Iterable[Group], vllm: Iterable[Group]) -> str:
-    """docs/server_cases.md."""
-    tables = {
-        "llama.cpp: tools/server/tests/unit (as in llama-cpp-python 0.3.36)": llama,
-        "vLLM 0.33: tests/entrypoints": vllm,
-    }
-    told = [
-        "# Test cases of other servers", "",
-        "Each case that llama.cpp and vLLM publish for what this server has, and what it does here: **met**; **refused** (an",
-        "error that names the field or route); **otherwise** (another answer, and why); **not here** (of a thing that this",
-        "server does not have). Their requests, for our model and checks, are in tests/published_llama.py and",
-        "tests/published_vllm.py; `pytest tests/test_published_cases.py` sends them all, and",
-        "`python tests/published_cases.py > docs/server_cases.md` writes this page.", "",
-    ]  # fmt: skip
-    for title, groups in tables.items():
-        told += [f"## {title}", "", "| case | here | |", "|---|---|---|", *_lines(groups), ""]
-    return "\n".join(told)
-
-
-if __name__ == "__main__":
-    from published_llama import GROUPS as LLAMA
-    from published_vllm import GROUPS as VLLM
-
-    print(page(LLAMA, VLLM), end="")

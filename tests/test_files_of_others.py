@@ -331,7 +331,8 @@ def run_and_compare(config: ReplitConfig, tensors: Any, values: dict[str, Array]
     expected = reference.logits(config, {n: v.astype(np.float64) for n, v in values.items()}, ids)  # type: ignore[arg-type]
     got = Slots(compiled_from(config, dict(tensors), max_length=128)).logits(ids)
     if exact:
-        np.testing.assert_allclose(got, expected, atol=1e-4)
+        # float32 adds up in another order where vectors are shorter: 1.2e-4 with AVX2
+        np.testing.assert_allclose(got, expected, atol=3e-5 * np.abs(expected).max())
         return
     peak = np.abs(expected).max()
     p, q = (np.exp(x - x.max(1, keepdims=True)) for x in (expected, got.astype(np.float64)))

@@ -117,7 +117,7 @@ def test_what_costs_most_does_not_cost_the_event_loop(server: RunningServer, nam
     answer = connection.getresponse()
     answer.read()
     assert answer.status in (200, 400, 413)
-    assert spent() - before < 0.25
+    assert spent() - before < 0.5  # 0.33 on a first EPYC; without the limits a second and more on a fast processor
 
 
 @pytest.mark.parametrize(
