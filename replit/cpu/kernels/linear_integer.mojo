@@ -164,7 +164,7 @@ def multiply_integers[
     """See `Format.multiply`. The activations' scale is each group's own, or `SHARED` by those of the block; codes of
     `BITS` have an `OFFSET`, or groups a `MINIMUM`. As much of the panel at a time as the registers hold."""
     comptime VECTORS = vectors_of[rows]()
-    comptime PARTS = HALVES * COLUMNS // (WIDTH * VECTORS)
+    comptime PARTS = PANEL // (WIDTH * VECTORS)
     var fetched = 0
     comptime for part in range(PARTS):
         comptime column = part * WIDTH * VECTORS

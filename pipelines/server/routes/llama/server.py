@@ -41,7 +41,9 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     service = _service(body, request)
     stated = first(body.content, body.prompt)
     if stated is None and body.messages is not None:
-        ids = await _chat_ids(service, body.messages)
+        turns = _turns(body.messages)
+        _check_size("messages", text_size(turns))
+        ids = await _chat_ids(service, turns)
     elif stated is None:
         raise ApiError("content: field required", param="content")
     else:
@@ -81,10 +83,12 @@ def _check_size(name: str, size: int) -> None:
         raise ApiError(message, status=413, param=name, code="text_too_long")
 
 
-async def _chat_ids(service: Service, messages: Sequence[Message]) -> list[int]:
-    told = [(message.role, message.text) for message in messages]
-    _check_size("messages", text_size(told))
-    return (await beside(text_size(told), lambda: messages_prompt(service, told))).ids
+def _turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(message.role, message.text) for message in messages]
+
+
+async def _chat_ids(service: Service, turns: list[tuple[str, str]]) -> list[int]:
+    return (await beside(text_size(turns), lambda: messages_prompt(service, turns))).ids
 
 
 def _as_vllm(service: Service, ids: list[int], names: bool) -> dict[str, Any]:
@@ -116,9 +120,8 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
 async def apply_template(body: TemplateRequest, request: Request) -> Response:
     """The prompt that a chat's messages make."""
     service = _service(body, request)
-    messages = [(message.role, message.text) for message in body.messages]
-    prompt = await beside(text_size(messages), lambda: messages_prompt(service, messages))
-    return JSONResponse({"prompt": spelled(service.tokenizer, prompt.ids)})
+    ids = await _chat_ids(service, _turns(body.messages))
+    return JSONResponse({"prompt": spelled(service.tokenizer, ids)})
 
 
 @router.get("/props")
