@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -159,6 +160,17 @@ def test_a_small_model_leaves_a_core_to_http(monkeypatch: pytest.MonkeyPatch) ->
     assert with_threads(ServeOptions(device="gpu:0"), files).threads is None
     monkeypatch.setattr("pipelines.server.serve.SMALL_MODEL_BYTES", 1000)
     assert with_threads(ServeOptions(), files).threads is None
+
+
+def test_another_python_in_the_path_is_not_asked(tmp_path: Path) -> None:
+    """As where `replit` of an environment is called by its path, and the system's Python is another version."""
+    other, called = tmp_path / "python3", tmp_path / "called"
+    other.write_text(f"#!/bin/sh\ntouch {called}\necho 'wrong version' >&2\nexit 1\n")
+    other.chmod(0o755)
+    with RunningServer("--max-length", "256", env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}) as server:
+        server.wait_ready()
+        assert "wrong version" not in server.log
+    assert not called.exists()
 
 
 def leave(server: RunningServer, stream: bool) -> None:

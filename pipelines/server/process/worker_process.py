@@ -250,6 +250,10 @@ def _tell_lines(printed: IO[bytes], tell: Callable[[str], None]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The worker imports what this process imports, wherever it was started."""
+    """The worker imports what this process imports, wherever it was started.
+
+    MAX asks a Python where its library is, by default the first of PATH: another version cannot read our PYTHONPATH.
+    """
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, "PYTHONPATH": path, "MAX_SERVE_DISABLE_TELEMETRY": "1"}
+    asked = {"MOJO_PYTHON": sys.executable}
+    return asked | os.environ | {"PYTHONPATH": path, "MAX_SERVE_DISABLE_TELEMETRY": "1"}
