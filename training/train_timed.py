@@ -55,6 +55,7 @@ class TimedConfig:
     embedding_rate: float = 0.004
     weight_decay: float = 0.05
     average: float = 0.99  # the average reaches back about 1 / (1 - average) steps
+    save_minutes: float = 1.0  # on a CPU a held-out loss takes half a minute
     seed: int = 0
     compile: bool = True
 
@@ -155,7 +156,7 @@ class TimedTrainer:
 
 
 def train(trainer: TimedTrainer, clock: Clock, heldout: Tensor, out: Path) -> None:
-    """Steps until the time is over; weights and a line in out/log.jsonl each minute and at the end."""
+    """Steps until the time is over; weights and a line in out/log.jsonl every `save_minutes` and at the end."""
     shown = saved = time.monotonic()
     last = torch.zeros(())
     while (share := clock.share) < 1:
@@ -166,7 +167,7 @@ def train(trainer: TimedTrainer, clock: Clock, heldout: Tensor, out: Path) -> No
         if now - shown > 5 or trainer.step in (1, 2, 10):
             print(f"{now - clock.started:6.1f} s  step {trainer.step}  loss {float(last):.3f}", flush=True)
             shown = now
-        if now - saved > 60:
+        if now - saved > 60 * trainer.c.save_minutes:
             save(trainer, clock, heldout, out)
             saved = now
     save(trainer, clock, heldout, out)

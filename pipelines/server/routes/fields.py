@@ -24,6 +24,8 @@ MOST_ITEMS = 2048
 
 def _text(value: str) -> str:
     """JSON can carry half a surrogate pair, which is no text."""
+    if value.isascii():
+        return value
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -72,9 +74,13 @@ class Fields(BaseModel):
     def _without_nulls(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        usual = True
         for name, value in data.items():
             if isinstance(value, list):
                 check_items(name, value)
+            usual = usual and value is not None and name.isascii()
+        if usual:  # without a copy: a chat has thousands of objects
+            return data
         # A name that is no text, which JSON can carry, would be refused before it could be ignored.
         return {name.encode(errors="replace").decode(): value for name, value in data.items() if value is not None}
 
