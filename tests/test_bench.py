@@ -24,8 +24,9 @@ def test_measures_every_combination(nano: Pipeline) -> None:
     assert [(r.test, r.batch) for r in rows] == [
         ("pp8", 1),
         *((f"tg{n}{d}", b) for d in ("", "@d20") for b in (1, 2) for n in (2, 3)),
+        *((f"text{n}{guesses}", 1) for n in (2, 3) for guesses in ("", "+draft")),
     ]
-    for row in rows[1:]:
+    for row in rows[1:9]:
         assert 0 < row.slowest <= row.tokens_per_second
         # A step reads all weights: rate / batch steps a second.
         assert row.gigabytes_per_second is not None
@@ -33,7 +34,7 @@ def test_measures_every_combination(nano: Pipeline) -> None:
 
 
 def test_formats(nano: Pipeline) -> None:
-    arguments = ["-p", "4", "-n", "2", "-r", "1"]
+    arguments = ["-p", "4", "-n", "2", "-r", "1", "--draft", "none"]
     result = json.loads(CliRunner().invoke(command, [*arguments, "-o", "json"]).output)
     assert [row["test"] for row in result["results"]] == ["pp4", "tg2"]
     assert result["weights_gb"] == nano.weight_bytes / 1e9
@@ -42,6 +43,16 @@ def test_formats(nano: Pipeline) -> None:
     markdown = CliRunner().invoke(command, [*arguments, "-o", "md"]).output
     assert markdown.startswith("| test | batch |")
     assert "| tg2 | 1 |" in markdown
+
+
+def test_guesses_are_measured_on_a_text_that_is_the_same_without(nano: Pipeline) -> None:
+    """nano repeats itself before 48 tokens are over, so that some guesses are right."""
+    rows = list(bench.run(nano, prompt_sizes=[], generated=[48], depths=[], batch_sizes=[1], repeats=1, bandwidth=None))
+    assert [row.test for row in rows] == ["text48", "text48+draft"]
+    assert rows[0].tokens_per_read == 1
+    assert rows[1].tokens_per_read is not None
+    assert rows[1].tokens_per_read > 1
+    assert all(0 < row.slowest <= row.tokens_per_second for row in rows)
 
 
 def test_a_senseless_list_is_refused() -> None:

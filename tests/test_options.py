@@ -81,8 +81,12 @@ def test_bench_measures_what_its_long_options_ask_for(nano: Pipeline) -> None:
     assert result.returncode == 0, result.stderr
     measured = json.loads(result.stdout)
     tests = [(row["test"], row["batch"]) for row in measured["results"]]
-    assert tests == [("pp4", 1), ("tg2", 1), ("tg2", 2), ("tg2@d3", 1), ("tg2@d3", 2)]
+    assert tests == [("pp4", 1), ("tg2", 1), ("tg2", 2), ("tg2@d3", 1), ("tg2@d3", 2), ("text2", 1), ("text2+draft", 1)]
     assert measured["weights_gb"] == nano.weight_bytes / 1e9
+    guessed = json.loads(run("bench", *"--draft ngram -p 4 -n 12 -r 1 -o json".split()).stdout)["results"]
+    assert [row["test"] for row in guessed] == ["pp4", "tg12", "text12", "text12+draft"]
+    assert guessed[2]["tokens_per_read"] == 1
+    assert guessed[3]["tokens_per_read"] >= 1
 
 
 def test_fill_takes_the_options_of_models_and_sampling(nano: Pipeline, tmp_path: Path, compiled: str) -> None:

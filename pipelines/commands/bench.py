@@ -26,7 +26,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 
 
 @click.command()
-@shared("model", "weight_path", "quantization_encoding", "threads", "mmap", "kv_cache_encoding", "use_gpu")
+@shared("model", "weight_path", "quantization_encoding", "threads", "mmap", "kv_cache_encoding", "draft", "use_gpu")
 @click.option("--prompt-tokens", "-p", default="512", show_default=True, callback=_numbers, help="Prefill sizes.")
 @click.option("--generate", "-n", default="64", show_default=True, callback=_numbers, help="Tokens to generate.")
 @click.option("--depth", "-d", default="0", show_default=True, callback=_numbers, help="Tokens in the cache before.")
@@ -34,7 +34,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 @click.option("--repeats", "-r", default=5, show_default=True, help="Counted runs of each test.")
 @click.option("--output", "-o", type=click.Choice(["table", "json", "csv", "md"]), default="table", show_default=True)
 def bench(**options: Any) -> None:
-    """Measure speed: prefill (pp) and generation (tg), in tokens a second.
+    """Measure speed: prefill (pp) and generation (tg), in tokens a second; and a text without and with guesses.
 
     The share is that of the read bandwidth, measured just before by reading memory with all threads; a GPU's is not
     measured.
@@ -44,7 +44,8 @@ def bench(**options: Any) -> None:
     from replit.runtime.engine import Engine
 
     started = time.perf_counter()
-    longest = max(*options["prompt_tokens"], 1, *(max(d, 1) + n for d in options["depth"] for n in options["generate"]))
+    before = [1, *options["depth"], *([] if options["draft"] == "none" else [measure.TEXT_TOKENS])]
+    longest = max(*options["prompt_tokens"], max(before) + max(options["generate"], default=0))
     pipeline = load_model(options, max_length=longest, max_batch_size=max(options["batch_size"] or [1]))
     loaded = time.perf_counter() - started
     Engine.get(options["threads"])
@@ -82,8 +83,8 @@ def _write_csv(rows: list[Row], summary: Row) -> None:
 
 
 def _write_markdown(rows: list[Row], summary: Row) -> None:
-    print("| test | batch | tokens/s | slowest | GB/s | share of bandwidth |")
-    print("|---|---|---|---|---|---|")
+    print("| test | batch | tokens/s | slowest | GB/s | share of bandwidth | tokens/read |")
+    print("|---|---|---|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(_cells(row)) + " |")
     print(f"\n{_sentence(summary)}")
@@ -93,7 +94,7 @@ def _write_table(rows: list[Row], summary: Row) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("test", "batch", "tokens/s", "slowest", "GB/s", "share of bandwidth")
+    table = Table("test", "batch", "tokens/s", "slowest", "GB/s", "share of bandwidth", "tokens/read")
     for row in rows:
         table.add_row(*_cells(row))
     console = Console()
@@ -112,6 +113,7 @@ def _cells(row: Row) -> list[str]:
         f"{row['slowest']:.1f}",
         "" if row["gigabytes_per_second"] is None else f"{row['gigabytes_per_second']:.1f}",
         "" if row["bandwidth_share"] is None else f"{row['bandwidth_share']:.2f}",
+        "" if row["tokens_per_read"] is None else f"{row['tokens_per_read']:.2f}",
     ]
 
 
