@@ -65,15 +65,16 @@ def test_greedy_text_is_the_same_after_a_prefix_cache_hit(client: Any, nano: Pip
 
 
 def test_a_seed_repeats_and_is_the_command_lines(client: Any, nano: Pipeline) -> None:
+    prompt = "# what nobody wrote before\n"  # of a function that it knows, every seed gives the same
     sampled: dict[str, Any] = {"temperature": 0.9, "top_p": 0.95, "max_tokens": 24}
     extra = {"top_k": 40, "min_p": 0.02, "repetition_penalty": 1.1}
-    texts = [complete(client, "# what nobody wrote before\n", seed=7, extra_body=extra, **sampled).choices[0].text for _ in range(2)]
+    texts = [complete(client, prompt, seed=7, extra_body=extra, **sampled).choices[0].text for _ in range(2)]
     expected = nano.generate(
-        "# what nobody wrote before\n", seed=7, temperature=0.9, top_p=0.95, top_k=40, min_p=0.02, repetition_penalty=1.1,
+        prompt, seed=7, temperature=0.9, top_p=0.95, top_k=40, min_p=0.02, repetition_penalty=1.1,
         max_new_tokens=24,
     )  # fmt: skip
     assert texts == [expected.text] * 2
-    other = complete(client, "# what nobody wrote before\n", seed=8, extra_body=extra, **sampled).choices[0].text
+    other = complete(client, prompt, seed=8, extra_body=extra, **sampled).choices[0].text
     assert other != texts[0]
 
 
