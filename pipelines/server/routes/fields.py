@@ -95,8 +95,8 @@ def unknown_fields(body: Fields, path: str = "") -> Iterator[tuple[str, Any]]:
     """The fields of a body that its type does not know, with their values; `a.b` for one inside another."""
     for name, value in (body.model_extra or {}).items():
         yield path + name, value
-    for name in body.model_fields_set & type(body).model_fields.keys():
-        value = getattr(body, name)
-        for part in value if isinstance(value, list) else (value,):
+    for name, value in body.__dict__.items():  # its own fields; pydantic's tables of them take ten times as long
+        parts = value if isinstance(value, list) else () if isinstance(value, str) else (value,)
+        for part in parts:
             if isinstance(part, Fields):
                 yield from unknown_fields(part, f"{path}{name}.")
