@@ -97,12 +97,12 @@ def _guessed(pipeline: Pipeline, count: int, repeats: int) -> Iterator[Measureme
     """The same text without guesses and with, in turns, from its first token on."""
     source = Path(textwrap.__file__).read_text(encoding="utf-8")
     prompt = pipeline.tokenizer.encode(source)[:TEXT_TOKENS]
-    # Alone: what a run wrote may not be guessed by the next.
     params = SamplingParams(max_new_tokens=count, top_k=1, ignore_eos=True)
     seconds: dict[bool, list[float]] = {False: [], True: []}
     passes = 0
     for turn in range(repeats + 1):
         for guesses in (False, True):
+            # Alone: what a run wrote may not be guessed by the next.
             request = SequenceRequest(f"bench-{turn}", prompt, params, (0,), cache_salt=f"{ALONE}{turn}")
             sequence = TokenSequence(request, pipeline.tokenizer, pipeline.max_length)
             steps = run_sequences(pipeline.slots, [sequence], pipeline.drafter if guesses else None)

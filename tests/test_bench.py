@@ -41,11 +41,13 @@ def test_formats(nano: Pipeline) -> None:
     rows = list(csv.DictReader(io.StringIO(CliRunner().invoke(command, [*arguments, "-o", "csv"]).output)))
     assert [row["test"] for row in rows] == ["pp4", "tg2"]
     markdown = CliRunner().invoke(command, [*arguments, "-o", "md"]).output
+    only = json.loads(CliRunner().invoke(command, [*arguments, "-p", "", "-o", "json"]).output)
+    assert [row["test"] for row in only["results"]] == ["tg2"]
     assert markdown.startswith("| test | batch |")
     assert "| tg2 | 1 |" in markdown
 
 
-def test_guesses_are_measured_on_a_text_that_is_the_same_without(nano: Pipeline) -> None:
+def test_guesses_are_measured_beside_none(nano: Pipeline) -> None:
     """nano repeats itself before 48 tokens are over, so that some guesses are right."""
     rows = list(bench.run(nano, prompt_sizes=[], generated=[48], depths=[], batch_sizes=[1], repeats=1, bandwidth=None))
     assert [row.test for row in rows] == ["text48", "text48+draft"]

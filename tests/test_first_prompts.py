@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from pipelines.pipeline import Pipeline
-from training.first_prompts import FIRST, MAX_TOKENS, OTHERS, Question, holds
+from training.first_prompts import FIRST, OTHERS, Question, ask
 
 
 @pytest.mark.parametrize(("questions", "least"), [(FIRST, 8), (OTHERS, 5)], ids=["first", "others"])
 def test_first_prompts_are_answered_right(nano: Pipeline, questions: tuple[Question, ...], least: int) -> None:
     right = []
     for question in questions:
-        answer = nano.generate(question.prompt, max_new_tokens=MAX_TOKENS, top_k=1)
-        ended = answer.finish_reason == "stop"
-        right.append(ended and holds(question.prompt, answer.text, question.check))
+        _, ended, correct = ask(nano, question)
+        right.append(ended and correct)
     assert sum(right) >= least, [q.prompt for q, is_right in zip(questions, right, strict=True) if not is_right]

@@ -13,6 +13,10 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
 
 MAX_TOKENS = 200
 SECONDS = 5
@@ -97,6 +101,12 @@ def holds(prompt: str, completion: str, check: str) -> bool:
     return done.returncode == 0
 
 
+def ask(model: Pipeline, question: Question) -> tuple[str, bool, bool]:
+    """The greedy completion, whether it ended by itself, and whether its program runs with the assertions."""
+    answer = model.generate(question.prompt, max_new_tokens=MAX_TOKENS, top_k=1)
+    return answer.text, answer.finish_reason == "stop", holds(question.prompt, answer.text, question.check)
+
+
 def main() -> None:
     """Command line."""
     import pipelines
@@ -109,11 +119,9 @@ def main() -> None:
     model = pipelines.load(args.model, max_length=1024)
     right = 0
     for question in questions:
-        answer = model.generate(question.prompt, max_new_tokens=MAX_TOKENS, top_k=1)
-        ended = answer.finish_reason == "stop"
-        correct = holds(question.prompt, answer.text, question.check)
+        text, ended, correct = ask(model, question)
         right += ended and correct
-        print(f"{question.prompt}{answer.text.rstrip()}\n# {'right' if correct else 'WRONG'}, ended: {ended}\n")
+        print(f"{question.prompt}{text.rstrip()}\n# {'right' if correct else 'WRONG'}, ended: {ended}\n")
     print(f"{right} of {len(questions)} correct and ended by themselves")
 
 

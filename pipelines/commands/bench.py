@@ -45,7 +45,7 @@ def bench(**options: Any) -> None:
 
     started = time.perf_counter()
     before = [1, *options["depth"], *([] if options["draft"] == "none" else [measure.TEXT_TOKENS])]
-    longest = max(*options["prompt_tokens"], max(before) + max(options["generate"], default=0))
+    longest = max([*options["prompt_tokens"], max(before) + max(options["generate"], default=0)])
     pipeline = load_model(options, max_length=longest, max_batch_size=max(options["batch_size"] or [1]))
     loaded = time.perf_counter() - started
     Engine.get(options["threads"])
