@@ -1,4 +1,7 @@
-"""The GPU's attention, whose mask and flash attention MAX can also run on the CPU, against float64 NumPy."""
+"""The GPU's attention, whose mask and flash attention MAX can also run on the CPU, against float64 NumPy.
+
+Compiling it takes minutes, and nothing but a GPU's model runs it, so it belongs to the step that compiles for GPUs.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from replit.decoder.alibi import alibi_slopes
 from replit.gpu import layers as layers_gpu
 from replit.runtime.kv_cache import CacheInputs, cache_input_types
 from replit.runtime.target import CPU_LIKE_GPU
+
+pytestmark = pytest.mark.gpu_compile
 
 HEADS = Heads(6, 2, 64)  # groups of three, and no power of two, as in replit-code-v1.5
 

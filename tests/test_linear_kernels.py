@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,56 +24,67 @@ EPSILON = 1e-5
 # [N, K]: whole tiles, ragged tiles, rows shorter than a vector, more than one block, odd everything
 SHAPES = [(64, 256), (37, 96), (5, 4), (41, 2100), (203, 1031)]
 ROWS = [1, 2, 3, 7, 16, 17, 40, 512, 600]
+KINDS = ["float32", "bfloat16"]
 OPERATIONS = ["linear", "linear_gelu", "linear_add", "norm_linear", "norm_linear_gelu"]
 
 cpu = DeviceRef.CPU()
 
 
-def build(weight_type: DType) -> Graph:
-    """One graph with every operation over every shape: x, gain, residual and weights are inputs."""
+def build() -> Graph:
+    """One graph with every operation over every shape in both types: x, gain, residual and weights are inputs."""
     types = []
-    for n, k in SHAPES:
-        types += [
-            TensorType(DType.float32, ["rows", k], cpu),
-            TensorType(DType.float32, [1, k], cpu),
-            TensorType(DType.float32, ["rows", n], cpu),
-            TensorType(weight_type, [n, k], cpu),
-            TensorType(DType.uint8, panels_shape(Encoding(weight_type.name), (n, k)), cpu),
-        ]
+    for kind in KINDS:
+        for n, k in SHAPES:
+            types += [
+                TensorType(DType.float32, [f"rows_{kind}", k], cpu),
+                TensorType(DType.float32, [1, k], cpu),
+                TensorType(DType.float32, [f"rows_{kind}", n], cpu),
+                TensorType(DType[kind], [n, k], cpu),
+                TensorType(DType.uint8, panels_shape(Encoding(kind), (n, k)), cpu),
+            ]
     with Graph("linear", input_types=types, custom_extensions=[KERNELS]) as graph:
         outputs = []
         epsilon = ops.constant(EPSILON, DType.float32, cpu)
-        for i in range(len(SHAPES)):
-            x, gain, residual, weights, panels = (value.tensor for value in graph.inputs[5 * i : 5 * i + 5])
-            for name in OPERATIONS:
-                values = {
-                    "linear_add": [residual, x, weights],
-                    "norm_linear": [x, gain, weights, epsilon],
-                    "norm_linear_gelu": [x, gain, weights, epsilon],
-                }.get(name, [x, weights])
-                parameters: dict[str, bool | int | str | DType] = {"encoding": weight_type.name, "panels": False}
-                (result,) = ops.custom(f"replit.{name}", cpu, values, [residual.type], parameters)
-                outputs.append(result)
-            # and the first of them with panels
-            parameters = {"encoding": weight_type.name, "panels": True}
-            outputs += ops.custom("replit.linear", cpu, [x, panels], [residual.type], parameters)
+        inputs = iter(graph.inputs)
+        for kind in KINDS:
+            for _ in SHAPES:
+                x, gain, residual, weights, panels = (next(inputs).tensor for _ in range(5))
+                for name in OPERATIONS:
+                    values = {
+                        "linear_add": [residual, x, weights],
+                        "norm_linear": [x, gain, weights, epsilon],
+                        "norm_linear_gelu": [x, gain, weights, epsilon],
+                    }.get(name, [x, weights])
+                    parameters: dict[str, bool | int | str | DType] = {"encoding": kind, "panels": False}
+                    (result,) = ops.custom(f"replit.{name}", cpu, values, [residual.type], parameters)
+                    outputs.append(result)
+                # and the first of them with panels
+                parameters = {"encoding": kind, "panels": True}
+                outputs += ops.custom("replit.linear", cpu, [x, panels], [residual.type], parameters)
         graph.output(*outputs)
     return graph
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def kernels(request: pytest.FixtureRequest) -> tuple[str, Callable[..., list[Floats]]]:
-    weight_type = DType[request.param]
-    model = InferenceSession(devices=[CPU()]).load(build(weight_type))
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return InferenceSession(devices=[CPU()]).load(build())
+
+
+@pytest.fixture(params=KINDS)
+def kernels(request: pytest.FixtureRequest, model: Any) -> tuple[str, Callable[..., list[Floats]]]:
+    """A type, and what computes with it."""
 
     def run(inputs: list[npt.NDArray[np.generic]]) -> list[Floats]:
         buffers = []
-        for i, (n, k) in enumerate(SHAPES):
-            buffers += map(Buffer.from_numpy, inputs[4 * i : 4 * i + 3])
-            weights = np.ascontiguousarray(inputs[4 * i + 3])
-            buffers.append(Buffer.from_numpy(weights).view(weight_type, (n, k)))
-            buffers.append(Buffer.from_numpy(panels_of(weights.view(np.uint8), Encoding(request.param), k)))
+        for kind in KINDS:
+            values = inputs if kind == request.param else make_inputs(1, kind)
+            for i, (n, k) in enumerate(SHAPES):
+                buffers += map(Buffer.from_numpy, values[4 * i : 4 * i + 3])
+                weights = np.ascontiguousarray(values[4 * i + 3])
+                buffers.append(Buffer.from_numpy(weights).view(DType[kind], (n, k)))
+                buffers.append(Buffer.from_numpy(panels_of(weights.view(np.uint8), Encoding(kind), k)))
         outputs = [output.to_numpy() for output in model.execute(*buffers)]
+        outputs = outputs[len(outputs) // len(KINDS) * KINDS.index(request.param) :][: len(outputs) // len(KINDS)]
         size = len(OPERATIONS) + 1
         for i in range(0, len(outputs), size):  # both layouts give the same
             np.testing.assert_array_equal(outputs[i], outputs[i + size - 1])

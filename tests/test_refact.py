@@ -165,10 +165,11 @@ def test_both_layouts_of_the_hub_give_the_same_weights(small: RandomModel, fused
         np.testing.assert_array_equal(to_float32(tensor), small.weights[name], name)
 
 
-def test_a_hub_directory_runs_in_the_same_pipeline(small: RandomModel, tmp_path: Path) -> None:
-    pipeline = load(str(write_hub(tmp_path, hub_tensors(small.weights, True))), max_length=256)
-    ids = random_ids(small, 30)
-    expected = reference_refact.logits(small.config, small.weights, ids)  # type: ignore[arg-type]
+def test_a_hub_directory_runs_in_the_same_pipeline(random: RandomModel, tmp_path: Path) -> None:
+    directory = write_hub(tmp_path, hub_tensors(random.weights, True), n_embd=2048, n_head=32)
+    pipeline = load(str(directory), max_length=256)
+    ids = random_ids(random, 30)
+    expected = reference_refact.logits(random.config, random.weights, ids)  # type: ignore[arg-type]
     np.testing.assert_allclose(pipeline.logits(ids), expected, atol=1e-4, rtol=0)
 
 
