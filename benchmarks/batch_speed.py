@@ -87,8 +87,9 @@ async def _clients(bodies: list[dict[str, Any]]) -> float:
         async def one() -> int:
             done = 0
             for body in left:
-                answer = (await client.post("/v1/completions", json=body)).json()
-                done += answer["usage"]["completion_tokens"]
+                answer = await client.post("/v1/completions", json=body)
+                assert answer.status_code == 200, answer.text
+                done += answer.json()["usage"]["completion_tokens"]
             return done
 
         begun = time.monotonic()

@@ -13,6 +13,8 @@ from tiny_model import write_model
 
 from pipelines.drafting import open_drafter
 from pipelines.engine.draft_model import DraftModel, same_vocabulary
+from pipelines.engine.sampling import SamplingParams
+from pipelines.engine.sequence import Sequence, SequenceRequest
 from pipelines.pipeline import Completion, Pipeline, load
 from pipelines.registry import open_model
 from pipelines.terminal.progress import Quiet
@@ -111,6 +113,34 @@ def test_guesses_in_another_vocabulary_spell_the_same_text(tmp_path: Path, plain
         ("", "def f"),
     ]:
         assert target.decode(draft._after_seam(before, after)) == after
+
+
+def test_ids_that_a_small_model_has_no_row_for(plain: Pipeline) -> None:
+    """A large vocabulary may have more, and its padding any: the small model reads what follows them."""
+    draft = DraftModel(load("nano", max_length=1024, max_batch_size=4).model, plain.tokenizer, plain.tokenizer)
+    assert draft.same_vocabulary
+    known = plain.tokenizer.encode(CODE)
+
+    def guess(name: str, ids: list[int]) -> tuple[list[int], list[float]]:
+        request = SequenceRequest(name, ids, SamplingParams(max_new_tokens=20), (0,))
+        return draft.guess(Sequence(request, plain.tokenizer, plain.max_length), 5, lambda share: True)
+
+    beyond = plain.config.vocab_size
+    assert guess("a", [*known, beyond, beyond + 9000, *known]) == guess("b", known)
+    assert guess("c", [*known, beyond]) == ([], [])
+
+
+def test_a_small_model_that_fails_is_left_alone(plain: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    guessing = load("nano", max_length=1024, max_batch_size=4, draft="nano")
+    assert guessing.drafter is not None
+
+    def failing(*_: object) -> None:
+        raise ValueError("no such row")
+
+    monkeypatch.setattr(DraftModel, "_read", failing)
+    expected = plain.generate_batch(PROMPTS, max_new_tokens=40)
+    assert list(map(everything, guessing.generate_batch(PROMPTS, max_new_tokens=40))) == list(map(everything, expected))
+    assert guessing.drafter._small is None
 
 
 def test_who_guesses(plain: Pipeline) -> None:

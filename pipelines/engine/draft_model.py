@@ -71,7 +71,7 @@ class DraftModel:
             return [], []
         ids = self._ids(sequence, reader)
         if not ids:
-            return [], []  # nothing but control tokens so far
+            return [], []  # nothing so far that it can read
         limit = min(most, self._model.max_length - len(ids) - 1)
         logits = self._read(reader.slot, ids)
         guessed: list[int] = []
@@ -110,13 +110,20 @@ class DraftModel:
             prompt = sequence.request.prompt_ids
             if len(prompt) + len(sequence.ids) - reader.start > self._model.max_length - WINDOW // 4:
                 reader.start = len(prompt) + len(sequence.ids) - WINDOW
-            return [*prompt, *sequence.ids][reader.start :]
+            return self._known([*prompt, *sequence.ids][reader.start :])
         fresh = self._target.decode(sequence.ids[reader.decoded :])
         if "\ufffd" not in fresh:  # else half a character: the rest comes with the next token
             reader.text += fresh
             reader.decoded = len(sequence.ids)
             reader.split = self._split(reader)
         return reader.split
+
+    def _known(self, ids: list[int]) -> list[int]:
+        """Those after the last one that the small model has no row for: a large vocabulary may have more."""
+        rows = self._model.config.vocab_size
+        if max(ids, default=0) < rows:
+            return ids
+        return ids[1 + max(index for index, token in enumerate(ids) if token >= rows) :]
 
     def _split(self, reader: _Reader) -> list[int]:
         """Splits the text; only its last lines anew, since splitting does not look further."""

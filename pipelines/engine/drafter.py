@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 
@@ -124,7 +125,12 @@ class Drafter:
             return probability * draft.trust > price
 
         started = time.perf_counter()
-        guesses, sure = small.guess(sequence, most, worth)
+        try:
+            guesses, sure = small.guess(sequence, most, worth)
+        except Exception:  # a guess is worth no sequence's end
+            traceback.print_exc()
+            self._small = None
+            return []
         draft.spent = time.perf_counter() - started
         self._small_costs.observe(1, draft.spent / max(tried, 1))
         count, _ = self._value.best([probability * draft.trust for probability in sure], rows)
