@@ -241,3 +241,18 @@ def test_the_product_computes_what_was_trained() -> None:
     with torch.no_grad():
         expected = load_gguf(path)(torch.tensor([ids]))[0].numpy()
     np.testing.assert_allclose(nano.logits(ids), expected, atol=1e-3)
+
+
+def test_a_mix_has_so_much_of_each() -> None:
+    torch = pytest.importorskip("torch", reason="training needs PyTorch")
+    from training.export_gguf import mix
+    from training.model import ModelConfig, Nano
+
+    shape = {"vocab_size": 64, "d_model": 32, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "max_seq_len": 64}
+    one, other = Nano(ModelConfig(**shape)), Nano(ModelConfig(**shape))
+    expected = [0.75 * a + 0.25 * b for a, b in zip(one.parameters(), other.parameters(), strict=True)]
+    mix(one, other, 0.75)
+    for weight, wanted in zip(one.parameters(), expected, strict=True):
+        torch.testing.assert_close(weight, wanted)
+    with pytest.raises(SystemExit, match="one shape"):
+        mix(one, Nano(ModelConfig(**shape | {"n_layers": 2})), 0.5)

@@ -2,7 +2,8 @@
 
 python -m training.export_gguf --checkpoint FILE --tokenizer tokenizer.json --output nano.gguf
 
-`--flat FOLDER` reads what `training.train_timed` wrote instead. Matrices are stored as q8_0, or with `--bfloat16` so.
+`--flat FOLDER` reads what `training.train_timed` wrote instead. `--mix-with FILE.gguf --share 0.95` takes so much of
+the new weights and the rest of that file's. Matrices are stored as q8_0, or with `--bfloat16` so.
 """
 
 from __future__ import annotations
@@ -130,17 +131,30 @@ def load_gguf(path: Path) -> Nano:
     return model.eval()
 
 
+def mix(model: Nano, other: Nano, share: float) -> None:
+    """Changes `model` to `share` of its weights and the rest of `other`'s, which has to be of the same shape."""
+    if model.config != other.config:
+        raise SystemExit(f"cannot mix {model.config} with {other.config}: expected one shape")
+    with torch.no_grad():
+        for weight, beside in zip(model.parameters(), other.parameters(), strict=True):
+            weight.copy_(share * weight + (1 - share) * beside)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--checkpoint", type=Path, nargs="+", help="of training.train; of several, the mean is taken")
     weights.add_argument("--flat", type=Path, help="folder that training.train_timed wrote")
+    parser.add_argument("--mix-with", type=Path, help="a GGUF file that this program wrote")
+    parser.add_argument("--share", type=float, default=0.5, help="of the new weights in the mix")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--bfloat16", action="store_true", help="instead of q8_0")
     args = parser.parse_args()
     model = flat_weights.load(args.flat) if args.flat else load_checkpoint(*args.checkpoint)
+    if args.mix_with:
+        mix(model, load_gguf(args.mix_with), args.share)
     export(model, args.tokenizer, args.output, bfloat16=args.bfloat16)
 
 
