@@ -147,11 +147,13 @@ def main() -> None:
     weights.add_argument("--checkpoint", type=Path, nargs="+", help="of training.train; of several, the mean is taken")
     weights.add_argument("--flat", type=Path, help="folder that training.train_timed wrote")
     parser.add_argument("--mix-with", type=Path, help="a GGUF file that this program wrote")
-    parser.add_argument("--share", type=float, default=0.5, help="of the new weights in the mix")
+    parser.add_argument("--share", type=float, help="of the new weights in the mix")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--bfloat16", action="store_true", help="instead of q8_0")
     args = parser.parse_args()
+    if (args.mix_with is None) != (args.share is None):
+        parser.error("--mix-with and --share go together")
     model = flat_weights.load(args.flat) if args.flat else load_checkpoint(*args.checkpoint)
     if args.mix_with:
         mix(model, load_gguf(args.mix_with), args.share)
