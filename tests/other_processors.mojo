@@ -28,7 +28,7 @@ def fill_weights[F: Format](weights: Bytes, row_bytes: Int, mut state: UInt32):
     comptime SIZE = F.UNIT_BYTES
     for i in range(0, WIDTH * row_bytes, SIZE):
         var place = weights.unsafe_offset(i)
-        comptime if F.UNPACKED == 0:
+        comptime if F.UNIT <= 2:
             comptime for j in range(F.UNIT):
                 var value = Float32(random(state)) / 32768 - 1
                 comptime if F.UNIT == 1:

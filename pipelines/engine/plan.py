@@ -40,7 +40,8 @@ class Plan:
         # What was read before has no logits left: with a salt of its own every position runs.
         salt = ALONE + (after or name) if self.prompt_logprobs or not self.use_cache else self.salt
         scored = self.prompt_logprobs and after is None
+        watched = bool(self.params.stop or self.params.completion != "full" or self.limits or self.prompt.after)
         return SequenceRequest(
             name, self.prompt.ids, params, self.seed, self.top_logprobs, scored, salt, after, self.speculative,
-            healing=self.prompt.healing,
+            healing=self.prompt.healing, watched=watched,
         )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -82,14 +83,14 @@ class SamplingParams:
             known = ", ".join(COMPLETIONS)
             raise UserError(f"--completion is {self.completion!r}; expected one of {known}")
 
-    @property
+    @cached_property
     def greedy(self) -> bool:
         """Whether the most probable token is always taken."""
         if "top_k" in self.order and self.top_k == 1:
             return True
         return "temperature" in self.order and self.temperature < GREEDY_TEMPERATURE
 
-    @property
+    @cached_property
     def penalizes(self) -> bool:
         """Whether the ids so far change the logits."""
         if "penalties" not in self.order or self.penalty_last_n == 0:
@@ -119,7 +120,8 @@ def sample(
         if params.greedy:
             return int(logits.ids[0])
         return _draw(*_filtered(logits.ids, logits.logits, params), generator)
-    check_finite(logits.max())
+    best = int(logits.argmax())  # one that is no number, if there is one
+    check_finite(logits[best])
     if params.logit_bias:
         logits = biased(logits, params.logit_bias)
     if params.penalizes:
@@ -127,7 +129,8 @@ def sample(
     if allowed is not None:
         logits = only(logits, allowed)
     if params.greedy:
-        return int(np.argmax(logits))
+        changed = params.logit_bias or params.penalizes or allowed is not None
+        return int(logits.argmax()) if changed else best
     return _draw(*candidates(logits, params), generator)
 
 
@@ -142,7 +145,7 @@ def only(logits: Floats, allowed: Ids) -> Floats:
 
 def check_finite(highest: np.floating) -> None:
     """Raises NothingToDraw unless the highest of some logits is a number; one NaN among them makes it NaN."""
-    if not np.isfinite(highest):
+    if not math.isfinite(highest):
         raise NothingToDraw(f"the highest logit is {highest}; expected a finite number")
 
 

@@ -40,7 +40,8 @@ class SequenceRequest:
     same prompt that reads it before, so that it is read once. What was read is shared between sequences of one
     `cache_salt`; those without one share with each other, and of one that begins with `ALONE` nothing is kept.
     Without `speculative` nothing is guessed for it. What is
-    drawn first spells the bytes `healing`, which were taken off the prompt; it does not count as new.
+    drawn first spells the bytes `healing`, which were taken off the prompt; it does not count as new. If it is
+    `watched`, its text may end it before its tokens do.
     """
 
     id: str
@@ -55,6 +56,7 @@ class SequenceRequest:
     owner: str = ""
     background: bool = False
     healing: bytes = b""
+    watched: bool = False
 
     @property
     def warms(self) -> bool:

@@ -81,7 +81,7 @@ class SequenceText:
     @property
     def stopped(self) -> bool:
         """Whether the text itself has ended the sequence: a stop string, a limit on lines, the end of its block."""
-        return self._stream.stopped or any(part.stopped for part in self._filters)
+        return self._stream.stopped or (bool(self._filters) and any(part.stopped for part in self._filters))
 
     @property
     def limited(self) -> bool:
@@ -92,46 +92,48 @@ class SequenceText:
         """What some tokens make certain, and with the sequence's `end` everything; tokens after a stop are dropped."""
         whole = Delta()
         for index, token in enumerate(tokens):
-            whole.join(self._push(token, end if index == len(tokens) - 1 else None))
+            self._push(whole, token, end if index == len(tokens) - 1 else None)
             if self.stopped:
                 return whole
         if end is not None and not tokens:
-            whole.join(self._push(None, end))
+            self._push(whole, None, end)
         return whole
 
-    def _push(self, token: Token | None, end: EndReason | None) -> Delta:
-        delta = Delta()
-        if token is not None:
-            self._take(token, delta)
+    def _push(self, delta: Delta, token: Token | None, end: EndReason | None) -> None:
+        text = "" if token is None else self._take(token, delta)
         if end is not None:
-            delta.text += self._stream.finish()
+            text += self._stream.finish()
         over = end is not None or self._stream.stopped
         for part in self._filters:
-            delta.text = part.push(delta.text)
+            text = part.push(text)
             if over:
-                delta.text += part.finish()
+                text += part.finish()
             over = over or part.stopped
         if self.stopped:
             delta.finish = "stop"
         elif end in ("stop", "length"):
             delta.finish = end
-        self._shown += len(delta.text)
-        delta.scored = self._release(everything=end is not None and not self.stopped)
-        return delta
+        delta.text += text
+        self._shown += len(text)
+        if self._pending:
+            delta.scored += self._release(everything=end is not None and not self.stopped)
 
-    def _take(self, token: Token, delta: Delta) -> None:
+    def _take(self, token: Token, delta: Delta) -> str:
+        """The text that a token makes certain."""
         self.drawn.append(token.id)
-        raw = self._tokenizer.token_bytes(token.id)
-        skipped = min(self._hidden, len(raw))
-        self._hidden -= skipped
-        if skipped and skipped == len(raw):
-            return
+        skipped = 0
+        if self._hidden:
+            size = len(self._tokenizer.token_bytes(token.id))
+            skipped = min(self._hidden, size)
+            self._hidden -= skipped
+            if skipped and skipped == size:
+                return ""
         self.tokens += 1
         delta.token_ids.append(token.id)
-        delta.text = self._stream.push(token.id, skipped)
         if token.logprob is not None:
             self._pending.append(ScoredToken(token.logprob, self._decoded))
-            self._decoded += len(self._decoder.decode(raw[skipped:]))
+            self._decoded += len(self._decoder.decode(self._tokenizer.token_bytes(token.id)[skipped:]))
+        return self._stream.push(token.id, skipped)
 
     def _release(self, everything: bool) -> list[ScoredToken]:
         """The tokens whose text has begun to be shown; a stop string takes its tokens along."""

@@ -64,6 +64,8 @@ class TextStream:
         return ready
 
     def _release(self, text: str) -> str:
+        if not self._stop:
+            return text
         self._held += text
         found = [(at, stop) for stop in self._candidates(self._held) if (at := self._held.find(stop)) >= 0]
         if found:

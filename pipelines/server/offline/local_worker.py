@@ -15,6 +15,9 @@ from pipelines.pipeline import Pipeline
 from pipelines.server.process.messages import Load, Ready, Step
 from pipelines.server.process.worker_process import Generation
 
+# Tokens of a sequence that are told together, where its text does not end it: telling takes longer than sampling.
+_TOLD_TOGETHER = 8
+
 
 class LocalWorker:
     """See `Worker` in pipelines/server/process/worker_process.py."""
@@ -27,6 +30,7 @@ class LocalWorker:
         self._waiting: deque[Sequence] = deque()
         self._arrived = asyncio.Event()
         self._running: dict[str, tuple[Generation, Sequence]] = {}
+        self._untold: dict[str, list[Token]] = {}
 
     @property
     def in_flight(self) -> int:
@@ -50,6 +54,7 @@ class LocalWorker:
         """Ends a sequence that is no longer wanted."""
         if request_id in self._running:
             _, sequence = self._running.pop(request_id)
+            self._untold.pop(request_id, None)
             sequence.stop()
 
     async def run(self) -> None:
@@ -73,10 +78,13 @@ class LocalWorker:
             return  # cancelled
         if sequence.end is not None:
             del self._running[request.id]
+        elif not request.watched and len(self._untold.get(request.id, ())) + len(tokens) < _TOLD_TOGETHER:
+            self._untold.setdefault(request.id, []).extend(tokens)
+            return
         scored = sequence.prompt_logprobs if request.prompt_logprobs else None
         generation.put(
             Step(
-                request.id, tuple(tokens), sequence.end, sequence.error, prompt_logprobs=scored,
-                drafted=sequence.drafted, drafted_right=sequence.drafted_right,
+                request.id, (*self._untold.pop(request.id, ()), *tokens), sequence.end, sequence.error,
+                prompt_logprobs=scored, drafted=sequence.drafted, drafted_right=sequence.drafted_right,
             )
         )  # fmt: skip

@@ -13,12 +13,24 @@ from .linear_formats import COLUMNS, Floats, LANES, READ, Sums
 
 comptime QUERIES = 6 if LANES >= 8 else 2
 """Rows of a register tile."""
-comptime PANELS = 4 if LANES == 16 else 1
-"""Panels of keys of a register tile."""
-comptime VALUE_VECTORS = 24 if LANES == 16 else 6 if LANES == 8 else 4
-"""Vectors of 16 sums that fit in the registers."""
+comptime PANELS = 4 if LANES == 16 else 2 if LANES == 8 else 1
+"""Panels of keys that go through together."""
 comptime NEGLIGIBLE = Float32(-1.0e30)
 """Start of a running maximum: exp(NEGLIGIBLE - x) is 0, never NaN."""
+
+
+@always_inline
+def panels_of[rows: Int]() -> Int:
+    """Panels whose scores with so many queries fit in the registers."""
+    return 1 if LANES == 8 and rows > 2 else PANELS
+
+
+@always_inline
+def value_vectors[rows: Int]() -> Int:
+    """Vectors of 16 sums of each of so many queries that fit in the registers, with the values."""
+    comptime if LANES == 16:
+        return 24 // rows
+    return max(1, 4 // rows)
 
 
 @no_inline
@@ -26,22 +38,24 @@ def score_tile[
     dtype: DType, size: Int, rows: Int
 ](queries: Floats, keys: Elements[dtype], scores: Floats, ahead: Elements[dtype], fetch: Bool):
     """`scores[rows, PANELS * KEYS] = queries[rows, size] . keys`; fetches as many keys `ahead`."""
-    var sums = Array[Sums, rows * PANELS](fill=Sums(0))
-    for e in range(size):
-        var row = keys.unsafe_offset(e * KEYS)
-        if fetch:
-            comptime for p in range(PANELS):
-                prefetch[READ](ahead.unsafe_offset((p * size + e) * KEYS))
-        var panels = Array[Sums, PANELS](
-            fill_with=lambda (p: Int) -> Sums: row.unsafe_load[width=KEYS](p * size * KEYS).cast[DType.float32]()
-        )
+    comptime TOGETHER = panels_of[rows]()
+    comptime for first in range(0, PANELS, TOGETHER):
+        var sums = Array[Sums, rows * TOGETHER](fill=Sums(0))
+        for e in range(size):
+            var row = keys.unsafe_offset((first * size + e) * KEYS)
+            if fetch:
+                comptime for p in range(TOGETHER):
+                    prefetch[READ](ahead.unsafe_offset(((first + p) * size + e) * KEYS))
+            var panels = Array[Sums, TOGETHER](
+                fill_with=lambda (p: Int) -> Sums: row.unsafe_load[width=KEYS](p * size * KEYS).cast[DType.float32]()
+            )
+            comptime for r in range(rows):
+                var query = Sums(queries.unsafe_load(r * size + e))
+                comptime for p in range(TOGETHER):
+                    sums[r * TOGETHER + p] = query.fma(panels[p], sums[r * TOGETHER + p])
         comptime for r in range(rows):
-            var query = Sums(queries.unsafe_load(r * size + e))
-            comptime for p in range(PANELS):
-                sums[r * PANELS + p] = query.fma(panels[p], sums[r * PANELS + p])
-    comptime for r in range(rows):
-        comptime for p in range(PANELS):
-            scores.unsafe_store(r * KEY_BLOCK + p * KEYS, sums[r * PANELS + p])
+            comptime for p in range(TOGETHER):
+                scores.unsafe_store(r * KEY_BLOCK + (first + p) * KEYS, sums[r * TOGETHER + p])
 
 
 def score[
@@ -66,7 +80,7 @@ def add_tile[
     dtype: DType, size: Int, rows: Int
 ](weights: Floats, values: Elements[dtype], count: Int, sums: Floats, ahead: Elements[dtype], fetch: Bool):
     """`sums[rows, size] += weights[rows, count] @ values[count, size]`; fetches as many values `ahead`."""
-    comptime part = min(size, VALUE_VECTORS // rows * COLUMNS)
+    comptime part = min(size, value_vectors[rows]() * COLUMNS)
     comptime for first in range(0, size, part):
         comptime vectors = min(part, size - first) // COLUMNS
         var totals = Array[Sums, rows * vectors](fill=Sums(0))
@@ -92,10 +106,9 @@ def add_values[
     dtype: DType, size: Int
 ](rows: Int, weights: Floats, values: Elements[dtype], count: Int, sums: Floats, ahead: Elements[dtype]):
     """`sums[rows, size] += weights[rows, count] @ values[count, size]`, and fetches the values `ahead`."""
-    comptime QUERIES_OF_VALUES = min(QUERIES, VALUE_VECTORS)
-    for row in range(0, rows, QUERIES_OF_VALUES):
-        comptime for tile in range(1, QUERIES_OF_VALUES + 1):
-            if min(QUERIES_OF_VALUES, rows - row) == tile:
+    for row in range(0, rows, QUERIES):
+        comptime for tile in range(1, QUERIES + 1):
+            if min(QUERIES, rows - row) == tile:
                 add_tile[dtype, size, tile](
                     weights.unsafe_offset(row * KEY_BLOCK),
                     values,

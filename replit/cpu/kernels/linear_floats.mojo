@@ -3,10 +3,14 @@
 from std.memory import bitcast
 from std.sys import CompilationTarget, llvm_intrinsic
 
-from .linear_formats import Bytes, COLUMNS, Floats, Format, HALVES, LANES, LINE, Ahead, Sums
+from .linear_formats import Bytes, COLUMNS, Floats, Format, HALVES, LANES, LINE, PANEL, Ahead, PanelBlock, Sums
 from .linear_panels import Words
 
-comptime FLOAT_TILE = 12 if LANES == 16 else 3 if LANES == 8 else 1
+comptime REGISTERS = 32 if LANES == 16 or not CompilationTarget.is_x86() else 16
+comptime FLOAT_TILE = 12 if LANES == 16 else 6 if LANES == 8 or REGISTERS == 32 else 3
+"""Rows whose sums with half a panel leave registers for a word of it and an activation."""
+comptime WIDEN_FROM = 12
+"""Rows for which widening a block of bfloat16 first takes no longer than widening it for each tile."""
 comptime HAS_BF16_DOT = CompilationTarget._has_feature["avx512bf16"]()
 
 
@@ -36,23 +40,48 @@ comptime WORDS_TOGETHER = 8
 """Of a step."""
 
 
+@always_inline
+def halves_together[rows: Int]() -> Int:
+    """Halves of a panel whose sums with so many rows fit in the registers."""
+    comptime VECTORS = COLUMNS // LANES
+    return HALVES if rows * HALVES * VECTORS + HALVES < REGISTERS else 1
+
+
 @no_inline
 def multiply_words[
     F: WordFormat, rows: Int
 ](weights: Bytes, inputs: Bytes, units: Int, first: Bool, output: Floats, stride: Int, ahead: Ahead):
-    """See `Format.multiply`."""
-    var sums = Array[Sums, rows * HALVES](fill=Sums(0))
+    """See `Format.multiply`. A panel at a time, or one half after the other."""
+    comptime TOGETHER = halves_together[rows]()
+    comptime PARTS = HALVES // TOGETHER
+    comptime for part in range(PARTS):
+        var done = ahead.lines * part // PARTS
+        multiply_columns[F, rows, TOGETHER](
+            weights.unsafe_offset(part * LINE), inputs, units, first, output.unsafe_offset(part * COLUMNS), stride,
+            Ahead(
+                ahead.start.unsafe_offset(units // WORDS_TOGETHER * done * LINE),
+                ahead.lines * (part + 1) // PARTS - done,
+            ),
+        )
+
+
+@no_inline
+def multiply_columns[
+    F: WordFormat, rows: Int, halves: Int
+](weights: Bytes, inputs: Bytes, units: Int, first: Bool, output: Floats, stride: Int, ahead: Ahead):
+    """So many halves of a panel, from the one at `weights` on."""
+    var sums = Array[Sums, rows * halves](fill=Sums(0))
     var w = weights
     var x = inputs
 
     @always_inline
     def add_word() {mut}:
-        var words = Array[Words, HALVES](
+        var words = Array[Words, halves](
             fill_with=lambda (h: Int) -> Words: load_words(w.unsafe_offset(h * LINE))
         )
         comptime for r in range(rows):
-            comptime for h in range(HALVES):
-                sums[r * HALVES + h] = F.add(sums[r * HALVES + h], words[h], x.unsafe_offset(r * F.RECORD))
+            comptime for h in range(halves):
+                sums[r * halves + h] = F.add(sums[r * halves + h], words[h], x.unsafe_offset(r * F.RECORD))
         w = w.unsafe_offset(HALVES * LINE)
         x = x.unsafe_offset(F.INPUT)
 
@@ -63,10 +92,10 @@ def multiply_words[
     for _ in range(units % WORDS_TOGETHER):
         add_word()
     comptime for r in range(rows):
-        comptime for h in range(HALVES):
+        comptime for h in range(halves):
             var place = output.unsafe_offset(r * stride + h * COLUMNS)
             var before = Sums(0) if first else place.unsafe_load[width=COLUMNS]()
-            place.unsafe_store(0, before + sums[r * HALVES + h])
+            place.unsafe_store(0, before + sums[r * halves + h])
 
 
 struct Float32Format(WordFormat):
@@ -105,17 +134,21 @@ struct Float32Format(WordFormat):
 
 struct BFloat16Format[ROUNDED: Bool](WordFormat):
     """`ROUNDED`, where there is AVX512-BF16: activations rounded to bfloat16, products and sums in float32. Elsewhere
-    weights are widened to float32."""
+    weights are widened to float32: for a few rows while they are multiplied, for more a block at a time before."""
 
     comptime UNIT = 2
     comptime UNIT_BYTES = 4
-    comptime BLOCK = 256
+    comptime BLOCK = 256 if Self.ROUNDED else Float32Format.BLOCK
     comptime STEP = WORDS_TOGETHER * Self.UNIT
     comptime TILE_ROWS = FLOAT_TILE
     comptime BEST_ROWS = FLOAT_TILE
     comptime INPUT = 4 if Self.ROUNDED else 8
     comptime RECORD = Self.BLOCK // 2 * Self.INPUT
     comptime BFLOAT16 = Self.ROUNDED
+    comptime UNPACKED = 0 if Self.ROUNDED else 4 * Self.BLOCK * PANEL
+    comptime UNPACK_FROM = WIDEN_FROM
+    comptime UNPACK_STEPS = Self.BLOCK // Self.STEP
+    comptime WIDENS = not Self.ROUNDED
 
     @staticmethod
     def pack(x: Floats, count: Int, record: Bytes):
@@ -133,6 +166,18 @@ struct BFloat16Format[ROUNDED: Bool](WordFormat):
                 record.unsafe_bitcast[Float32]().unsafe_store(i, x.unsafe_load(i))
             if count % 2 == 1:
                 record.unsafe_bitcast[Float32]().unsafe_store(count, Float32(0))
+
+    @staticmethod
+    @no_inline
+    def unpack(block: PanelBlock, units: Int, unpacked: Bytes, ahead: Ahead):
+        for unit in range(units):
+            if unit % WORDS_TOGETHER == 0:
+                ahead.fetch(unit // WORDS_TOGETHER)
+            comptime for h in range(HALVES):
+                var words = load_words(block.words.unsafe_offset((unit * HALVES + h) * LINE))
+                var even = unpacked.unsafe_offset((2 * unit * HALVES + h) * LINE).unsafe_bitcast[UInt32]()
+                even.unsafe_store(0, words << 16)
+                even.unsafe_store(PANEL, words & 0xFFFF0000)
 
     @staticmethod
     def multiply[

@@ -76,7 +76,11 @@ trait Format:
     comptime STEP: Int
     """Elements of a step of `multiply`."""
     comptime UNPACKED: Int = 0
-    """Bytes of a block of a panel as `multiply` wants it; 0: as it lies."""
+    """Bytes of a block of a panel that is unpacked; 0: it is multiplied as it lies."""
+    comptime UNPACK_FROM: Int = 1
+    """Activation rows from which on a block is unpacked; fewer are multiplied with it as it lies."""
+    comptime WIDENS: Bool = False
+    """Whether it is one of float32 when unpacked."""
     comptime UNPACK_STEPS: Int = 1
     """Steps of `unpack`, at each of which it fetches."""
     comptime BFLOAT16: Bool = False

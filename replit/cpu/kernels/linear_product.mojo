@@ -9,7 +9,10 @@ from std.math import ceildiv
 
 from .linear_amx import Tiles, multiply_tiles
 from .linear_epilogue import Epilogue
-from .linear_formats import Ahead, Bytes, COLUMNS, Floats, Format, HALVES, LINE, PANEL, is_tile, scratch, words_of
+from .linear_floats import Float32Format
+from .linear_formats import (
+    Ahead, Bytes, COLUMNS, Floats, Format, HALVES, LINE, PANEL, PanelBlock, is_tile, scratch, words_of
+)
 from .linear_inputs import Inputs, Norm
 from .linear_panels import Weights
 from .threads import (
@@ -58,6 +61,10 @@ def largest_tile[F: Format](rows: Int) -> Int:
     return count
 
 
+comptime unpacked_format[F: Format] = Float32Format if F.WIDENS else F
+"""What multiplies a block that is unpacked."""
+
+
 struct BlockSpace[F: Format, panels: Bool](Movable):
     """What a thread multiplies a block of a panel in: the block, laid out and unpacked, and the sums `[row, PANEL]`.
 
@@ -93,14 +100,10 @@ struct BlockSpace[F: Format, panels: Bool](Movable):
         var units = inputs.units(block)
         var place = inputs.place(block, row)
         comptime if Self.F.UNPACKED > 0:
-            var of_step = Self.LINES * UNPACKING // ((count + UNPACKING) * Self.F.UNPACK_STEPS)
-            Self.F.unpack(found, units, self.unpacked, Ahead(found.next_words, of_step))
-            var fetched = of_step * Self.F.UNPACK_STEPS
-            var next = found.next_words.unsafe_offset(fetched * LINE)
-            multiply_rows[Self.F](
-                self.unpacked, next, place, count, units, block == 0, self.sums, PANEL, Self.LINES - fetched
-            )
-        else:
+            if count >= Self.F.UNPACK_FROM:
+                self.add_unpacked(found, units, place, block == 0, count)
+                return
+        comptime if Self.F.UNPACKED == 0 or Self.F.UNPACK_FROM > 1:
             comptime if Self.F.BFLOAT16:
                 if self.tiles.used:
                     multiply_tiles(
@@ -110,6 +113,19 @@ struct BlockSpace[F: Format, panels: Bool](Movable):
             multiply_rows[Self.F](
                 found.words, found.next_words, place, count, units, block == 0, self.sums, PANEL, Self.LINES
             )
+
+    @always_inline
+    def add_unpacked(self, found: PanelBlock, units: Int, place: Bytes, first: Bool, count: Int):
+        """`add` of a block that is unpacked before."""
+        comptime Unpacked = unpacked_format[Self.F]
+        var of_step = Self.LINES * UNPACKING // ((count + UNPACKING) * Self.F.UNPACK_STEPS)
+        Self.F.unpack(found, units, self.unpacked, Ahead(found.next_words, of_step))
+        var fetched = of_step * Self.F.UNPACK_STEPS
+        var next = found.next_words.unsafe_offset(fetched * LINE)
+        multiply_rows[Unpacked](
+            self.unpacked, next, place, count, units * Self.F.UNIT // Unpacked.UNIT, first, self.sums, PANEL,
+            Self.LINES - fetched,
+        )
 
 
 @no_inline
