@@ -56,6 +56,14 @@ BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "500 000 log-probabilities": (
         "/completion", {"prompt": "x", "n_predict": 16, "ignore_eos": True, "n_probs": 1000, "n": 32}
     ),
+    "a completion that begins to repeat its suffix": (
+        "/v1/completions",
+        {"prompt": "x", "suffix": "-" * 60_000, "max_tokens": 400, "temperature": 0, "logit_bias": {"3884": 100}},
+    ),
+    "128 completions to the end of their block": (
+        "/v1/completions",
+        {"prompt": "int f() { g(1); }\n" * 2_500, "suffix": "}", "completion": "block", "max_tokens": 1, "n": 128},
+    ),
     "16 stop strings of 200 kB": (
         "/v1/completions", {"prompt": "x = [", "stop": [" " * 200_000 + c for c in "abcdefghijklmnop"]}
     ),

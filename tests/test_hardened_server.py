@@ -81,6 +81,39 @@ def test_a_head_just_over_the_limit_is_told_so(server: RunningServer) -> None:
     assert send(server.port, b"nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_wish_for_another_protocol_is_ignored(server: RunningServer, chunked: bool, pieces: int) -> None:
+    """Java's HttpClient adds it to every request, so JetBrains' editors and langchain4j send it."""
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+    body = json.dumps({"prompt": "def f(", "max_tokens": 2, "temperature": 0}).encode()
+    framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    first = head + upgrade + length + b"\r\n\r\n" + framed
+    get = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    requests = [first, first, get + upgrade + b"\r\n", get + b"Connection: close\r\n\r\n"]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        answers = b""
+        for request in requests:
+            step = -(-len(request) // pieces)
+            for start in range(0, len(request), step):
+                connection.sendall(request[start : start + step])
+                time.sleep(0.02)
+        while data := connection.recv(1 << 16):
+            answers += data
+    assert answers.count(b"HTTP/1.1 200 OK") == len(requests), answers
+    assert answers.count(b'"text_completion"') == 2
+
+
+def test_very_many_wishes_for_another_protocol(server: RunningServer) -> None:
+    wish = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(wish * 2000)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 404 ")
+    assert server.get("/health").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -297,7 +330,7 @@ def test_a_worker_without_passes_is_stalled_only_while_something_waits() -> None
 
 
 def test_before_the_files_are_here_the_server_says_what_it_waits_for() -> None:
-    from pipelines.server.http.starting import Starting, Waiting
+    from pipelines.server.starting import Starting, Waiting
 
     waiting = Waiting()
     waiting.begin("downloading owner/repository")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from pipelines.text.line_ends import CrLf, has_crlf
@@ -43,6 +45,30 @@ def test_a_repetition_is_cut(suffix: str, text: str, kept: str, size: int) -> No
         if part.stopped:
             break
     assert shown + part.finish() == kept
+
+
+LONG = {
+    "dashes": ("-" * 60_000, "-" * 18_000),
+    "line ends": ("\n" * 60_000, "\n" * 18_000),
+    "short lines after a bracket": ("a\n" * 30_000, "(" + "a\n" * 9_000),
+    "spaces, again and again": (" " * 60_000, (" " * 5_000 + "x") * 4),
+}
+
+
+@pytest.mark.parametrize(("suffix", "text"), LONG.values(), ids=LONG)
+def test_long_repetitions_take_no_time(suffix: str, text: str) -> None:
+    started = time.process_time()
+    part = RepeatedSuffix(suffix)
+    shown = "".join(part.push(text[start : start + 45]) for start in range(0, len(text), 45)) + part.finish()
+    assert text.startswith(shown)
+    assert time.process_time() - started < 3  # 0.5 on a first EPYC; minutes if it grew with the square
+
+
+def test_a_suffix_repeated_at_length_ends_the_completion() -> None:
+    suffix = "\n" + "".join(f"line_{i} = {i}\n" for i in range(200))
+    part = RepeatedSuffix(suffix)
+    assert part.push("x = 1" + suffix[:1500]) + part.finish() == "x = 1"
+    assert part.stopped
 
 
 def test_what_is_shown_is_never_taken_back() -> None:

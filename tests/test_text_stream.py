@@ -104,3 +104,13 @@ def test_a_stop_string_may_spell_a_control_token(raw: bytes, stop: tuple[str, ..
             break
     assert text + stream.finish() == shown
     assert stream.stopped == (shown != "abcd")
+
+
+def test_overlaps_with_long_stop_strings_are_the_same() -> None:
+    draw = random.Random(3)
+    for _ in range(300):
+        stop = "".join(draw.choices("ab", [9, 1], k=draw.randint(65, 90)))
+        text = "".join(draw.choices("ab", k=draw.randint(0, 9))) + stop[: draw.randint(60, 90)]
+        text += "".join(draw.choices("ab", k=draw.randint(0, 3)))
+        sizes = range(min(len(text), len(stop) - 1), -1, -1)
+        assert overlap(text, stop) == next(size for size in sizes if text.endswith(stop[:size]))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from pipelines.text.completion_mode import CodeBlock, block_after
 from pipelines.text.lexer import Language
 from weights.errors import UserError
 from weights.tokenizers.tokenizer import Tokenizer
@@ -34,6 +36,11 @@ class Prompt:
     def tokens(self) -> int:
         """How many tokens it has, with those that were taken back."""
         return len(self.ids) + self.taken_back
+
+    @cached_property
+    def block(self) -> CodeBlock:
+        """The block of code that the completion is in, found once for all samples."""
+        return block_after(self.before, self.language)
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: object) -> Prompt:

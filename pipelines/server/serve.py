@@ -140,9 +140,9 @@ async def _serve(options: ServeOptions, files: ModelFiles | None, listener: sock
     """Runs both processes; the reason if it could not go on."""
     started = time.monotonic()
     from pipelines.server.http.http_server import HttpServer
-    from pipelines.server.http.starting import Starting, Waiting
     from pipelines.server.process.time_slice import react_at_once
     from pipelines.server.process.worker_process import ModelWorker
+    from pipelines.server.starting import Starting, Waiting
 
     waiting = Waiting()
 

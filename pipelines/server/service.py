@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from pipelines.engine.plan import Plan
@@ -21,7 +21,7 @@ from pipelines.prompts.markers import spelled_gap
 from pipelines.prompts.prompt import Prompt, encode_prompt
 from pipelines.registry import ModelFiles
 from pipelines.server.http.api_error import ApiError, sequence_failed, stalled, worker_failed
-from pipelines.server.http.starting import Waiting
+from pipelines.server.http.event_stream import beside
 from pipelines.server.metrics import Metrics
 from pipelines.server.model_info import model_facts
 from pipelines.server.options import ServeOptions
@@ -29,8 +29,10 @@ from pipelines.server.process.messages import Step
 from pipelines.server.process.worker_process import Generation, Worker
 from pipelines.server.record import Log, Record
 from pipelines.server.stall import Stall
+from pipelines.server.starting import Waiting
 from pipelines.text.chain import Delta, SequenceText, build_chain
 from weights.errors import UserError
+from weights.tokenizers.tokenizer import Tokenizer
 
 # -1, and what llama.cpp writes for it.
 DRAWN_SEEDS = (-1, 2**32 - 1)
@@ -44,13 +46,19 @@ class RunningSequence:
 
     index: int
     generation: Generation
-    text: SequenceText
+    plan: Plan
+    tokenizer: Tokenizer
     first: Step | None = None
     last_token: float = 0.0
     first_token: float = 0.0
     drafted: int = 0  # guesses that were checked, and those that were right
     drafted_right: int = 0
     reads: bool = True  # whether it is the one that reads its prompt, of those that share it
+
+    @cached_property
+    def text(self) -> SequenceText:
+        """Its text so far."""
+        return build_chain(self.tokenizer, self.plan)
 
 
 class Service:
@@ -220,8 +228,7 @@ class Service:
             generation = self._warm(request, record.client) if warms else self.worker.submit(request)
             if after == name:
                 record.prompt_tokens += plan.prompt.tokens
-            chain = build_chain(self.tokenizer, plan)
-            started.append(RunningSequence(index, generation, chain, reads=after == name))
+            started.append(RunningSequence(index, generation, plan, self.tokenizer, reads=after == name))
         return started
 
     def _warm(self, request: SequenceRequest, client: str) -> Generation:
@@ -259,6 +266,7 @@ class Service:
     ) -> AsyncGenerator[tuple[RunningSequence, Delta], None]:
         """All deltas of a request's sequences as they come. Leaving early cancels what still runs."""
         try:
+            await find_blocks(sequence.plan for sequence in sequences)
             async with aclosing(self._merged(sequences)) as merged:
                 async for sequence, step in merged:
                     yield sequence, self._take(sequence, step, record)
@@ -300,6 +308,8 @@ class Service:
         return delta
 
     def _finish(self, sequence: RunningSequence, record: Record) -> None:
+        if sequence.first is None:
+            return
         record.generated_tokens += sequence.text.tokens
         if sequence.text.tokens > 1:
             spent = sequence.last_token - sequence.first_token
@@ -308,3 +318,9 @@ class Service:
 
 def _put(queue: asyncio.Queue[tuple[RunningSequence, Step]], sequence: RunningSequence, step: Step) -> None:
     queue.put_nowait((sequence, step))
+
+
+async def find_blocks(plans: Iterable[Plan]) -> None:
+    """Finds the blocks that completions end with, while the model reads."""
+    prompts = {id(plan.prompt): plan.prompt for plan in plans if plan.params.completion == "block"}.values()
+    await beside(sum(len(prompt.before) for prompt in prompts), lambda: [prompt.block for prompt in prompts])

@@ -27,7 +27,6 @@ class BraceBlock:
 
     def __init__(self, language: Language) -> None:
         self._lexer = Lexer(language)
-        self._statement = ""  # code of the statement at the cursor, while skipping
         self._base = 0  # brackets that stay open at the end of the block
         self._single = False  # one statement, rather than the block around the cursor
         self._begun = False  # the statement has more than comments and annotations
@@ -40,19 +39,20 @@ class BraceBlock:
 
     def skip(self, text: str) -> None:
         """Takes the code before the cursor."""
+        parts: list[str] = []  # code of the statement at the cursor
         for char in text:
             code = self._lexer.feed(char)
             self._note(char, code)
             in_parentheses = self._lexer.brackets[-1:] == ["("]  # the semicolons of a for loop
             if code and char in "{};" and not (char == ";" and in_parentheses):
-                self._statement = ""
+                parts.clear()
             elif code or char.isspace():
-                self._statement += char
-        brackets = self._lexer.brackets
-        self._single = "{" not in brackets or bool(_HEAD.match(self._statement[-_LONGEST_HEAD:]))
+                parts.append(char)
+        brackets, statement = self._lexer.brackets, "".join(parts)
+        self._single = "{" not in brackets or bool(_HEAD.match(statement[-_LONGEST_HEAD:]))
         last_brace = max((i for i, char in enumerate(brackets) if char == "{"), default=-1)
         self._base = last_brace + 1 if self._single else last_brace
-        self._begun = bool(self._statement.strip()) and not self._leading
+        self._begun = bool(statement.strip()) and not self._leading
 
     def _note(self, char: str, code: bool) -> None:
         if char == "\n":

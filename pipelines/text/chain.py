@@ -14,7 +14,7 @@ from typing import Literal
 
 from pipelines.engine.plan import Plan
 from pipelines.engine.sequence import EndReason, Token, TokenLogprob
-from pipelines.text.completion_mode import Strip, TextFilter, completion_filter
+from pipelines.text.completion_mode import Block, Line, Strip, TextFilter
 from pipelines.text.line_ends import CrLf, with_lf
 from pipelines.text.repeated_suffix import RepeatedSuffix
 from pipelines.text.stream import TextStream
@@ -56,15 +56,19 @@ class SequenceText:
         filters: Sequence[TextFilter] = (),
         limits: TextFilter | None = None,
         hidden: int = 0,
+        crlf: bool = False,
     ) -> None:
         """`filters` see the text after `stop`, one after the other; `limits` is the one of them that counts as such.
 
-        The first `hidden` bytes stand in the prompt already; tokens that have no others are not told.
+        The first `hidden` bytes stand in the prompt already; tokens that have no others are not told. With `crlf` the
+        text is told with such line ends.
         """
         self._hidden = hidden
+        self._stops = {with_lf(text) if crlf else text: text for text in stop}
+        self._told_as: TextFilter | None = CrLf() if crlf else None  # of tokens one by one
         self.drawn: list[int] = []  # every id, those that are not told too
-        self._stream = TextStream(tokenizer, stop)
-        self._filters = tuple(filters)
+        self._stream = TextStream(tokenizer, tuple(self._stops))
+        self._filters = (*filters, CrLf()) if crlf else tuple(filters)
         self._limits = limits
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -75,8 +79,8 @@ class SequenceText:
 
     @property
     def stop_text(self) -> str | None:
-        """The stop string that ended the text."""
-        return self._stream.stop_text
+        """The stop string that ended the text, as it was given."""
+        return None if self._stream.stop_text is None else self._stops[self._stream.stop_text]
 
     @property
     def stopped(self) -> bool:
@@ -132,7 +136,8 @@ class SequenceText:
         delta.token_ids.append(token.id)
         if token.logprob is not None:
             self._pending.append(ScoredToken(token.logprob, self._decoded))
-            self._decoded += len(self._decoder.decode(self._tokenizer.token_bytes(token.id)[skipped:]))
+            text = self._decoder.decode(self._tokenizer.token_bytes(token.id)[skipped:])
+            self._decoded += len(text if self._told_as is None else self._told_as.push(text))
         return self._stream.push(token.id, skipped)
 
     def _release(self, everything: bool) -> list[ScoredToken]:
@@ -149,16 +154,15 @@ def build_chain(tokenizer: Tokenizer, plan: Plan) -> SequenceText:
     filters: list[TextFilter] = []
     if plan.limits is not None:
         filters.append(plan.limits)
-    if params.completion != "full":
-        filters.append(completion_filter(params.completion, prompt.before, prompt.language))
+    if params.completion == "line":
+        filters.append(Line())
+    elif params.completion == "block":
+        filters.append(Block(prompt.block))
     if prompt.after:
         filters.append(RepeatedSuffix(prompt.after))
     if params.strip:
         filters.append(Strip())
-    if prompt.crlf:
-        filters.append(CrLf())
-    stop = [with_lf(text) for text in params.stop] if prompt.crlf else params.stop
-    return SequenceText(tokenizer, stop, filters, plan.limits, len(prompt.healing))
+    return SequenceText(tokenizer, params.stop, filters, plan.limits, len(prompt.healing), prompt.crlf)
 
 
 def token_text(tokenizer: Tokenizer, token_id: int) -> str:

@@ -6,6 +6,7 @@ was held back, and `stopped`.
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol
 
 from pipelines.text.brace_block import BraceBlock
@@ -25,20 +26,6 @@ class TextFilter(Protocol):
     def finish(self) -> str:
         """What was held back, when no more text comes."""
         ...
-
-
-class Whole:
-    """Passes everything on."""
-
-    stopped = False
-
-    def push(self, text: str) -> str:
-        """See `TextFilter`."""
-        return text
-
-    def finish(self) -> str:
-        """See `TextFilter`."""
-        return ""
 
 
 class Line:
@@ -69,6 +56,9 @@ class Line:
         return "" if self.stopped else self._held
 
 
+CodeBlock = PythonBlock | BraceBlock
+
+
 class Block:
     """Ends after the last line of the block around the cursor, without its line break.
 
@@ -76,11 +66,11 @@ class Block:
     body. A clause such as `else` belongs to it. Line breaks are held back until the next line tells.
     """
 
-    def __init__(self, prefix: str, language: Language) -> None:
+    def __init__(self, block: CodeBlock) -> None:
+        """`block` has taken the code before the cursor; it is copied."""
         self.stopped = False
         self._held = ""
-        self._block = PythonBlock() if language is PYTHON else BraceBlock(language)
-        self._block.skip(prefix)
+        self._block = copy.deepcopy(block)
 
     def push(self, text: str) -> str:
         """See `TextFilter`."""
@@ -139,14 +129,10 @@ def recent(prefix: str) -> str:
     return near[near.find("\n") + 1 :]
 
 
-def completion_filter(mode: str, prefix: str, language: Language | None = None) -> TextFilter:
-    """The filter of a completion that follows the code `prefix`, whose language is guessed if not given.
-
-    `mode` is one of pipelines.engine.sampling.COMPLETIONS.
-    """
-    if mode == "line":
-        return Line()
-    if mode == "block":
-        near = recent(prefix)
-        return Block(near, language or guess_language(near))
-    return Whole()
+def block_after(prefix: str, language: Language | None = None) -> CodeBlock:
+    """The block that the code `prefix` is in, whose language is guessed if not given: 50 ms for a long one."""
+    near = recent(prefix)
+    found = language or guess_language(near)
+    block = PythonBlock() if found is PYTHON else BraceBlock(found)
+    block.skip(near)
+    return block

@@ -5,6 +5,7 @@ Not a parser: regular expression literals of JavaScript and nested template stri
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -65,6 +66,12 @@ class Lexer:
         self._empty = ""  # the quote of an empty string that was just closed: a third one makes it triple
         self._run = 0  # quotes in a row inside a triple-quoted string
         self._literal = 0  # Rust: characters that may still belong to 'x'
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Lexer:
+        """Of very many brackets too in no time."""
+        twin = copy.copy(self)
+        twin.brackets = self.brackets[:]
+        return twin
 
     @property
     def in_code(self) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pipelines.text.beginning import Beginning
+
 _OPENING, _CLOSING = "([{", ")]}"
 _QUOTES = "\"'`"
 _OPERATORS = "=<>!+-*/%&|^:."
 # Characters below which a line, and a line of one word such as `end` or `else:`, may well stand in both places.
 _TELLING, _TELLING_WORD = 6, 12
+
+
+# Characters that are held back at most: as many of the suffix, repeated, tell enough.
+_MOST_HELD = 1000
 
 
 class RepeatedSuffix:
@@ -17,53 +23,65 @@ class RepeatedSuffix:
     """
 
     def __init__(self, suffix: str) -> None:
-        self._suffix = suffix if suffix.endswith("\n") else suffix + "\n"
-        self._shown = ""
-        self._held = ""  # the longest end of the text that is a beginning of the suffix
+        self._suffix = (suffix if suffix.endswith("\n") else suffix + "\n")[: _MOST_HELD + 1]
+        self._beginning = Beginning(self._suffix)
+        self._held: list[str] = []  # the longest end of the text that is a beginning of the suffix
+        self._opens: list[bool] = []  # whether something is open before each of its characters
+        self._code = _Code()  # after all of the text
+        self._last = ""  # the character before what is held
         self.stopped = False
 
     def push(self, text: str) -> str:
         """See `TextFilter`."""
-        start = len(self._shown)
+        shown: list[str] = []
         for char in text:
             if self.stopped:
                 break
-            self._held += char
-            if char == "\n" and self._end():
-                self.stopped = True
-            else:
-                self._release()
-        return self._shown[start:]
+            self._opens.append(self._code.open)
+            self._code.feed(char)
+            self._held.append(char)
+            self._show(len(self._held) - self._beginning.feed(char), shown)
+            full = len(self._held) == _MOST_HELD
+            if (char == "\n" or full) and not self._end(shown) and full:
+                self._show(_MOST_HELD, shown)
+                self._beginning.length = 0
+        return "".join(shown)
 
     def finish(self) -> str:
         """See `TextFilter`."""
-        start = len(self._shown)
-        if not self.stopped and not self._end():
-            self._shown += self._held
-        self._held = ""
-        return self._shown[start:]
+        shown: list[str] = []
+        if not self.stopped and not self._end(shown):
+            self._show(len(self._held), shown)
+        return "".join(shown)
 
-    def _release(self) -> None:
-        begin = next(i for i in range(len(self._held) + 1) if self._suffix.startswith(self._held[i:]))
-        self._shown += self._held[:begin]
-        self._held = self._held[begin:]
+    def _show(self, count: int, shown: list[str]) -> None:
+        """Holds the first `count` characters back no longer."""
+        if count:
+            shown += self._held[:count]
+            self._last = shown[-1]
+            del self._held[:count], self._opens[:count]
 
-    def _end(self) -> bool:
+    def _end(self, shown: list[str]) -> bool:
         """Whether what is held repeats the suffix, which is then dropped; what stands before it is shown."""
-        for begin in range(len(self._held)):
-            repeated = self._held[begin:]
-            if self._suffix.startswith(repeated) and self._counts(self._shown + self._held[:begin], repeated):
-                self._shown += self._held[:begin]
-                self._held = ""
+        held = "".join(self._held)
+        blank = len(held) - len(held.rstrip())
+        length = len(held)
+        while length > blank:
+            begin = len(held) - length
+            if not self._opens[begin] and self._counts(held, begin):
+                self._show(begin, shown)
+                self._held.clear()
+                self.stopped = True
                 return True
+            length = self._beginning.shorter(length)
         return False
 
-    def _counts(self, before: str, repeated: str) -> bool:
+    def _counts(self, held: str, begin: int) -> bool:
+        """Whether the end of what is held from `begin` on tells."""
+        repeated = held[begin:]
         telling = repeated.strip()
-        if not telling or _open(before):
-            return False
-        following = self._suffix[len(repeated) :][:1]
-        if _joined(before[-1:], repeated[:1]) or _joined(repeated[-1:], following):
+        before, following = held[begin - 1] if begin else self._last, self._suffix[len(repeated) :][:1]
+        if _joined(before, repeated[:1]) or _joined(repeated[-1:], following):
             return False
         same_line = "\n" not in repeated[: len(repeated) - len(repeated.lstrip())]
         least = _TELLING_WORD if telling.rstrip(":;").isidentifier() else _TELLING
@@ -78,18 +96,24 @@ def _joined(left: str, right: str) -> bool:
     return words or (left in _OPERATORS and right in _OPERATORS)
 
 
-def _open(text: str) -> bool:
-    """Whether a bracket or, on its last line, a string of the text's own is still open at its end."""
-    depth, quote, escaped = 0, "", False
-    for char in text:
-        if quote:
-            if char == "\n" or (char == quote and not escaped):
-                quote = ""
-            escaped = char == "\\" and not escaped
+class _Code:
+    """Follows a text; `open` is whether a bracket or, on its last line, a string of its own is still open."""
+
+    def __init__(self) -> None:
+        self._depth, self._quote, self._escaped = 0, "", False
+
+    @property
+    def open(self) -> bool:
+        return self._depth > 0 or bool(self._quote)
+
+    def feed(self, char: str) -> None:
+        if self._quote:
+            if char == "\n" or (char == self._quote and not self._escaped):
+                self._quote = ""
+            self._escaped = char == "\\" and not self._escaped
         elif char in _QUOTES:
-            quote, escaped = char, False
+            self._quote, self._escaped = char, False
         elif char in _OPENING:
-            depth += 1
+            self._depth += 1
         elif char in _CLOSING:
-            depth = max(depth - 1, 0)
-    return depth > 0 or bool(quote)
+            self._depth = max(self._depth - 1, 0)

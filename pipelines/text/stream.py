@@ -5,7 +5,11 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
+from pipelines.text.beginning import Beginning
 from weights.tokenizers.tokenizer import Tokenizer
+
+# Characters of a stop string from which on its beginnings are not tried one by one.
+_LONG = 64
 
 
 class TextStream:
@@ -80,6 +84,13 @@ class TextStream:
 
 def overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that is a proper beginning of `stop`."""
+    if len(text) < len(stop) and stop.startswith(text):
+        return len(text)
+    if min(len(text), len(stop)) > _LONG:
+        beginning = Beginning(stop)
+        for char in text[-len(stop) + 1 :]:
+            beginning.feed(char)
+        return beginning.length
     for size in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:size]):
             return size

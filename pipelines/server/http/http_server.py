@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.request_parser import RequestParser
 from pipelines.server.options import ServeOptions
 
 # Seconds for a request's head to arrive, and between requests of a connection.
@@ -37,6 +38,10 @@ class Protocol(HttpToolsProtocol):
     _silent_bytes = 0  # received since the parser told anything
     _too_large = False
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.parser: Any = RequestParser(self)
+
     def connection_made(self, transport: Any) -> None:
         """Begins to wait for the first request."""
         super().connection_made(transport)
@@ -57,17 +62,23 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A new head."""
+        if self.parser.resumes:
+            return
         self._silent_bytes = 0
         self._head_bytes = self._head_count = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
         """A piece of the path."""
+        if self.parser.resumes:
+            return
         self._count(len(url), 0)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A whole header, or one after a body in chunks."""
+        if self.parser.resumes:
+            return
         self._count(len(name) + len(value) + 4, 1)
         super().on_header(name, value)
 
@@ -81,6 +92,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there."""
+        if self.parser.resumes:
+            return
         self._silent_bytes = 0
         self._forget_head()
         super().on_headers_complete()
@@ -94,6 +107,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The whole request is there."""
+        if self.parser.should_upgrade():
+            return  # see RequestParser
         self._silent_bytes = 0
         super().on_message_complete()
 
