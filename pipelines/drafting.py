@@ -9,6 +9,7 @@ from replit.cpu.model import CpuModel
 from replit.runtime.bind import bind_weights
 from replit.runtime.compile import CompileOptions, Reporter, compile_model
 from replit.runtime.weight_memory import total_bytes, weight_types
+from weights.errors import UserError
 
 # A small model pays where a pass of the large one takes many times as long as its own.
 SMALLEST_RATIO = 8
@@ -30,7 +31,10 @@ def open_drafter(
         return None
     if choice == "ngram" or on_gpu:
         return Drafter()
-    draft = open_model("nano" if choice == "auto" else choice, None, None)
+    try:
+        draft = open_model("nano" if choice == "auto" else choice, None, None)
+    except UserError as error:
+        raise UserError(str(error).replace("--model", "--draft")) from None
     types = weight_types(draft.tensors, None)
     if choice == "auto" and total_bytes(types) * SMALLEST_RATIO > weight_bytes:
         return Drafter()

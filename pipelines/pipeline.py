@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ from pipelines.drafting import open_drafter
 from pipelines.engine.drafter import Drafter
 from pipelines.engine.loop import run
 from pipelines.engine.plan import Plan
-from pipelines.engine.sampling import SamplingParams
+from pipelines.engine.sampling import SamplingParams, check_integer
 from pipelines.engine.sequence import Sequence as RunningSequence
 from pipelines.engine.sequence import TokenLogprob
 from pipelines.engine.slots import Slots
@@ -49,6 +51,7 @@ from weights.tensor import Encoding
 from weights.tokenizers.tokenizer import Tokenizer
 
 PromptLike = str | Sequence[int]
+Place = str | os.PathLike[str]
 FinishReason = Literal["stop", "length", "failed"]
 
 
@@ -155,6 +158,7 @@ class Pipeline:
 
         `language` is a file's name or ending such as "x.py", which tells `completion="block"` where a block ends.
         """
+        SamplingParams(**_checked({name: value for name, value in sampling.items() if name != "logprobs"}))
         gap = Gap(prefix, suffix, language_of(language) if language else None, whole=True)
         return self._complete(self.gap(gap, sampling.get("max_new_tokens", -1)), sampling)
 
@@ -182,15 +186,25 @@ class Pipeline:
     async def astream(self, prompt: PromptLike, **sampling: Any) -> AsyncIterator[TextPiece]:
         """`stream` for an event loop, which goes on while the model computes in a thread."""
         pieces = self.stream(prompt, **sampling)
+        running = None
         try:
-            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            while True:
+                running = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
+                piece = await asyncio.shield(running)
+                if piece is None:
+                    return
                 yield piece
         finally:
+            while running is not None and not running.done():  # a thread cannot be cancelled; it ends with its pass
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([running])
             pieces.close()  # type: ignore[attr-defined]
 
     def _plans(self, prompts: Sequence[Prompt], logprobs: int | None = None, **sampling: Any) -> list[Plan]:
-        params = SamplingParams(**_as_tuple(sampling))
-        seed = params.seed if params.seed is not None else int.from_bytes(np.random.bytes(6), "big")
+        if logprobs is not None:
+            check_integer("logprobs", logprobs, 0)
+        params = SamplingParams(**_checked(sampling))
+        seed = params.seed if params.seed is not None else secrets.randbits(48)
         return [Plan(prompt, params, (seed, index), logprobs) for index, prompt in enumerate(prompts)]
 
     def _completions(self, plans: Sequence[Plan]) -> list[Completion]:
@@ -251,25 +265,34 @@ def _several(prompts: object) -> Sequence[PromptLike]:
     return prompts
 
 
-def _as_tuple(sampling: dict[str, Any]) -> dict[str, Any]:
-    stop = sampling.get("stop", ())
-    return sampling | {"stop": (stop,) if isinstance(stop, str) else tuple(stop or ())}
+def _checked(sampling: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of `SamplingParams`. Raises UserError for others, and for stop strings that are none."""
+    known = [field.name for field in fields(SamplingParams)]
+    if unknown := set(sampling) - set(known):
+        raise UserError(
+            f"{min(unknown)!r} is no keyword of a completion; expected some of {', '.join(known)}, logprobs"
+        )
+    stop = sampling.get("stop") or ()
+    stop = (stop,) if isinstance(stop, str) else stop
+    if not isinstance(stop, (list, tuple)) or not all(isinstance(text, str) for text in stop):
+        raise UserError(f"stop is {stop!r}; expected a text or a list of texts")
+    return sampling | {"stop": tuple(stop)}
 
 
 def load(
-    model: str = "nano",
+    model: Place = "nano",
     *,
-    weight_path: str | None = None,
-    config_path: str | None = None,
-    tokenizer_path: str | None = None,
+    weight_path: Place | None = None,
+    config_path: Place | None = None,
+    tokenizer_path: Place | None = None,
     quantization_encoding: str | None = None,
     max_length: int = 512,
     allow_longer: bool = False,
     max_batch_size: int = 1,
     reserved_sequences: int = 0,
-    serialized_model_path: str | None = None,
+    serialized_model_path: Place | None = None,
     serialized_model_sha256: str | None = None,
-    save_to_serialized_model_path: str | None = None,
+    save_to_serialized_model_path: Place | None = None,
     device: str = "cpu",
     threads: int | None = None,
     mmap: bool | None = None,
@@ -290,11 +313,13 @@ def load(
     """
     progress = progress or Quiet()
     encoding = parse_encoding(quantization_encoding)
-    _check_positive("max-cache-batch-size", max_batch_size)
-    _check_positive("max-length", max_length)
-    if threads is not None:
-        _check_positive("threads", threads)
-    files = open_model(model, weight_path, encoding, config_path, tokenizer_path)
+    check_integer("max-cache-batch-size", max_batch_size, 1)
+    check_integer("max-length", max_length, 1)
+    for name, count in (("threads", threads), ("drafted-sequences", drafted_sequences)):
+        if count is not None:
+            check_integer(name, count, 1)
+    weights, config, tokenizer = (os.fspath(p) if p else None for p in (weight_path, config_path, tokenizer_path))
+    files = open_model(os.fspath(model), weights, encoding, config, tokenizer)
     if note := check_length(max_length, files.config, allow_longer):
         progress.note(note)
     target, gpu = open_device(device)
@@ -349,8 +374,3 @@ def gpu_encoding(requested: Encoding | None, target: Target) -> Encoding:
             "matrices in other encodings are converted"
         )
     return target.activations
-
-
-def _check_positive(option: str, value: int) -> None:
-    if value < 1:
-        raise UserError(f"--{option} is {value}; expected a whole number from 1 up")

@@ -10,6 +10,7 @@ import multiprocessing
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from scripted_model import write_scripted
 
 from pipelines.engine.sampling import log_softmax
+from pipelines.engine.slots import Slots
 from pipelines.pipeline import Pipeline, load
 from weights.errors import UserError
 
@@ -106,13 +108,26 @@ def _generate(pipeline: Pipeline, found: Any) -> None:
         found.put(str(error))
 
 
+def _load(_: Pipeline, found: Any) -> None:
+    try:
+        load("nano")
+    except UserError as error:
+        found.put(str(error))
+
+
 @pytest.mark.filterwarnings("ignore:This process")  # Python's own warning about forks and threads
-def test_a_fork_is_an_error_and_does_not_hang(scripted: Pipeline) -> None:
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [(_generate, "the model was loaded in another process"), (_load, "the engine was started in another process")],
+)
+def test_a_fork_is_an_error_and_does_not_hang(scripted: Pipeline, target: Any, message: str) -> None:
     context = multiprocessing.get_context("fork")
     found = context.Queue()
-    process = context.Process(target=_generate, args=(scripted, found))
+    process = context.Process(target=target, args=(scripted, found))
     process.start()
-    assert found.get(timeout=30).startswith("the model was loaded in another process")
+    told = found.get(timeout=30)
+    assert told.startswith(message)
+    assert "load only after the fork" in told or "load models only after the fork" in told
     process.join(30)
     assert process.exitcode == 0
 
@@ -126,6 +141,92 @@ def test_an_event_loop_goes_on_beside_a_stream(scripted: Pipeline) -> None:
         return first, second
 
     assert asyncio.run(both()) == ("n1n2n3n4n5n6n7n8", "\rx2yy\r\nzzz")
+
+
+def test_a_cancelled_stream_of_an_event_loop_frees_its_place(scripted: Pipeline) -> None:
+    async def cancelled() -> None:
+        async def endless() -> None:
+            async for _ in scripted.astream("xN" * 40, ignore_eos=True):
+                pass
+
+        for seconds in (0.0, 0.001, 0.004, 0.01):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(endless(), seconds)
+            assert all(user is None for user in scripted.slots._users)
+        task = asyncio.ensure_future(endless())
+        await asyncio.sleep(0.004)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())
+    assert scripted.generate("xF").text == "foooST"
+
+
+@pytest.mark.parametrize("place", ["_hold", "_extend", "_keep", "settle", "read", "step"])
+@pytest.mark.parametrize("late", [False, True])
+def test_an_interrupt_anywhere_leaves_the_next_text_right(
+    scripted: Pipeline, monkeypatch: pytest.MonkeyPatch, place: str, late: bool
+) -> None:
+    prompts = ["x" * 5 + "N", "x" * 9 + "J", "x" * 5 + "H"]
+    expected = [scripted.generate(prompt).text for prompt in prompts]
+    usual = getattr(Slots, place)
+    for count in range(1, 6):
+        calls = 0
+
+        def interrupted(*arguments: Any, count: int = count) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == count and not late:
+                raise KeyboardInterrupt
+            done = usual(*arguments)
+            if calls == count:
+                raise KeyboardInterrupt
+            return done
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Slots, place, interrupted)
+            with suppress(KeyboardInterrupt):
+                scripted.generate_batch(prompts)
+        assert all(user is None for user in scripted.slots._users)
+        assert [scripted.generate(prompt).text for prompt in prompts] == expected
+
+
+def test_texts_without_a_seed_leave_others_random_numbers_alone(scripted: Pipeline) -> None:
+    np.random.seed(0)
+    first = np.random.rand()
+    np.random.seed(0)
+    scripted.generate("xN", top_k=0)
+    assert np.random.rand() == first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"foo": 1}, "'foo' is no keyword of a completion; expected some of max_new_tokens"),
+        ({"stop": 5}, "stop is 5; expected a text or a list of texts"),
+        ({"stop": ["a", 5]}, "expected a text or a list of texts"),
+        ({"logprobs": "5"}, "--logprobs is '5'; expected a whole number from 0 up"),
+        ({"logprobs": -1}, "--logprobs is -1; expected a whole number from 0 up"),
+        ({"max_new_tokens": "3"}, "--max-new-tokens is '3'; expected a whole number from -1 up"),
+        ({"temperature": "0"}, "--temperature is '0'; expected a number from 0"),
+    ],
+    ids=str,
+)
+def test_keywords_that_cannot_be_used(scripted: Pipeline, options: dict[str, Any], message: str) -> None:
+    for complete in (scripted.generate, lambda text, **more: scripted.fill(text, "", **more)):
+        with pytest.raises(UserError) as error:
+            complete("xN", **options)
+        assert message in str(error.value)
+
+
+def test_numbers_of_numpy_and_paths_are_taken(scripted: Pipeline, scripted_path: Path) -> None:
+    done = load(scripted_path).generate(
+        "xN", max_new_tokens=np.int64(3), temperature=np.float32(0.5), top_k=np.int32(1)
+    )
+    assert done.text == "n1n2n3"
+    with pytest.raises(UserError, match="--drafted-sequences is -1; expected a whole number from 1 up"):
+        load(scripted_path, drafted_sequences=-1)
 
 
 def test_several_models_in_one_process(scripted: Pipeline, nano: Pipeline) -> None:

@@ -159,3 +159,26 @@ def test_what_is_mapped_is_a_matter_of_the_cpu() -> None:
     result = run("compile", "--target", "cuda:sm_90", "--mmap", "--save-to-serialized-model-path", "x")
     assert result.returncode == 1
     assert result.stderr == b"replit: --mmap is given with --target cuda:sm_90; expected it with cpu: leave it out\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "--model x --seed 7 fill f.py --line 2 --column 11",
+            r"--model, --seed before fill is lost; expected after it: replit fill --model",
+        ),
+        ("--temperature 0 inspect x", r"--temperature before inspect is lost"),
+        ("--prompt x --port 99 --api-key k", r"--port, --api-key has no meaning without --serve; leave it out, or add"),
+        ("--prompt x --cache-dir /tmp/x", r"--cache-dir has no meaning without --serve"),
+    ],
+)
+def test_options_that_would_be_lost_are_refused(arguments: str, message: str) -> None:
+    with pytest.raises(click.UsageError, match=message):
+        replit.main(arguments.split(), standalone_mode=False)
+
+
+def test_a_hash_without_its_file_is_refused() -> None:
+    result = run("--prompt", "x", "--serialized-model-sha256", "abc")
+    assert result.returncode == 1
+    assert b"--serialized-model-sha256 is given without the file whose hash it is" in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 import time
@@ -76,9 +77,12 @@ def test_what_was_half_written_is_left_aside(tmp_path: Path) -> None:
     open_store(tmp_path).write(ROOT, ids(1, 2), data(0))
     (path,) = tmp_path.rglob("*.page")
     path.write_bytes(path.read_bytes()[:-5])
-    (path.parent / "tmpabc.part").write_bytes(b"x")
+    left, young = path.parent / "tmpabc.part", path.parent / "tmpdef.part"  # the young one is another server's
+    left.write_bytes(b"x")
+    young.write_bytes(b"x")
+    os.utime(left, (0, 0))
     assert len(open_store(tmp_path)) == 0
-    assert not list(tmp_path.rglob("*.part"))
+    assert list(tmp_path.rglob("*.part")) == [young]
 
 
 def test_what_was_not_used_longest_goes_first(tmp_path: Path) -> None:
@@ -127,3 +131,14 @@ def test_a_server_finds_what_it_read_before(tmp_path: Path, number: signal.Signa
         again = server.wait_ready().post("/completion", body).json()
     assert again["content"] == first["content"]
     assert again["tokens_cached"] == first["tokens_evaluated"] - 1
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    store.write(ROOT, ids(1), data(0))
+    assert (len(store), list(tmp_path.rglob("*.part"))) == (0, [])

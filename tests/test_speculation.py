@@ -100,6 +100,19 @@ def test_a_draft_of_another_vocabulary(tmp_path: Path) -> None:
     assert guessed.drafter.guessed > 0
 
 
+def test_guesses_in_another_vocabulary_end_where_the_sequence_must(tmp_path: Path) -> None:
+    """One token of the small model may be several of the large one."""
+    path = str(write_model(tmp_path))
+    alone, guessed = (load(path, max_length=128, max_batch_size=3, draft=draft) for draft in ("none", "nano"))
+    text = "def f(x):\n    return x\n" * 20
+    for length in (118, 122, 126):
+        prompts = [alone.tokenizer.encode(text)[:length], "def g(x):\n    return x\n", "class A:\n"]
+        done = guessed.generate_batch(prompts, ignore_eos=True)
+        assert list(map(everything, done)) == list(map(everything, alone.generate_batch(prompts, ignore_eos=True)))
+    with pytest.raises(ValueError, match="slots hold 128 positions"):
+        alone.model.extend([0], [list(range(129))], [0])
+
+
 def test_guesses_in_another_vocabulary_spell_the_same_text(tmp_path: Path, plain: Pipeline) -> None:
     target = open_model(str(write_model(tmp_path)), None, None).tokenizer
     assert not same_vocabulary(plain.tokenizer, target)
@@ -157,7 +170,7 @@ def test_who_guesses(plain: Pipeline) -> None:
     assert small._small is None  # nano does not guess for a model about its own size
     assert chosen("auto", 100 * size)._small is not None
     assert chosen("ngram", 100 * size)._small is None
-    with pytest.raises(UserError, match="nowhere"):
+    with pytest.raises(UserError, match=r"^--draft '/nowhere.gguf' does not exist"):
         chosen("/nowhere.gguf")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,3 +105,26 @@ def test_costs_between_and_beyond_what_was_measured() -> None:
     for _ in range(30):
         costs.measured(64, 0.32)
     assert costs.of(64) == pytest.approx(0.32, rel=0.01)
+
+
+def test_a_failing_pass_over_a_part_of_a_prompt_is_that_sequences_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    from max.pipelines.context import TextContext
+    from max.pipelines.modeling.types import TextGenerationInputs
+    from test_text_stream import Bytes
+
+    from pipelines.engine.sampling import SamplingParams
+    from pipelines.engine.sequence import SequenceRequest
+    from pipelines.server.process.batch import BatchPipeline
+
+    distrusted: list[TextContext] = []
+    cache: Any = SimpleNamespace(distrust=distrusted.append)
+    passes: Any = object()  # every pass fails
+    pipeline = BatchPipeline(passes, cache, 4, 4096, Bytes())
+    contexts = [pipeline.admit(SequenceRequest(f"s{i}", [65] * 2000, SamplingParams(), (0,))) for i in range(2)]
+    contexts[0].tokens.chunk(512)  # as the scheduler cuts long prompts
+    batch: Any = TextGenerationInputs(batches=[contexts])
+    found = pipeline.execute(batch)
+    assert [result.step.end for result in found.values()] == ["failed", "failed"]
+    assert all(result.is_done for result in found.values())
+    assert len(distrusted) == 2
+    assert "Traceback" in capfd.readouterr().err

@@ -12,9 +12,9 @@ import click
 
 import pipelines
 from pipelines import start
-from pipelines.server.options import from_command_line, serve_click_options
+from pipelines.server.options import SERVER_ONLY, from_command_line, serve_click_options
 from pipelines.terminal import report
-from pipelines.terminal.options import MODEL, SAMPLING, shared
+from pipelines.terminal.options import MODEL, SAMPLING, shared, typed
 from weights.errors import UserError
 
 # Subcommand to "module:attribute".
@@ -153,13 +153,21 @@ def replit(ctx: click.Context, /, **options: Any) -> None:
 
     replit --prompt "def fibonacci(n):"
     """
+    early = [flag for name, flag in typed(ctx).items() if name != "debug"]
     if ctx.invoked_subcommand is not None:
+        if early:
+            name, given = ctx.invoked_subcommand, ", ".join(early)
+            raise click.UsageError(f"{given} before {name} is lost; expected after it: replit {name} {early[0]}", ctx)
         return
     if options["serve"]:
         from pipelines.server.serve import serve
 
         serve(from_command_line(ctx, options))
         return
+    useless = [flag for name, flag in typed(ctx).items() if name in SERVER_ONLY]
+    if useless:
+        given = ", ".join(useless)
+        raise click.UsageError(f"{given} has no meaning without --serve; leave it out, or add --serve", ctx)
     from pipelines.commands.complete import complete
 
     complete(ctx, options)

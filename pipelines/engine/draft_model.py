@@ -62,7 +62,7 @@ class DraftModel:
             self._slots[reader.slot].user = None
 
     def guess(self, sequence: EngineSequence, most: int, worth: Callable[[float], bool]) -> Guess:
-        """Ids that probably follow, and how sure the small model is of each together with those before it.
+        """At most `most` ids that probably follow, and how sure the small model is of each with those before it.
 
         It goes on while `worth(probability)` says so, which is asked before each token that is looked for.
         """
@@ -88,7 +88,8 @@ class DraftModel:
                 logits = self._read(reader.slot, [*ids, *guessed])
         if self.same_vocabulary:
             return guessed, sure
-        return self._translate(reader, guessed, sure)
+        ids, sure = self._translate(reader, guessed, sure)
+        return ids[:most], sure[:most]
 
     def _reader(self, sequence: EngineSequence) -> _Reader | None:
         name = sequence.request.id
@@ -137,9 +138,8 @@ class DraftModel:
         """Logits `[vocab]` after `ids`, of which what the slot holds is not read again."""
         held = self._slots[slot].held
         length = min(common_length(held, ids), len(ids) - 1)
-        if length < len(held):
-            del held[length:]
-            self._model.truncate(slot, length)
+        del held[length:]
+        self._model.truncate(slot, length)  # also what an interrupted pass has left there
         logits: Floats = np.zeros((1, 1), np.float32)
         while len(held) < len(ids):
             part = list(ids[len(held) : len(held) + self._model.prompt_chunk])

@@ -46,11 +46,12 @@ def run(
     """
     waiting = sequences if isinstance(sequences, deque) else deque(sequences)
     running: list[tuple[Sequence, int]] = []
+    user = object()
     try:
         while waiting or running:
             while waiting:
                 sequence = waiting[0]
-                slot = None if sequence.end else slots.take(sequence.request.prompt_ids)
+                slot = None if sequence.end else slots.take(sequence.request.prompt_ids, user)
                 if slot is None and not sequence.end:
                     break
                 waiting.popleft()
@@ -66,9 +67,9 @@ def run(
             elif waiting:
                 raise busy(len(slots))
     finally:
-        for sequence, slot in running:
-            slots.release(slot)
-            if drafts is not None:
+        slots.release_all(user)
+        if drafts is not None:
+            for sequence, _ in running:
                 drafts.ended(sequence)
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral, Real
 
 import numpy as np
 import numpy.typing as npt
@@ -61,22 +62,22 @@ class SamplingParams:
     strip: bool = False
 
     def __post_init__(self) -> None:
-        _check_integer("max-new-tokens", self.max_new_tokens, -1)
-        _check_integer("top-k", self.top_k, -1)
+        check_integer("max-new-tokens", self.max_new_tokens, -1)
+        check_integer("top-k", self.top_k, -1)
         _check_number("temperature", self.temperature, 0.0, math.inf)
         _check_number("top-p", self.top_p, 0.0, 1.0, above=True)
         _check_number("min-p", self.min_p, 0.0, 1.0)
         _check_number("repetition-penalty", self.repetition_penalty, 0.0, math.inf, above=True)
         _check_number("presence-penalty", self.presence_penalty, -math.inf, math.inf)
         _check_number("frequency-penalty", self.frequency_penalty, -math.inf, math.inf)
-        _check_integer("penalty-last-n", self.penalty_last_n, -1)
+        check_integer("penalty-last-n", self.penalty_last_n, -1)
         for token, bias in self.logit_bias:
-            _check_integer("logit-bias", token, 0)
+            check_integer("logit-bias", token, 0)
             _check_number("logit-bias", max(bias, -_LARGEST), -math.inf, math.inf)
         if unknown := set(self.order) - {*_FILTERS, "penalties"}:
             raise UserError(f"the filter {min(unknown)!r} is unknown; expected some of {', '.join(VLLM_ORDER)}")
         if self.seed is not None:
-            _check_integer("seed", self.seed, 0)
+            check_integer("seed", self.seed, 0)
         if any(not text for text in self.stop):
             raise UserError("--stop is an empty string; expected text to stop at: leave it out")
         if self.completion not in COMPLETIONS:
@@ -281,15 +282,16 @@ def log_softmax(logits: Floats) -> Floats:
     return result
 
 
-def _check_integer(name: str, value: int, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise UserError(f"--{name} is {value}; expected a whole number from {low} up")
+def check_integer(name: str, value: object, low: int) -> None:
+    """Raises UserError for an option that is no whole number from `low` up."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+        raise UserError(f"--{name} is {value!r}; expected a whole number from {low} up")
 
 
 def _check_number(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     inside = number and (low < value if above else low <= value) and value <= high
     if not inside or math.isinf(value):
         bound = "" if math.isinf(low) else f" above {low:g}" if above else f" from {low:g}"
         limit = "" if math.isinf(high) else f" to {high:g}"
-        raise UserError(f"--{name} is {value}; expected a {'finite ' if not bound else ''}number{bound}{limit}")
+        raise UserError(f"--{name} is {value!r}; expected a {'finite ' if not bound else ''}number{bound}{limit}")

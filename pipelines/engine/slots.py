@@ -31,33 +31,46 @@ class Slots:
 
     def __init__(self, model: SlotModel) -> None:
         self._model, self._chunk = model, model.prompt_chunk
-        self._held: list[list[int]] = [[] for _ in range(model.slots)]  # the ids whose keys and values a slot has
-        self._free = list(range(model.slots))  # longest unused first
+        # The ids whose keys and values a slot has, at least: a pass that was interrupted may have left more.
+        self._held: list[list[int]] = [[] for _ in range(model.slots)]
+        self._users: list[object] = [None] * model.slots
+        self._released = [0] * model.slots  # when, counted
         self._process = os.getpid()
 
-    def take(self, prompt: Several[int]) -> int | None:
-        """A slot for a prompt, with as much of it cached as any slot has; None if all are taken."""
+    def take(self, prompt: Several[int], user: object) -> int | None:
+        """A slot for a prompt, with as much of it cached as any slot has; None if all are taken.
+
+        It is the `user`'s from then on, also where Ctrl-C comes before anybody has heard of it.
+        """
         self._check_process()
         with engine_lock:
-            if not self._free:
+            free = [slot for slot, taken in enumerate(self._users) if taken is None]
+            if not free:
                 return None
             common = [common_length(held, prompt) for held in self._held]
             best = int(np.argmax(common))
             # A text that mostly goes on elsewhere stays for whoever comes back to it.
-            goes_on = best in self._free and 2 * common[best] > len(self._held[best])
-            slot = best if goes_on else self._free[0]
+            goes_on = best in free and 2 * common[best] > len(self._held[best])
+            slot = best if goes_on else min(free, key=lambda slot: self._released[slot])
+            self._users[slot] = user
             length = min(common[best], len(prompt) - 1)  # the last id runs in any case: its logits are wanted
             if slot != best and common[slot] < length:
+                self._held[slot] = []
                 self._model.copy_prefix(best, slot, length)
                 self._held[slot] = list(prompt[:length])
             self._keep(slot, min(common_length(self._held[slot], prompt), length))
-            self._free.remove(slot)
             return slot
 
     def release(self, slot: int) -> None:
         """Gives a slot back; what is in it stays until the slot is taken for something else."""
-        with engine_lock:
-            self._free.append(slot)
+        self._released[slot] = max(self._released) + 1
+        self._users[slot] = None
+
+    def release_all(self, user: object) -> None:
+        """Gives back whatever slots are a user's."""
+        for slot, taken in enumerate(self._users):
+            if taken is user:
+                self.release(slot)
 
     def __len__(self) -> int:
         return self._model.slots
@@ -96,16 +109,17 @@ class Slots:
 
     def logits(self, ids: Several[int]) -> Floats:
         """Logits `[len(ids), vocab]` after every id. Raises UserError if every slot is taken."""
-        slot = self.take(ids)
-        if slot is None:
-            raise busy(self._model.slots)
+        user = object()
         try:
+            slot = self.take(ids, user)
+            if slot is None:
+                raise busy(self._model.slots)
             self._keep(slot, 0)
             parts = [ids[i : i + self._chunk] for i in range(0, len(ids), self._chunk)]
             with engine_lock:
                 return np.concatenate([self._extend([slot], [part], range(len(part))) for part in parts])
         finally:
-            self.release(slot)
+            self.release_all(user)
 
     def _pass(
         self, sequences: Several[Sequence], slots: Several[int], ids: Several[Several[int]], rows: Several[int]
@@ -129,15 +143,15 @@ class Slots:
             self._held[slot] += part
 
     def _keep(self, slot: int, length: int) -> None:
-        if length < len(self._held[slot]):
+        with engine_lock:
             del self._held[slot][length:]
-            self._model.truncate(slot, length)
+            self._model.truncate(slot, len(self._held[slot]))
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise UserError(
                 "the model was loaded in another process, whose threads a fork does not copy; "
-                "expected one that loads it itself: call load() after the fork"
+                "expected one that loads it itself: load only after the fork, or start processes by spawn"
             )
 
 

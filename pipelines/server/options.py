@@ -118,6 +118,9 @@ def serve_click_options(command: Command) -> Command:
     return command
 
 
+SERVER_ONLY = frozenset(option.name for option in serve_click_options(click.Command("serve")).params)
+"""Options that nothing but a server has a use for."""
+
 _SAMPLING = tuple(name for name in SAMPLING if name not in ("seed", "strip"))  # which a request states
 _SHARED = (
     *MODEL, "save_to_serialized_model_path", "host", "port", "stall_timeout", "max_queue_size", "shutdown_timeout",

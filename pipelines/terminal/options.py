@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from weights.written import WRITTEN
 
@@ -101,6 +102,15 @@ def shared(*names: str, **defaults: Any) -> Callable[[Command], Command]:
 def chosen(options: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """The options of one kind, as far as the command has them."""
     return {name: options[name] for name in names if name in options}
+
+
+def typed(ctx: click.Context) -> dict[str, str]:
+    """The options that the command line gives, by name, as they are written there."""
+    return {
+        option.name: option.opts[0]
+        for option in ctx.command.params
+        if option.name is not None and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    }
 
 
 def device_name(use_gpu: int | None) -> str:

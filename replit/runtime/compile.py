@@ -23,6 +23,9 @@ from replit.runtime.target import CPU, Target
 from replit.runtime.weight_memory import WeightTypes
 from weights.errors import UserError
 
+# Elements of a head that the CPU's attention takes together (replit/cpu/kernels/attention_products.mojo).
+HEAD_MULTIPLE = 16
+
 
 class Reporter(Protocol):
     """Tells the user what takes time."""
@@ -59,6 +62,14 @@ def compile_model(
     """
     from max.engine import read
 
+    if options.sha256 is not None and options.load_from is None:
+        raise UserError(
+            "--serialized-model-sha256 is given without the file whose hash it is; expected --serialized-model-path too"
+        )
+    if target.own_kernels and config.head_dim % HEAD_MULTIPLE:
+        raise UserError(
+            f"the model's heads have {config.head_dim} dimensions; expected a multiple of {HEAD_MULTIPLE} on the CPU"
+        )
     key = CompileKey.of(architecture, config, types, target)
     if options.load_from is not None:
         file = read_compiled(options.load_from, options.sha256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from replit.runtime.cores import usable_cores
@@ -38,6 +39,21 @@ def limited_to(threads: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
+def check_home() -> None:
+    """Raises UserError where MAX may not look for its settings: it would wait for ever."""
+    if "MODULAR_HOME" in os.environ:
+        return
+    try:
+        Path("~/.config/modular/modular.cfg").expanduser().stat()
+    except PermissionError as error:
+        raise UserError(
+            f"{error.filename} may not be looked for: permission denied; expected a HOME that this user may "
+            "enter: set HOME, or MODULAR_HOME to a folder of your own"
+        ) from None
+    except (OSError, RuntimeError):
+        pass  # not there, or no home at all
+
+
 class Engine:
     """MAX's session. One a process: the engine's threads are started once."""
 
@@ -48,6 +64,8 @@ class Engine:
 
         self.threads = threads
         self.device = device
+        self.process = os.getpid()
+        check_home()
         with limited_to(threads):
             self.session = InferenceSession([] if device is None else [device])
 
@@ -59,6 +77,11 @@ class Engine:
         """
         if cls._current is None:
             cls._current = cls(threads, device)
+        elif cls._current.process != os.getpid():
+            raise UserError(
+                "the engine was started in another process, whose threads a fork does not copy; expected a process "
+                "that starts it itself: load models only after the fork, or start processes by spawn"
+            )
         elif device is not None and device != cls._current.device:
             found = "the CPU" if cls._current.device is None else f"GPU {cls._current.device.id}"
             raise UserError(f"the engine already runs on {found}; expected GPU {device.id}: start another process")
@@ -79,7 +102,7 @@ class Engine:
     def adopt(cls, session: Any) -> None:
         """Makes a session that MAX Serve has started the one of this process."""
         engine = cls.__new__(cls)
-        engine.threads, engine.device, engine.session = None, None, session
+        engine.threads, engine.device, engine.session, engine.process = None, None, session, os.getpid()
         cls._current = engine
 
 

@@ -110,9 +110,16 @@ def run_slots(
     ids: Sequence[Sequence[int]],
     rows: Sequence[int],
 ) -> list[Any]:
-    """The graph's outputs of a pass that appends `ids` to the sequences in `slots`; `rows` of them get logits."""
+    """The graph's outputs of a pass that appends `ids` to the sequences in `slots`; `rows` of them get logits.
+
+    Raises ValueError where a sequence gets longer than its slot.
+    """
     counts = [len(part) for part in ids]
     lengths = cache.lengths[list(slots)]
+    if (lengths + counts).max() > cache.max_length:
+        raise ValueError(
+            f"slots hold {cache.max_length} positions; {lengths.tolist()} are filled, {counts} were to come"
+        )
     graph = begin_pass(passes, counts, lengths.tolist(), rows)
     graph.inputs.tokens[:] = [i for part in ids for i in part]
     graph.inputs.lookup_table[:] = cache.page_table[list(slots)]

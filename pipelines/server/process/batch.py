@@ -260,5 +260,7 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
         place.sequence.fail("an internal error; see the server's log")
         place.told = True
         self._cache.distrust(context)
+        if context.tokens.actively_chunked:
+            context.tokens.advance_chunk()
         context.tokens.advance_with_token(0)
         return Step(place.sequence.request.id, (), "failed", place.sequence.error, started=place.started)

@@ -7,10 +7,12 @@ anything is used. What was not used longest goes first when they take more than 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ ROOT = b""  # what stands before the first page
 _MAGIC = b"RCPAGE1\0"
 _HEADER = struct.Struct("<8s32sII")  # magic, digest of all ids before, ids of the page, bytes of the page
 _CHECK = 16
+_ABANDONED = 3600.0  # seconds after which nobody writes a file any more
 _SAMPLES = 4  # of each tensor's data
 _SAMPLE_BYTES = 256
 
@@ -74,7 +77,9 @@ class PageStore:
             if (page := self._read_header(path)) is not None:
                 self._pages.setdefault(page.prefix, {})[path.name] = page
         for left in self._folder.glob("*.part"):
-            left.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > _ABANDONED:  # else another server may be writing it
+                    left.unlink()
 
     def __len__(self) -> int:
         return sum(map(len, self._pages.values()))
@@ -106,6 +111,7 @@ class PageStore:
         name = digest_of(prefix, ids).hex()[:40] + ".page"
         raw = np.ascontiguousarray(ids, np.int64).tobytes()
         body = _HEADER.pack(_MAGIC, prefix.ljust(32, b"\0"), len(ids), self._page_bytes) + raw + data.tobytes()
+        temporary = None
         try:
             self._make_room(len(body) + _CHECK)
             handle, temporary = tempfile.mkstemp(".part", "", self._folder)  # for its owner alone
@@ -113,6 +119,9 @@ class PageStore:
                 file.write(body + _checksum(body))
             os.replace(temporary, self._folder / name)
         except OSError:
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
             return
         shorter = [page for page in self.candidates(prefix) if np.array_equal(ids[: len(page.ids)], page.ids)]
         for page in shorter:

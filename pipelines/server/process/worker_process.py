@@ -234,7 +234,8 @@ class ModelWorker:
         """Ends the process, which stores what --cache-dir asks for."""
         self._stopping = True
         if self._saves:
-            self._socket.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # it has ended already
+                self._socket.shutdown(socket.SHUT_WR)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=SAVING_SECONDS)
         self._process.kill()
