@@ -138,7 +138,7 @@ def _run(
     """What would compute with what, and the memory it needs."""
     from pipelines.registry import check_length
     from replit.decoder.encodings import substitutions
-    from replit.runtime.compile_key import CompileKey, cache_path
+    from replit.runtime.compile_key import CompileKey, is_kept
     from replit.runtime.kv_cache import PAGE_SIZE, PagedKVCache
     from replit.runtime.target import CPU, CPU_MAPPED
     from replit.runtime.weight_memory import fits_in_memory, total_bytes, weight_types
@@ -161,7 +161,7 @@ def _run(
         "encodings": _counts(types),
         "notes": [*notes, *([longer] if longer else [])],
         "memory": memory | {"total": sum(memory.values()), "available": _available()},
-        "compiled": cache_path(CompileKey.of(architecture, config, types, target)).exists(),
+        "compiled": is_kept(CompileKey.of(architecture, config, types, target)),
     }
 
 

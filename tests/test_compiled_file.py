@@ -20,6 +20,7 @@ from pipelines.terminal.progress import Quiet
 from replit.architecture import REPLIT
 from replit.runtime.compile import CompileOptions, compile_model
 from replit.runtime.compile_key import CompileKey, cache_path, cpu_features, host_level
+from replit.runtime.compiled_cache import kept_models
 from replit.runtime.compiled_file import check_key, read_compiled, write_compiled
 from replit.runtime.target import parse_target
 from replit.runtime.weight_memory import weight_types
@@ -169,6 +170,30 @@ def test_a_saved_model_is_loaded_without_compiling(
     kept.write_bytes(kept.read_bytes()[:-1])
     with pytest.raises(AssertionError, match="compiled again"):  # a damaged one is not trusted
         compile_model(model.config, types, CompileOptions(), Quiet(), REPLIT)
+
+
+def test_a_cache_that_cannot_be_used_stops_nothing(model: RandomModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    types = weight_types(model.tensors(Encoding.FLOAT32), None)
+    usual = compile_model(model.config, types, CompileOptions(), Quiet(), REPLIT)
+    monkeypatch.setattr("replit.runtime.compile._compile", lambda *_: usual)
+    notes: list[str] = []
+
+    class Notes(Quiet):
+        def note(self, message: str) -> None:
+            notes.append(message)
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for folder, message in (("x" * 5000, "File name too long; expected a folder: set REPLIT_CACHE_DIR"),
+                            ("", "no home directory; expected REPLIT_CACHE_DIR")):  # fmt: skip
+        monkeypatch.setenv("REPLIT_CACHE_DIR", folder)
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr(Path, "home", no_home)
+        assert compile_model(model.config, types, CompileOptions(), Notes(), REPLIT) is usual
+        assert message in notes.pop()
+        with pytest.raises(UserError, match=message):
+            kept_models()
 
 
 # What a graph is built from, by the targets on whose graphs it bears.

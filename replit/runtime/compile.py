@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from replit.decoder.architecture import Architecture, DecoderConfig
-from replit.runtime.compile_key import CompileKey, cache_path, host_processor
+from replit.runtime.compile_key import CompileKey, cache_path, host_processor, is_kept
 from replit.runtime.compiled_cache import remove_old
 from replit.runtime.compiled_file import check_key, read_compiled, write_compiled
 from replit.runtime.engine import Engine
@@ -81,12 +81,11 @@ def compile_model(
         if options.save_to is not None:
             _save(compiled, key, options.save_to)
         return compiled
-    kept = cache_path(key)
-    compiled = _read_cached(kept, key)
+    compiled = _read_cached(key)
     if compiled is None:
         compiled = _compile(config, types, progress, architecture, target)
         try:
-            _save(compiled, key, kept)
+            _save(compiled, key, cache_path(key))
             remove_old()
         except UserError as error:
             progress.note(f"not kept for the next start: {error}")
@@ -95,13 +94,14 @@ def compile_model(
     return compiled
 
 
-def _read_cached(path: Path, key: CompileKey) -> Any:
+def _read_cached(key: CompileKey) -> Any:
     """The compiled model in the cache, None if it is not there or no longer good."""
     from max.engine import read
 
-    if not path.exists():
+    if not is_kept(key):
         return None
     try:
+        path = cache_path(key)
         file = read_compiled(path)
         check_key(file, key)
         return read(BytesIO(file.body))

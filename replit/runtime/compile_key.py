@@ -15,6 +15,7 @@ from typing import Any
 
 from replit.decoder.architecture import Architecture, DecoderConfig
 from replit.runtime.target import CPU, Target
+from weights.errors import UserError
 from weights.tensor import Encoding
 
 _PACKAGE = "replit-code-max"
@@ -167,10 +168,29 @@ def cache_path(key: CompileKey) -> Path:
     return cache_folder() / f"{key.digest[:32]}.replit"
 
 
+def is_kept(key: CompileKey) -> bool:
+    """Whether the compiled model of `key` is in the user's cache directory."""
+    try:
+        return cache_path(key).exists()
+    except (UserError, OSError):
+        return False
+
+
 def cache_folder() -> Path:
-    """REPLIT_CACHE_DIR, else the user's cache directory."""
+    """REPLIT_CACHE_DIR, else in the user's cache directory. Raises UserError where it is unknown or may not be read."""
     base = os.environ.get("REPLIT_CACHE_DIR")
-    if not base:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        base = str(Path(home) / "replit-code-max")
+    try:
+        if not base:
+            home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+            base = str(Path(home) / "replit-code-max")
+        Path(base).exists()
+    except RuntimeError:
+        raise UserError(
+            "this user has no home directory; expected REPLIT_CACHE_DIR, a folder to keep models in"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{str(base)[:200]} cannot be used: {reason}; expected a folder: set REPLIT_CACHE_DIR"
+        ) from None
     return Path(base)
