@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,55 @@ def test_a_directory_is_written_where_there_is_none_and_whole(source: Path, tmp_
     assert [p.name for p in tmp_path.iterdir()] == ["new"]
     with pytest.raises(UserError, match=r"a safetensors directory in q4_k is no format that others read"):
         run_convert(source, f"{tmp_path}/quantized/", "--quantization-encoding", "q4_k")
-    # One that holds files keeps its meaning: a GGUF file with the usual name in it.
-    run_convert(source, f"{tmp_path}/new/")
-    assert any(p.suffix == ".gguf" for p in (tmp_path / "new").iterdir())
+    # One that exists keeps its meaning: a GGUF file with the usual name in it.
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        run_convert(source, f"{tmp_path}/{name}/")
+        assert any(p.suffix == ".gguf" for p in (tmp_path / name).iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("place", ["model/", "./", "../model/"])
+def test_force_deletes_nothing_that_a_conversion_did_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = write_model(tmp_path / "model")
+    (folder / "src").mkdir()
+    (folder / "src" / "precious.py").write_text("1")
+    before = contents(folder)
+    monkeypatch.chdir(tmp_path if place == "model/" else folder)
+    run_convert(folder / "model.safetensors", place, "--force")
+    after = contents(folder)
+    assert [name for name in after if name not in before] == ["model-1.6M-BF16.gguf"]
+    assert {name: after[name] for name in before} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_force_replaces_a_directory_of_the_same_kind_when_the_new_one_is_whole(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_convert(source, f"{tmp_path}/new/", "--quantization-encoding", "float32")
+    before = contents(tmp_path / "new")
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == "new" and ".part" in str(self):  # the old one has made room already
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(UserError, match=r"^cannot write .*/new \(No space left on device\)"):
+        run_convert(source, f"{tmp_path}/new/", "--force")
+    assert contents(tmp_path) == {f"new/{name}": content for name, content in before.items()}
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path / "new")
+    run_convert(source, "./", "--force")
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+    tensors = open_checkpoint(tmp_path / "new").tensors
+    assert tensors["transformer.wte.weight"].encoding is Encoding.BFLOAT16
 
 
 def test_refacts_names_are_the_published_ones() -> None:

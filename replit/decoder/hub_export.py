@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,11 +23,24 @@ from weights.tokenizers.unigram import UnigramTokenizer
 
 #: What the hub's float files are in; the others are GGUF's.
 ENCODINGS = (Encoding.FLOAT32, Encoding.BFLOAT16)
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 # Files beside the weights that go along as they are.
 _TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "spiece.model", "tokenizer.model", "generation_config.json",
 )  # fmt: skip
+
+
+def takes_directory(path: Path, overwrite: bool = False) -> bool:
+    """Whether `path` can become a directory of the hub's: nothing is there, or (to overwrite) only such a one."""
+    if not path.is_dir() or not overwrite:
+        return not path.exists()
+    try:
+        entries = list(path.iterdir())
+    except OSError:  # what is in there is not ours to see, nor to delete
+        return False
+    ours = {_WEIGHTS, _CONFIG, *_TOKENIZER_FILES}
+    return path / _WEIGHTS in entries and all(entry.name in ours and entry.is_file() for entry in entries)
 
 
 def write_directory(
@@ -42,24 +54,20 @@ def write_directory(
 ) -> None:
     """Write the directory `path`, which appears when it is whole.
 
-    Raises UserError if it exists (unless `overwrite`), for a quantized encoding, and where there is no room.
+    Raises UserError if something is there (with `overwrite`, something else than such a directory), for a quantized
+    encoding, and where there is no room.
     """
+    path = path.resolve()  # "." has no name of its own
     _check(conversion, path, overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(".part", f".{path.name}.", path.parent))
+        with tempfile.TemporaryDirectory(".part", f".{path.name}.", path.parent, True) as temporary:
+            folder = Path(temporary, "new")
+            folder.mkdir()
+            _write(conversion, checkpoint, tokenizer, folder, report)
+            _put(folder, path, Path(temporary, "old"))
     except OSError as error:
         raise _unwritable(path, error) from None
-    try:
-        _write(conversion, checkpoint, tokenizer, folder, report)
-        folder.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(folder, path)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check(conversion: Conversion, path: Path, overwrite: bool) -> None:
@@ -68,8 +76,23 @@ def _check(conversion: Conversion, path: Path, overwrite: bool) -> None:
             f"a safetensors directory in {conversion.encoding} is no format that others read; expected float32 or "
             "bfloat16: choose one with --quantization-encoding, or give a name that ends in .gguf"
         )
-    if path.exists() and not overwrite and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists; give another name, or --force to replace it")
+    if not takes_directory(path, overwrite):
+        raise UserError(
+            f"{path} exists; expected a new name, or with --force a directory that holds nothing but {_WEIGHTS}, "
+            f"{_CONFIG} and a tokenizer: give another name"
+        )
+
+
+def _put(folder: Path, path: Path, old: Path) -> None:
+    """Move `folder` to `path`; what is there goes to `old`, and comes back if that fails."""
+    try:
+        if path.exists():
+            path.rename(old)
+        folder.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
 
 
 def _unwritable(path: Path, error: OSError) -> UserError:
@@ -90,8 +113,8 @@ def _write(
         for name in names[hub]:
             report(name)
 
-    write_safetensors(folder / "model.safetensors", tensors, encodings, written)
-    _write_json(folder / "config.json", _config(conversion, checkpoint))
+    write_safetensors(folder / _WEIGHTS, tensors, encodings, written)
+    _write_json(folder / _CONFIG, _config(conversion, checkpoint))
     _write_tokenizer(folder, checkpoint, tokenizer)
 
 
