@@ -13,6 +13,7 @@ from pipelines.registry import architecture_of
 from replit.decoder import gguf_export, hub_export
 from replit.decoder.calibration import compared
 from replit.decoder.gguf_export import Conversion
+from weights.atomic_write import check_place
 from weights.convert import Inputs
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
@@ -59,6 +60,10 @@ class Wanted:
             raise UserError(
                 "--fim and --fim-order are keys of GGUF; expected a DST that ends in .gguf: give such a name"
             )
+        if self.directory and self.calibrate is not None:
+            raise UserError(
+                "--calibrate rounds weights to GGUF's blocks; expected a DST that ends in .gguf: give such a name"
+            )
 
 
 def planned(checkpoint: Checkpoint, name: str, wanted: Wanted) -> tuple[Conversion, Tokenizer]:
@@ -85,6 +90,8 @@ def write(
 ) -> None:
     """Write the GGUF file or the directory. See `write_gguf` and `write_directory`."""
     wanted.refuse_useless()
+    if wanted.save_imatrix is not None and wanted.calibrate is not None:
+        _check_imatrix(wanted.save_imatrix, (path, wanted.calibrate, *checkpoint.files), wanted.force)
     with _inputs(conversion, tokenizer, wanted, say) as inputs:
         if wanted.directory:
             hub_export.write_directory(conversion, checkpoint, tokenizer, path, overwrite=wanted.force, report=report)
@@ -92,6 +99,13 @@ def write(
             gguf_export.write(conversion, path, inputs=inputs, overwrite=wanted.force, report=report)
     if wanted.check:
         say(check(conversion, tokenizer, path))
+
+
+def _check_imatrix(path: Path, others: tuple[Path, ...], overwrite: bool) -> None:
+    """Known before the calibration, which can take an hour, and before what it would be written over is gone."""
+    if path.resolve() in [other.resolve() for other in others]:
+        raise UserError(f"--save-imatrix names {path}, which is SRC, DST or TEXT; expected a file of its own: give one")
+    check_place(path, overwrite)
 
 
 @contextmanager

@@ -344,6 +344,41 @@ def test_an_importance_matrix_is_llama_cpps(source: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(written["blk.1.ffn_down.weight"].data, expected.reshape(-1))
 
 
+def test_an_importance_matrix_replaces_nothing_by_mistake(tmp_path: Path) -> None:
+    """Known before the calibration: neither DST nor a part of it has been written."""
+    source = write_model(tmp_path / "model") / "model.safetensors"
+    (tmp_path / "text.py").write_text(TEXT[:2000])
+    (tmp_path / "precious.gguf").write_text("1")
+    (tmp_path / "place").mkdir()
+    before = contents(tmp_path)
+    for name, message in (
+        ("precious.gguf", r"precious.gguf exists; give another name, or --force to replace it"),
+        ("missing/im.gguf", r"there is no directory .*/missing; create it"),
+        ("place", r"place is a directory or a device; expected the name of a file"),
+        ("model/../model/model.safetensors", r"names .*model.safetensors, which is SRC, DST or TEXT"),
+        ("text.py", r"names .*text.py, which is SRC, DST or TEXT"),
+        ("m.gguf", r"names .*m.gguf, which is SRC, DST or TEXT"),
+    ):
+        forced = () if name == "precious.gguf" else ("--force",)
+        options = ("--quantization-encoding", "q4_0", "--calibrate", tmp_path / "text.py", *forced)
+        with pytest.raises(UserError, match=message):
+            run_convert(source, tmp_path / "m.gguf", *options, "--save-imatrix", tmp_path / name)
+        assert contents(tmp_path) == before, name
+    run_convert(source, tmp_path / "m.gguf", *options, "--save-imatrix", tmp_path / "precious.gguf")
+    assert read_imatrix(tmp_path / "precious.gguf").keys() >= {"blk.1.ffn_down.weight"}
+    with pytest.raises(UserError, match=r"precious.gguf is an importance matrix already; expected a text"):
+        run_convert(
+            *(source, tmp_path / "n.gguf", "--quantization-encoding", "q4_0"),
+            *("--calibrate", tmp_path / "precious.gguf", "--save-imatrix", tmp_path / "new.gguf"),
+        )
+    with pytest.raises(UserError, match=r"--calibrate rounds weights to GGUF's blocks; expected a DST"):
+        run_convert(
+            *(source, f"{tmp_path}/directory/", "--calibrate", tmp_path / "text.py"),
+            *("--save-imatrix", tmp_path / "new.gguf"),
+        )
+    assert not (tmp_path / "new.gguf").exists()
+
+
 def test_what_calibration_refuses(source: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "lines.jsonl").write_text('{"code": 1}\n')

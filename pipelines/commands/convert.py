@@ -70,7 +70,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
     help="Which part the model wants first [default: as in the source].",
 )
 @click.option("--check", is_flag=True, help="Compare the result with its source at the end.")
-@click.option("--force", is_flag=True, help="Replace DST if it exists.")
+@click.option("--force", is_flag=True, help="Replace what exists: DST, and the file of --save-imatrix.")
 def convert(
     source: str,
     destination: str,
