@@ -20,7 +20,7 @@ from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.quantization.feedback import ENCODINGS
 from weights.tensor import Encoding
 from weights.tokenizers.gguf_tokenizer import with_fim
-from weights.tokenizers.load import load_tokenizer
+from weights.tokenizers.load import FILE_NAMES, load_tokenizer
 from weights.tokenizers.tokenizer import Tokenizer
 
 Say = Callable[[str], None]
@@ -70,13 +70,19 @@ def planned(checkpoint: Checkpoint, name: str, wanted: Wanted) -> tuple[Conversi
     """What the new file will hold, everything checked that can be before tensor data is read, and its tokenizer."""
     architecture = architecture_of(checkpoint)
     adapter, tokenizer_path = wanted.adapter, wanted.tokenizer
-    if adapter is not None and tokenizer_path is None and (adapter / "tokenizer.json").exists():
+    if adapter is not None and tokenizer_path is None and any((adapter / name).exists() for name in FILE_NAMES):
         tokenizer_path = adapter
     conversion = gguf_export.plan(checkpoint, name, wanted.encoding, architecture, tokenizer_path, adapter)
     keys = with_fim(conversion.tokenizer, wanted.fim, wanted.suffix_first)
     if adapter is not None:
         checkpoint = gguf_export.resized(checkpoint, conversion.config.vocab_size)
-    return replace(conversion, tokenizer=keys), load_tokenizer(checkpoint, tokenizer_path)
+    tokenizer, rows = load_tokenizer(checkpoint, tokenizer_path), conversion.config.vocab_size
+    if tokenizer.vocab_size > rows:
+        raise UserError(
+            f"the adapter leaves {rows} rows of the embedding table for {tokenizer.vocab_size} tokens; expected a row "
+            "for each: give its own tokenizer with --tokenizer"
+        )
+    return replace(conversion, tokenizer=keys), tokenizer
 
 
 def write(

@@ -18,6 +18,7 @@ from tiny_model import weights as tiny_weights
 import reference
 from refact.weight_names import hub_tensors as refact_hub_tensors
 from replit.config import from_checkpoint
+from replit.decoder.adapter import merged
 from replit.decoder.calibration import WINDOW, Calibration
 from replit.decoder.hub_export import ENCODINGS
 from replit.weight_names import map_weights
@@ -169,7 +170,12 @@ def write_adapter(directory: Path, rank: int = 4, **changes: Any) -> dict[str, A
 
 @pytest.mark.parametrize(
     ("changes", "scale"),
-    [({}, 12 / 4), ({"use_rslora": True}, 12 / 2), ({"alpha_pattern": {"Wqkv": 2, "down_proj": 2}}, 2 / 4)],
+    [
+        ({}, 12 / 4),
+        ({"use_rslora": True}, 12 / 2),
+        ({"alpha_pattern": {"up|Wqkv|.*proj": 2, "Wqkv": 9}}, 2 / 4),
+        ({"alpha_pattern": {"Wqkv": 2, "down_proj": 2}}, 2 / 4),
+    ],
 )
 def test_an_adapter_is_merged(source: Path, tmp_path: Path, changes: dict[str, Any], scale: float) -> None:
     adapter = write_adapter(tmp_path / "adapter", **changes)
@@ -230,6 +236,107 @@ def test_an_adapter_of_another_model(source: Path, tmp_path: Path) -> None:
     save_file(renamed, tmp_path / "adapter" / "adapter_model.safetensors")
     with pytest.raises(UserError, match=r"changes 'transformer.blocks.7.attn.Wqkv', which the model does not have"):
         run_convert(source, tmp_path / "m.gguf", "--adapter", tmp_path / "adapter")
+
+
+BEFORE = "base_model.model."
+TABLE = f"{BEFORE}transformer.wte.weight"
+UP = f"{BEFORE}transformer.blocks.0.ffn.up_proj"
+NORM = f"{BEFORE}transformer.norm_f"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({TABLE: (640, 128)}, r"changes 'token_embd.weight' by a tensor of \[640, 128\]; expected \[640, 256\]"),
+        (
+            {TABLE: (648, 256), f"{BEFORE}lm_head.weight": (640, 256)},
+            r"gives the model 648 rows in 'token_embd.weight' and",
+        ),
+        (
+            {f"{BEFORE}lm_head.weight": (700, 256)},
+            r"640 rows in 'token_embd.weight' and 700 in 'output.weight'; expected",
+        ),
+        ({f"{BEFORE}lm_head.weight": (640,)}, r"changes 'output.weight' by a tensor of \[640\]; expected \[640, 256\]"),
+        ({TABLE: (590, 256)}, r"has token ids up to 599; expected at most 590 tokens"),
+        ({f"{NORM}.weight": (99,)}, r"changes 'output_norm.weight' by a tensor of \[99\]; expected \[256\]"),
+        (
+            {f"{UP}.weight": (99, 256)},
+            r"changes 'blk.0.ffn_up.weight' by a tensor of \[99, 256\]; expected \[1024, 256\]",
+        ),
+        (
+            {f"{UP}.lora_A.weight": (4, 128), f"{UP}.lora_B.weight": (1024, 4)},
+            r"changes 'blk.0.ffn_up.weight' by a tensor of \[1024, 128\]; expected \[1024, 256\]",
+        ),
+        (
+            {f"{NORM}.lora_A.weight": (4, 256), f"{NORM}.lora_B.weight": (256, 4)},
+            r"changes 'output_norm.weight' by a tensor of \[256, 256\]; expected \[256\]",
+        ),
+        ({f"{UP}.lora_A.weight": (4, 256), f"{UP}.lora_B.weight": (4,)}, r"has no two factors that fit"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(
+    source: Path, tmp_path: Path, shapes: dict[str, tuple[int, ...]], message: str
+) -> None:
+    tensors = write_adapter(tmp_path / "adapter") | {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=message):
+        run_convert(source, tmp_path / "m.gguf", "--adapter", tmp_path / "adapter")
+    assert not (tmp_path / "m.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora_alpha": "auto"}, r"the alpha of 'transformer.blocks.1.attn.Wqkv' is 'auto'; expected a number"),
+        ({"lora_alpha": None}, r"is None; expected a number"),
+        ({"lora_alpha": float("nan")}, r"is nan; expected a number"),
+        ({"alpha_pattern": {"Wqkv": None}}, r"is None; expected a number"),
+        ({"alpha_pattern": ["Wqkv"]}, r"alpha_pattern is \['Wqkv'\]; expected names with numbers"),
+        ({"alpha_pattern": {"(Wqkv": 3}}, r"alpha_pattern has a name that is no regular expression \(missing \)"),
+    ],
+)
+def test_factors_that_are_no_numbers_are_refused(
+    source: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    write_adapter(tmp_path / "adapter", **changes)
+    with pytest.raises(UserError, match=message):
+        run_convert(source, tmp_path / "m.gguf", "--adapter", tmp_path / "adapter")
+
+
+def test_more_rows_than_a_gguf_file_has_tokens(source: Path, tmp_path: Path) -> None:
+    """A vocabulary that was padded for training, without a tokenizer of its own."""
+    run_convert(source, tmp_path / "base.gguf", "--quantization-encoding", "float32")
+    for rows in (704, 500):
+        tensors = write_adapter(tmp_path / f"{rows}") | {TABLE: np.ones((rows, 256), np.float32)}
+        save_file(tensors, tmp_path / f"{rows}" / "adapter_model.safetensors")
+    run_convert(tmp_path / "base.gguf", tmp_path / "m.gguf", "--adapter", tmp_path / "704")
+    written = open_checkpoint(tmp_path / "m.gguf")
+    assert from_checkpoint(written).vocab_size == 704
+    tokenizer, before = load_tokenizer(written), load_tokenizer(open_checkpoint(source))
+    assert (tokenizer.vocab_size, tokenizer.token_bytes(703)) == (704, b"")
+    assert tokenizer.encode(TEXT) == before.encode(TEXT)
+    with pytest.raises(
+        UserError, match="leaves 500 rows of the embedding table for 640 tokens; expected a row for each"
+    ):
+        run_convert(tmp_path / "base.gguf", tmp_path / "n.gguf", "--adapter", tmp_path / "500")
+
+
+def test_fused_tensors_that_were_trained_whole_are_cut(tmp_path: Path) -> None:
+    from test_refact import as_tensor, random_refact  # type: ignore[attr-defined]
+
+    small = random_refact(n_heads=4, head_dim=16, vocab=64)
+    tensors = {name: as_tensor(name, array, Encoding.FLOAT32) for name, array in small.weights.items()}
+    rng = np.random.default_rng(6)
+    shapes = {"attn.kv": (32, 64), "mlp.gate_up_proj": (1536, 64)}
+    whole = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    write_adapter(tmp_path / "adapter")
+    saved = {f"{BEFORE}transformer.h.0.{n}.modules_to_save.default.weight": a for n, a in whole.items()}
+    save_file(saved, tmp_path / "adapter" / "adapter_model.safetensors")
+    result = merged(tmp_path / "adapter", tensors, refact_hub_tensors(small.config))
+    for fused, parts in (("attn.kv", ("attn_k", "attn_v")), ("mlp.gate_up_proj", ("ffn_gate", "ffn_up"))):
+        halves = [to_float32(result[f"blk.0.{part}.weight"]) for part in parts]
+        np.testing.assert_array_equal(np.concatenate(halves), whole[fused])
+        assert halves[0].shape == halves[1].shape
 
 
 # --- fill-in-the-middle tokens, the check ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.model_name import ModelName, file_name, parse_name
 from weights.tensor import Encoding, Tensor, stored_bytes
-from weights.tokenizers.gguf_tokenizer import add_keys, tokenizer_keys
+from weights.tokenizers.gguf_tokenizer import add_keys, padded, tokenizer_keys
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -92,7 +92,7 @@ def plan(
 
 def resized(checkpoint: Checkpoint, rows: int) -> Checkpoint:
     """`checkpoint` as its tokenizer's reader sees it, with an embedding table of so many rows."""
-    return replace(checkpoint, tensors={}, metadata={**checkpoint.metadata, "vocab_size": rows})
+    return replace(checkpoint, tensors={}, metadata=padded(checkpoint.metadata, rows) | {"vocab_size": rows})
 
 
 def _general(checkpoint: Checkpoint) -> dict[str, Any]:
