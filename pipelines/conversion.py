@@ -44,6 +44,13 @@ class Wanted:
     check: bool = False
     force: bool = False
 
+    @property
+    def tokenizer_path(self) -> Path | None:
+        """Of another tokenizer than the source's: the one that was given, else the adapter's."""
+        if self.tokenizer is None and self.adapter is not None:
+            return self.adapter if any((self.adapter / name).exists() for name in FILE_NAMES) else None
+        return self.tokenizer
+
     def refuse_useless(self) -> None:
         """Raise UserError for what would have no effect."""
         if self.save_imatrix is not None and self.calibrate is None:
@@ -69,14 +76,14 @@ class Wanted:
 def planned(checkpoint: Checkpoint, name: str, wanted: Wanted) -> tuple[Conversion, Tokenizer]:
     """What the new file will hold, everything checked that can be before tensor data is read, and its tokenizer."""
     architecture = architecture_of(checkpoint)
-    adapter, tokenizer_path = wanted.adapter, wanted.tokenizer
-    if adapter is not None and tokenizer_path is None and any((adapter / name).exists() for name in FILE_NAMES):
-        tokenizer_path = adapter
-    conversion = gguf_export.plan(checkpoint, name, wanted.encoding, architecture, tokenizer_path, adapter)
+    path = wanted.tokenizer_path
+    conversion = gguf_export.plan(
+        checkpoint, name, wanted.encoding, architecture, path, wanted.adapter, gguf=not wanted.directory
+    )
     keys = with_fim(conversion.tokenizer, wanted.fim, wanted.suffix_first)
-    if adapter is not None:
+    if wanted.adapter is not None:
         checkpoint = gguf_export.resized(checkpoint, conversion.config.vocab_size)
-    tokenizer, rows = load_tokenizer(checkpoint, tokenizer_path), conversion.config.vocab_size
+    tokenizer, rows = load_tokenizer(checkpoint, path), conversion.config.vocab_size
     if tokenizer.vocab_size > rows:
         raise UserError(
             f"the adapter leaves {rows} rows of the embedding table for {tokenizer.vocab_size} tokens; expected a row "
@@ -100,7 +107,9 @@ def write(
         _check_imatrix(wanted.save_imatrix, (path, wanted.calibrate, *checkpoint.files), wanted.force)
     with _inputs(conversion, tokenizer, wanted, say) as inputs:
         if wanted.directory:
-            hub_export.write_directory(conversion, checkpoint, tokenizer, path, overwrite=wanted.force, report=report)
+            hub_export.write_directory(
+                conversion, checkpoint, tokenizer, path, wanted.tokenizer_path, overwrite=wanted.force, report=report
+            )
         else:
             gguf_export.write(conversion, path, inputs=inputs, overwrite=wanted.force, report=report)
     if wanted.check:

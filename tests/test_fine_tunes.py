@@ -137,6 +137,64 @@ def test_force_replaces_a_directory_of_the_same_kind_when_the_new_one_is_whole(
     assert tensors["transformer.wte.weight"].encoding is Encoding.BFLOAT16
 
 
+def write_gpt2s_two_files(directory: Path) -> None:
+    """vocab.json and merges.txt for the tokenizer.json that is there, which goes."""
+    model = json.loads((directory / "tokenizer.json").read_text())["model"]
+    (directory / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (directory / "merges.txt").write_text("\n".join(" ".join(merge) for merge in model["merges"]))
+    (directory / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize("option", ["--adapter", "--tokenizer"])
+def test_a_directory_gets_the_tokenizer_that_was_asked_for(tmp_path: Path, option: str) -> None:
+    base, adapter = write_model(tmp_path / "base"), tmp_path / "adapter"
+    write_gpt2s_two_files(base)
+    (base / "generation_config.json").write_text('{"temperature": 0.2}')
+    write_adapter(adapter)
+    new = add_token(adapter, "<new>")
+    (adapter / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    run_convert(base, f"{tmp_path}/out/", option, adapter)
+    out = tmp_path / "out"
+    assert load_tokenizer(open_checkpoint(out)).encode("<new>") == [new]
+    assert json.loads((out / "tokenizer_config.json").read_text()) == {"chat_template": "x"}
+    assert {p.name for p in out.iterdir()} == {
+        *("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+    }
+    run_convert(base, f"{tmp_path}/own/")
+    assert load_tokenizer(open_checkpoint(tmp_path / "own")).encode(TEXT) == load_tokenizer(
+        open_checkpoint(base)
+    ).encode(TEXT)
+    assert {p.name for p in (tmp_path / "own").iterdir()} >= {"vocab.json", "merges.txt", "tokenizer_config.json"}
+
+
+def test_a_directory_says_whether_the_two_matrices_are_one(tmp_path: Path) -> None:
+    """transformers ties them by config.json, whatever the file holds."""
+    base = write_model(tmp_path / "base")
+    (base / "config.json").write_text(json.dumps(CONFIG | {"tie_word_embeddings": True}))
+    tensors = write_adapter(tmp_path / "adapter") | {f"{BEFORE}lm_head.weight": np.ones((640, 256), np.float32)}
+    run_convert(base, f"{tmp_path}/tied/")
+    save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+    run_convert(base, f"{tmp_path}/apart/", "--adapter", tmp_path / "adapter")
+    for name, tied in (("tied", True), ("apart", False)):
+        assert json.loads((tmp_path / name / "config.json").read_text())["tie_word_embeddings"] is tied
+        assert from_checkpoint(open_checkpoint(tmp_path / name)).tied_embeddings is tied
+
+
+def test_a_directory_takes_a_tokenizer_that_gguf_has_no_name_for(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    content = json.loads((base / "tokenizer.json").read_text())
+    words = {"type": "Split", "pattern": {"Regex": r"\s*\S+|\s+"}, "behavior": "Isolated", "invert": False}
+    content["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [words, content["pre_tokenizer"] | {"use_regex": False}],
+    }
+    (base / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="splits text in a way that GGUF has no name for; expected that of GPT-2"):
+        run_convert(base, tmp_path / "m.gguf")
+    run_convert(base, f"{tmp_path}/out/")
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+
+
 def test_refacts_names_are_the_published_ones() -> None:
     from test_refact import random_refact  # type: ignore[attr-defined]
 
@@ -166,6 +224,17 @@ def write_adapter(directory: Path, rank: int = 4, **changes: Any) -> dict[str, A
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": 12, "target_modules": ["Wqkv", "down_proj"]} | changes
     (directory / "adapter_config.json").write_text(json.dumps(config))
     return tensors
+
+
+def add_token(directory: Path, text: str) -> int:
+    """A tokenizer.json with one token more than the model's; its id."""
+    write_tokenizer(directory / "tokenizer.json")
+    content = json.loads((directory / "tokenizer.json").read_text())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    size = len(content["model"]["vocab"])
+    content["added_tokens"].append({"id": size, "content": text, "special": True, **flags})
+    (directory / "tokenizer.json").write_text(json.dumps(content))
+    return size
 
 
 @pytest.mark.parametrize(
@@ -203,12 +272,7 @@ def test_an_adapter_with_more_tokens_brings_its_table_and_its_tokenizer(source: 
         "base_model.model.lm_head.weight": -table,
     }
     save_file(tensors, adapter / "adapter_model.safetensors")
-    write_tokenizer(adapter / "tokenizer.json")
-    content = json.loads((adapter / "tokenizer.json").read_text())
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    size = len(content["model"]["vocab"])
-    content["added_tokens"].append({"id": size, "content": "<new>", "special": True, **flags})
-    (adapter / "tokenizer.json").write_text(json.dumps(content))
+    size = add_token(adapter, "<new>")
     run_convert(source, tmp_path / "m.gguf", "--adapter", adapter, "--quantization-encoding", "float32")
     checkpoint = open_checkpoint(tmp_path / "m.gguf")
     config = from_checkpoint(checkpoint)

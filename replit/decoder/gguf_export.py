@@ -65,10 +65,12 @@ def plan(
     architecture: Architecture,
     tokenizer_path: Path | None = None,
     adapter: Path | None = None,
+    gguf: bool = True,
 ) -> Conversion:
     """Check everything that can be checked before tensor data is read.
 
-    `name` is what the source is called, for a source that does not say so itself; `adapter`, a directory, is merged.
+    `name` is what the source is called, for a source that does not say so itself; `adapter`, a directory, is merged;
+    without `gguf` the tokenizer may be one that GGUF cannot express.
     Raises UserError for a model that is incomplete, of another architecture, or cannot be so encoded.
     """
     config = architecture.read_config(checkpoint)
@@ -83,7 +85,7 @@ def plan(
         config,
         parse_name(str(general.get("general.name", name))),
         {"general.name": name} | general,
-        tokenizer_keys(checkpoint, config.vocab_size, tokenizer_path),
+        tokenizer_keys(checkpoint, config.vocab_size, tokenizer_path) if gguf else {},
         tensors,
         encoding,
         choose_encodings(tensors, encoding),
