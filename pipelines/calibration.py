@@ -39,6 +39,11 @@ def inputs_of(
     check_regular(source, "text or an importance matrix")
     if is_imatrix(source):
         found = {name: ColumnInputs(squares) for name, squares in read_imatrix(source).items()}
+        if save_to is not None:
+            raise UserError(
+                f"--save-imatrix writes what is found in text, and {source} is an importance matrix already; expected "
+                "a text: leave --save-imatrix out"
+            )
         _check(source, found, tensors)
         yield found.get
         return

@@ -13,13 +13,14 @@ from pipelines.registry import architecture_of
 from replit.decoder import gguf_export, hub_export
 from replit.decoder.calibration import compared
 from replit.decoder.gguf_export import Conversion
+from weights.atomic_write import check_place
 from weights.convert import Inputs
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.quantization.feedback import ENCODINGS
 from weights.tensor import Encoding
 from weights.tokenizers.gguf_tokenizer import with_fim
-from weights.tokenizers.load import load_tokenizer
+from weights.tokenizers.load import FILE_NAMES, load_tokenizer
 from weights.tokenizers.tokenizer import Tokenizer
 
 Say = Callable[[str], None]
@@ -43,6 +44,13 @@ class Wanted:
     check: bool = False
     force: bool = False
 
+    @property
+    def tokenizer_path(self) -> Path | None:
+        """Of another tokenizer than the source's: the one that was given, else the adapter's."""
+        if self.tokenizer is None and self.adapter is not None:
+            return self.adapter if any((self.adapter / name).exists() for name in FILE_NAMES) else None
+        return self.tokenizer
+
     def refuse_useless(self) -> None:
         """Raise UserError for what would have no effect."""
         if self.save_imatrix is not None and self.calibrate is None:
@@ -59,19 +67,29 @@ class Wanted:
             raise UserError(
                 "--fim and --fim-order are keys of GGUF; expected a DST that ends in .gguf: give such a name"
             )
+        if self.directory and self.calibrate is not None:
+            raise UserError(
+                "--calibrate rounds weights to GGUF's blocks; expected a DST that ends in .gguf: give such a name"
+            )
 
 
 def planned(checkpoint: Checkpoint, name: str, wanted: Wanted) -> tuple[Conversion, Tokenizer]:
     """What the new file will hold, everything checked that can be before tensor data is read, and its tokenizer."""
     architecture = architecture_of(checkpoint)
-    adapter, tokenizer_path = wanted.adapter, wanted.tokenizer
-    if adapter is not None and tokenizer_path is None and (adapter / "tokenizer.json").exists():
-        tokenizer_path = adapter
-    conversion = gguf_export.plan(checkpoint, name, wanted.encoding, architecture, tokenizer_path, adapter)
+    path = wanted.tokenizer_path
+    conversion = gguf_export.plan(
+        checkpoint, name, wanted.encoding, architecture, path, wanted.adapter, gguf=not wanted.directory
+    )
     keys = with_fim(conversion.tokenizer, wanted.fim, wanted.suffix_first)
-    if adapter is not None:
+    if wanted.adapter is not None:
         checkpoint = gguf_export.resized(checkpoint, conversion.config.vocab_size)
-    return replace(conversion, tokenizer=keys), load_tokenizer(checkpoint, tokenizer_path)
+    tokenizer, rows = load_tokenizer(checkpoint, path), conversion.config.vocab_size
+    if tokenizer.vocab_size > rows:
+        raise UserError(
+            f"the adapter leaves {rows} rows of the embedding table for {tokenizer.vocab_size} tokens; expected a row "
+            "for each: give its own tokenizer with --tokenizer"
+        )
+    return replace(conversion, tokenizer=keys), tokenizer
 
 
 def write(
@@ -85,13 +103,24 @@ def write(
 ) -> None:
     """Write the GGUF file or the directory. See `write_gguf` and `write_directory`."""
     wanted.refuse_useless()
+    if wanted.save_imatrix is not None and wanted.calibrate is not None:
+        _check_imatrix(wanted.save_imatrix, (path, wanted.calibrate, *checkpoint.files), wanted.force)
     with _inputs(conversion, tokenizer, wanted, say) as inputs:
         if wanted.directory:
-            hub_export.write_directory(conversion, checkpoint, tokenizer, path, overwrite=wanted.force, report=report)
+            hub_export.write_directory(
+                conversion, checkpoint, tokenizer, path, wanted.tokenizer_path, overwrite=wanted.force, report=report
+            )
         else:
             gguf_export.write(conversion, path, inputs=inputs, overwrite=wanted.force, report=report)
     if wanted.check:
         say(check(conversion, tokenizer, path))
+
+
+def _check_imatrix(path: Path, others: tuple[Path, ...], overwrite: bool) -> None:
+    """Known before the calibration, which can take an hour, and before what it would be written over is gone."""
+    if path.resolve() in [other.resolve() for other in others]:
+        raise UserError(f"--save-imatrix names {path}, which is SRC, DST or TEXT; expected a file of its own: give one")
+    check_place(path, overwrite)
 
 
 @contextmanager

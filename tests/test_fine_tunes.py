@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tiny_model import weights as tiny_weights
 import reference
 from refact.weight_names import hub_tensors as refact_hub_tensors
 from replit.config import from_checkpoint
+from replit.decoder.adapter import merged
 from replit.decoder.calibration import WINDOW, Calibration
 from replit.decoder.hub_export import ENCODINGS
 from replit.weight_names import map_weights
@@ -84,9 +86,113 @@ def test_a_directory_is_written_where_there_is_none_and_whole(source: Path, tmp_
     assert [p.name for p in tmp_path.iterdir()] == ["new"]
     with pytest.raises(UserError, match=r"a safetensors directory in q4_k is no format that others read"):
         run_convert(source, f"{tmp_path}/quantized/", "--quantization-encoding", "q4_k")
-    # One that holds files keeps its meaning: a GGUF file with the usual name in it.
-    run_convert(source, f"{tmp_path}/new/")
-    assert any(p.suffix == ".gguf" for p in (tmp_path / "new").iterdir())
+    # One that exists keeps its meaning: a GGUF file with the usual name in it.
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        run_convert(source, f"{tmp_path}/{name}/")
+        assert any(p.suffix == ".gguf" for p in (tmp_path / name).iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("place", ["model/", "./", "../model/"])
+def test_force_deletes_nothing_that_a_conversion_did_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = write_model(tmp_path / "model")
+    (folder / "src").mkdir()
+    (folder / "src" / "precious.py").write_text("1")
+    before = contents(folder)
+    monkeypatch.chdir(tmp_path if place == "model/" else folder)
+    run_convert(folder / "model.safetensors", place, "--force")
+    after = contents(folder)
+    assert [name for name in after if name not in before] == ["model-1.6M-BF16.gguf"]
+    assert {name: after[name] for name in before} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_force_replaces_a_directory_of_the_same_kind_when_the_new_one_is_whole(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_convert(source, f"{tmp_path}/new/", "--quantization-encoding", "float32")
+    before = contents(tmp_path / "new")
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == "new" and ".part" in str(self):  # the old one has made room already
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(UserError, match=r"^cannot write .*/new \(No space left on device\)"):
+        run_convert(source, f"{tmp_path}/new/", "--force")
+    assert contents(tmp_path) == {f"new/{name}": content for name, content in before.items()}
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path / "new")
+    run_convert(source, "./", "--force")
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+    tensors = open_checkpoint(tmp_path / "new").tensors
+    assert tensors["transformer.wte.weight"].encoding is Encoding.BFLOAT16
+
+
+def write_gpt2s_two_files(directory: Path) -> None:
+    """vocab.json and merges.txt for the tokenizer.json that is there, which goes."""
+    model = json.loads((directory / "tokenizer.json").read_text())["model"]
+    (directory / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (directory / "merges.txt").write_text("\n".join(" ".join(merge) for merge in model["merges"]))
+    (directory / "tokenizer.json").unlink()
+
+
+@pytest.mark.parametrize("option", ["--adapter", "--tokenizer"])
+def test_a_directory_gets_the_tokenizer_that_was_asked_for(tmp_path: Path, option: str) -> None:
+    base, adapter = write_model(tmp_path / "base"), tmp_path / "adapter"
+    write_gpt2s_two_files(base)
+    (base / "generation_config.json").write_text('{"temperature": 0.2}')
+    write_adapter(adapter)
+    new = add_token(adapter, "<new>")
+    (adapter / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    run_convert(base, f"{tmp_path}/out/", option, adapter)
+    out = tmp_path / "out"
+    assert load_tokenizer(open_checkpoint(out)).encode("<new>") == [new]
+    assert json.loads((out / "tokenizer_config.json").read_text()) == {"chat_template": "x"}
+    assert {p.name for p in out.iterdir()} == {
+        *("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+    }
+    run_convert(base, f"{tmp_path}/own/")
+    assert load_tokenizer(open_checkpoint(tmp_path / "own")).encode(TEXT) == load_tokenizer(
+        open_checkpoint(base)
+    ).encode(TEXT)
+    assert {p.name for p in (tmp_path / "own").iterdir()} >= {"vocab.json", "merges.txt", "tokenizer_config.json"}
+
+
+def test_a_directory_says_whether_the_two_matrices_are_one(tmp_path: Path) -> None:
+    """transformers ties them by config.json, whatever the file holds."""
+    base = write_model(tmp_path / "base")
+    (base / "config.json").write_text(json.dumps(CONFIG | {"tie_word_embeddings": True}))
+    tensors = write_adapter(tmp_path / "adapter") | {f"{BEFORE}lm_head.weight": np.ones((640, 256), np.float32)}
+    run_convert(base, f"{tmp_path}/tied/")
+    save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+    run_convert(base, f"{tmp_path}/apart/", "--adapter", tmp_path / "adapter")
+    for name, tied in (("tied", True), ("apart", False)):
+        assert json.loads((tmp_path / name / "config.json").read_text())["tie_word_embeddings"] is tied
+        assert from_checkpoint(open_checkpoint(tmp_path / name)).tied_embeddings is tied
+
+
+def test_a_directory_takes_a_tokenizer_that_gguf_has_no_name_for(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    content = json.loads((base / "tokenizer.json").read_text())
+    words = {"type": "Split", "pattern": {"Regex": r"\s*\S+|\s+"}, "behavior": "Isolated", "invert": False}
+    content["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [words, content["pre_tokenizer"] | {"use_regex": False}],
+    }
+    (base / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="splits text in a way that GGUF has no name for; expected that of GPT-2"):
+        run_convert(base, tmp_path / "m.gguf")
+    run_convert(base, f"{tmp_path}/out/")
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
 
 
 def test_refacts_names_are_the_published_ones() -> None:
@@ -120,9 +226,25 @@ def write_adapter(directory: Path, rank: int = 4, **changes: Any) -> dict[str, A
     return tensors
 
 
+def add_token(directory: Path, text: str) -> int:
+    """A tokenizer.json with one token more than the model's; its id."""
+    write_tokenizer(directory / "tokenizer.json")
+    content = json.loads((directory / "tokenizer.json").read_text())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    size = len(content["model"]["vocab"])
+    content["added_tokens"].append({"id": size, "content": text, "special": True, **flags})
+    (directory / "tokenizer.json").write_text(json.dumps(content))
+    return size
+
+
 @pytest.mark.parametrize(
     ("changes", "scale"),
-    [({}, 12 / 4), ({"use_rslora": True}, 12 / 2), ({"alpha_pattern": {"Wqkv": 2, "down_proj": 2}}, 2 / 4)],
+    [
+        ({}, 12 / 4),
+        ({"use_rslora": True}, 12 / 2),
+        ({"alpha_pattern": {"up|Wqkv|.*proj": 2, "Wqkv": 9}}, 2 / 4),
+        ({"alpha_pattern": {"Wqkv": 2, "down_proj": 2}}, 2 / 4),
+    ],
 )
 def test_an_adapter_is_merged(source: Path, tmp_path: Path, changes: dict[str, Any], scale: float) -> None:
     adapter = write_adapter(tmp_path / "adapter", **changes)
@@ -150,12 +272,7 @@ def test_an_adapter_with_more_tokens_brings_its_table_and_its_tokenizer(source: 
         "base_model.model.lm_head.weight": -table,
     }
     save_file(tensors, adapter / "adapter_model.safetensors")
-    write_tokenizer(adapter / "tokenizer.json")
-    content = json.loads((adapter / "tokenizer.json").read_text())
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    size = len(content["model"]["vocab"])
-    content["added_tokens"].append({"id": size, "content": "<new>", "special": True, **flags})
-    (adapter / "tokenizer.json").write_text(json.dumps(content))
+    size = add_token(adapter, "<new>")
     run_convert(source, tmp_path / "m.gguf", "--adapter", adapter, "--quantization-encoding", "float32")
     checkpoint = open_checkpoint(tmp_path / "m.gguf")
     config = from_checkpoint(checkpoint)
@@ -183,6 +300,107 @@ def test_an_adapter_of_another_model(source: Path, tmp_path: Path) -> None:
     save_file(renamed, tmp_path / "adapter" / "adapter_model.safetensors")
     with pytest.raises(UserError, match=r"changes 'transformer.blocks.7.attn.Wqkv', which the model does not have"):
         run_convert(source, tmp_path / "m.gguf", "--adapter", tmp_path / "adapter")
+
+
+BEFORE = "base_model.model."
+TABLE = f"{BEFORE}transformer.wte.weight"
+UP = f"{BEFORE}transformer.blocks.0.ffn.up_proj"
+NORM = f"{BEFORE}transformer.norm_f"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({TABLE: (640, 128)}, r"changes 'token_embd.weight' by a tensor of \[640, 128\]; expected \[640, 256\]"),
+        (
+            {TABLE: (648, 256), f"{BEFORE}lm_head.weight": (640, 256)},
+            r"gives the model 648 rows in 'token_embd.weight' and",
+        ),
+        (
+            {f"{BEFORE}lm_head.weight": (700, 256)},
+            r"640 rows in 'token_embd.weight' and 700 in 'output.weight'; expected",
+        ),
+        ({f"{BEFORE}lm_head.weight": (640,)}, r"changes 'output.weight' by a tensor of \[640\]; expected \[640, 256\]"),
+        ({TABLE: (590, 256)}, r"has token ids up to 599; expected at most 590 tokens"),
+        ({f"{NORM}.weight": (99,)}, r"changes 'output_norm.weight' by a tensor of \[99\]; expected \[256\]"),
+        (
+            {f"{UP}.weight": (99, 256)},
+            r"changes 'blk.0.ffn_up.weight' by a tensor of \[99, 256\]; expected \[1024, 256\]",
+        ),
+        (
+            {f"{UP}.lora_A.weight": (4, 128), f"{UP}.lora_B.weight": (1024, 4)},
+            r"changes 'blk.0.ffn_up.weight' by a tensor of \[1024, 128\]; expected \[1024, 256\]",
+        ),
+        (
+            {f"{NORM}.lora_A.weight": (4, 256), f"{NORM}.lora_B.weight": (256, 4)},
+            r"changes 'output_norm.weight' by a tensor of \[256, 256\]; expected \[256\]",
+        ),
+        ({f"{UP}.lora_A.weight": (4, 256), f"{UP}.lora_B.weight": (4,)}, r"has no two factors that fit"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(
+    source: Path, tmp_path: Path, shapes: dict[str, tuple[int, ...]], message: str
+) -> None:
+    tensors = write_adapter(tmp_path / "adapter") | {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(UserError, match=message):
+        run_convert(source, tmp_path / "m.gguf", "--adapter", tmp_path / "adapter")
+    assert not (tmp_path / "m.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora_alpha": "auto"}, r"the alpha of 'transformer.blocks.1.attn.Wqkv' is 'auto'; expected a number"),
+        ({"lora_alpha": None}, r"is None; expected a number"),
+        ({"lora_alpha": float("nan")}, r"is nan; expected a number"),
+        ({"alpha_pattern": {"Wqkv": None}}, r"is None; expected a number"),
+        ({"alpha_pattern": ["Wqkv"]}, r"alpha_pattern is \['Wqkv'\]; expected names with numbers"),
+        ({"alpha_pattern": {"(Wqkv": 3}}, r"alpha_pattern has a name that is no regular expression \(missing \)"),
+    ],
+)
+def test_factors_that_are_no_numbers_are_refused(
+    source: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    write_adapter(tmp_path / "adapter", **changes)
+    with pytest.raises(UserError, match=message):
+        run_convert(source, tmp_path / "m.gguf", "--adapter", tmp_path / "adapter")
+
+
+def test_more_rows_than_a_gguf_file_has_tokens(source: Path, tmp_path: Path) -> None:
+    """A vocabulary that was padded for training, without a tokenizer of its own."""
+    run_convert(source, tmp_path / "base.gguf", "--quantization-encoding", "float32")
+    for rows in (704, 500):
+        tensors = write_adapter(tmp_path / f"{rows}") | {TABLE: np.ones((rows, 256), np.float32)}
+        save_file(tensors, tmp_path / f"{rows}" / "adapter_model.safetensors")
+    run_convert(tmp_path / "base.gguf", tmp_path / "m.gguf", "--adapter", tmp_path / "704")
+    written = open_checkpoint(tmp_path / "m.gguf")
+    assert from_checkpoint(written).vocab_size == 704
+    tokenizer, before = load_tokenizer(written), load_tokenizer(open_checkpoint(source))
+    assert (tokenizer.vocab_size, tokenizer.token_bytes(703)) == (704, b"")
+    assert tokenizer.encode(TEXT) == before.encode(TEXT)
+    with pytest.raises(
+        UserError, match="leaves 500 rows of the embedding table for 640 tokens; expected a row for each"
+    ):
+        run_convert(tmp_path / "base.gguf", tmp_path / "n.gguf", "--adapter", tmp_path / "500")
+
+
+def test_fused_tensors_that_were_trained_whole_are_cut(tmp_path: Path) -> None:
+    from test_refact import as_tensor, random_refact  # type: ignore[attr-defined]
+
+    small = random_refact(n_heads=4, head_dim=16, vocab=64)
+    tensors = {name: as_tensor(name, array, Encoding.FLOAT32) for name, array in small.weights.items()}
+    rng = np.random.default_rng(6)
+    shapes = {"attn.kv": (32, 64), "mlp.gate_up_proj": (1536, 64)}
+    whole = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    write_adapter(tmp_path / "adapter")
+    saved = {f"{BEFORE}transformer.h.0.{n}.modules_to_save.default.weight": a for n, a in whole.items()}
+    save_file(saved, tmp_path / "adapter" / "adapter_model.safetensors")
+    result = merged(tmp_path / "adapter", tensors, refact_hub_tensors(small.config))
+    for fused, parts in (("attn.kv", ("attn_k", "attn_v")), ("mlp.gate_up_proj", ("ffn_gate", "ffn_up"))):
+        halves = [to_float32(result[f"blk.0.{part}.weight"]) for part in parts]
+        np.testing.assert_array_equal(np.concatenate(halves), whole[fused])
+        assert halves[0].shape == halves[1].shape
 
 
 # --- fill-in-the-middle tokens, the check ----------------------------------------------------------------------------
@@ -295,6 +513,41 @@ def test_an_importance_matrix_is_llama_cpps(source: Path, tmp_path: Path) -> Non
         (sums / count).astype(np.float32),
     )
     np.testing.assert_array_equal(written["blk.1.ffn_down.weight"].data, expected.reshape(-1))
+
+
+def test_an_importance_matrix_replaces_nothing_by_mistake(tmp_path: Path) -> None:
+    """Known before the calibration: neither DST nor a part of it has been written."""
+    source = write_model(tmp_path / "model") / "model.safetensors"
+    (tmp_path / "text.py").write_text(TEXT[:2000])
+    (tmp_path / "precious.gguf").write_text("1")
+    (tmp_path / "place").mkdir()
+    before = contents(tmp_path)
+    for name, message in (
+        ("precious.gguf", r"precious.gguf exists; give another name, or --force to replace it"),
+        ("missing/im.gguf", r"there is no directory .*/missing; create it"),
+        ("place", r"place is a directory or a device; expected the name of a file"),
+        ("model/../model/model.safetensors", r"names .*model.safetensors, which is SRC, DST or TEXT"),
+        ("text.py", r"names .*text.py, which is SRC, DST or TEXT"),
+        ("m.gguf", r"names .*m.gguf, which is SRC, DST or TEXT"),
+    ):
+        forced = () if name == "precious.gguf" else ("--force",)
+        options = ("--quantization-encoding", "q4_0", "--calibrate", tmp_path / "text.py", *forced)
+        with pytest.raises(UserError, match=message):
+            run_convert(source, tmp_path / "m.gguf", *options, "--save-imatrix", tmp_path / name)
+        assert contents(tmp_path) == before, name
+    run_convert(source, tmp_path / "m.gguf", *options, "--save-imatrix", tmp_path / "precious.gguf")
+    assert read_imatrix(tmp_path / "precious.gguf").keys() >= {"blk.1.ffn_down.weight"}
+    with pytest.raises(UserError, match=r"precious.gguf is an importance matrix already; expected a text"):
+        run_convert(
+            *(source, tmp_path / "n.gguf", "--quantization-encoding", "q4_0"),
+            *("--calibrate", tmp_path / "precious.gguf", "--save-imatrix", tmp_path / "new.gguf"),
+        )
+    with pytest.raises(UserError, match=r"--calibrate rounds weights to GGUF's blocks; expected a DST"):
+        run_convert(
+            *(source, f"{tmp_path}/directory/", "--calibrate", tmp_path / "text.py"),
+            *("--save-imatrix", tmp_path / "new.gguf"),
+        )
+    assert not (tmp_path / "new.gguf").exists()
 
 
 def test_what_calibration_refuses(source: Path, tmp_path: Path) -> None:

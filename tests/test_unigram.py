@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,21 @@ PARTS = [
     "漢字", "🙂", "\x00", "\x07", "\u200b", "\ufeff", "…", "Ａ²", "<extra_id_3>", "<|pad|>", "(", "x", "1", "23",
     "\r\n", "\v", "\u2581", "\u2581\u2581\u2581", "ﷺ",
 ]  # fmt: skip
+
+
+def by_default(**changes: Any) -> bytes:
+    """A model trained with the library's defaults, which leave padding out, and `changes`."""
+    out = io.BytesIO()
+    lines = ["def return self value of a function", "class stack self items append value", "import os sys and path"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines * 50),
+        model_writer=out,
+        hard_vocab_limit=False,
+        minloglevel=9,
+        num_threads=1,
+        **{"vocab_size": 60} | changes,
+    )
+    return out.getvalue()
 
 
 def train(kind: str = "unigram", size: int = 900) -> bytes:
@@ -147,6 +163,36 @@ def test_a_hub_directory_with_spiece_model(spiece: Path, tmp_path: Path) -> None
     (directory / "spiece.model").write_bytes(spiece.read_bytes())
     with pytest.raises(UserError, match="has 900 pieces; expected at most 640, the rows"):
         load_tokenizer(open_checkpoint(directory))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"unk_surface": "<U>"}, {"bos_id": -1}, {"byte_fallback": True, "vocab_size": 330}]
+)
+def test_the_librarys_defaults(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = tmp_path / "spiece.model"
+    path.write_bytes(by_default(**changes))
+    library = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    read = read_spiece(path, 400)
+    assert (read.special.pad, read.special.eos, read.special.unknown) == (None, library.eos_id(), library.unk_id())
+    assert read.special.bos == (None if library.bos_id() < 0 else library.bos_id())
+    for tokenizer in (read, load_tokenizer(gguf(gguf_keys(read)))):
+        assert tokenizer.token_bytes(0).decode() == library.decode([0])
+        for text in ("def value  return the function Q", " x", "", "a\n"):
+            assert tokenizer.encode(text) == library.encode(text)
+
+
+@pytest.mark.parametrize("changes", [{"treat_whitespace_as_suffix": True}, {"escape_whitespaces": False}])
+def test_other_spellings_of_spaces_are_refused(tmp_path: Path, changes: dict[str, bool]) -> None:
+    """GGUF has no key for them."""
+    path = tmp_path / "spiece.model"
+    if "escape_whitespaces" in changes:  # no option of the trainer
+        path.write_bytes(serialize(replace(parse(by_default()), escape_whitespaces=False)))
+    else:
+        path.write_bytes(by_default(**changes))
+    with pytest.raises(
+        UserError, match="spells spaces at the ends of words or as themselves; expected \u2581 before words"
+    ):
+        read_spiece(path, None)
 
 
 def test_bpe_is_refused(spiece: Path, tmp_path: Path) -> None:

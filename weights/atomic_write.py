@@ -9,6 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from weights.errors import UserError
+
+
+def check_place(path: Path, overwrite: bool) -> None:
+    """Raise UserError where no file can be put with `written_whole`, before work that would be lost."""
+    if not path.parent.is_dir():
+        raise UserError(f"there is no directory {path.parent}; create it or give another place")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is a directory or a device; expected the name of a file: give one")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; give another name, or --force to replace it")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"cannot write to {path.parent}; expected permission there: give another place")
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:

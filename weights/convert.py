@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weights.atomic_write import written_whole
+from weights.atomic_write import check_place, written_whole
 from weights.errors import UserError
 from weights.files.mapped_file import release_pages
 from weights.quantization import check_range, dequantize, feedback, quantize, to_float32
@@ -79,10 +79,7 @@ def write_gguf(
 def _check_destination(path: Path, total: int, overwrite: bool) -> None:
     if path.suffix != ".gguf":
         raise UserError(f"{path} does not end in .gguf; expected the name of a GGUF file")
-    if not path.parent.is_dir():
-        raise UserError(f"there is no directory {path.parent}; create it or give another place")
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists; give another name, or --force to replace it")
+    check_place(path, overwrite)
     free = shutil.disk_usage(path.parent).free
     if free < total:
         raise UserError(f"{path} needs {total:,} bytes and {free:,} are free; make room or give another place")

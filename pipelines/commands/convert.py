@@ -70,7 +70,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
     help="Which part the model wants first [default: as in the source].",
 )
 @click.option("--check", is_flag=True, help="Compare the result with its source at the end.")
-@click.option("--force", is_flag=True, help="Replace DST if it exists.")
+@click.option("--force", is_flag=True, help="Replace what exists: DST, and the file of --save-imatrix.")
 def convert(
     source: str,
     destination: str,
@@ -87,17 +87,18 @@ def convert(
     to write, or a directory, in which it is named <Base>-<Size>-v<X.Y>-<Encoding>.gguf. The file
     carries the tokenizer and the configuration; llama.cpp reads it too. A DST that ends in a slash
     and does not exist becomes a directory as the hub has them: model.safetensors, config.json and
-    the tokenizer, for transformers.
+    the tokenizer, for transformers. --force replaces a directory only if it holds nothing else.
     """
     from pipelines import conversion as converting
     from replit.decoder import gguf_export
+    from replit.decoder.hub_export import takes_directory
     from weights.tensor import Encoding
 
     checkpoint, name = open_source(source, config=Path(config_path) if config_path else None)
     order = None if fim_order is None else fim_order == "suffix-first"
     tokens = tuple(fim.split(",")) if fim else ()
     path, tokenizer_file = Path(destination), Path(tokenizer_path) if tokenizer_path else None
-    new = destination.endswith("/") and (options["force"] or not path.exists() or not any(path.iterdir()))
+    new = destination.endswith("/") and takes_directory(path, options["force"])
     wanted = converting.Wanted(Encoding(encoding), new, tokenizer_file, fim=tokens, suffix_first=order, **options)
     wanted.refuse_useless()
     plan, tokenizer = converting.planned(checkpoint, name, wanted)

@@ -11,20 +11,20 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from replit.decoder.weight_names import OUTPUT
+from replit.decoder.weight_names import EMBEDDING, OUTPUT
 from weights.errors import UserError
 from weights.files.mapped_file import read_json
 from weights.files.pytorch_file import read_pytorch
 from weights.files.safetensors_file import read_safetensors
 from weights.quantization import to_float32
-from weights.tensor import Encoding, Tensor
+from weights.tensor import Encoding, Tensor, stored_bytes
 
 Array = npt.NDArray[np.float32]
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -43,6 +43,12 @@ class _Pair:
     down: Array
     up: Array
     rows_are_tokens: bool  # of an embedding table, whose factors are transposed
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the change."""
+        up, down = self.up.shape[0], self.down.shape[1]
+        return (down, up) if self.rows_are_tokens else (up, down)
 
     def product(self, rows: slice) -> Array:
         """Rows of the change."""
@@ -64,18 +70,24 @@ def merged(path: Path, tensors: Mapping[str, Tensor], hub_tensors: Mapping[str, 
         name = hub.removesuffix(".weight")
         if name in whole:
             used.add(name)
-            result[parts[0]] = whole[name]
+            result |= _replaced(path, result, parts, whole[name])
         if name in pairs:
             used.add(name)
-            result |= _changed(path, result, parts, pairs[name], _scale(config, name, pairs[name]))
+            result |= _changed(path, result, parts, pairs[name], _scale(path, config, name, pairs[name]))
     if OUTPUT not in result and "lm_head" in whole:  # trained by itself, where the model had the embedding table
         used.add("lm_head")
-        result[OUTPUT] = whole["lm_head"]
+        result |= _replaced(path, {OUTPUT: result[EMBEDDING]}, (OUTPUT,), whole["lm_head"])
     unknown = sorted({*pairs, *whole} - used)
     if unknown:
         raise UserError(
             f"{path} changes {unknown[0]!r}, which the model does not have; expected an adapter of this model: check "
             "base_model_name_or_path in its adapter_config.json"
+        )
+    tables = {name: result[name].shape[0] for name in (EMBEDDING, OUTPUT) if name in result}
+    if len(set(tables.values())) > 1:
+        raise UserError(
+            f"{path} gives the model {tables[EMBEDDING]} rows in {EMBEDDING!r} and {tables[OUTPUT]} in {OUTPUT!r}; "
+            "expected one for each token in both: save wte and lm_head with the adapter"
         )
     return result
 
@@ -112,39 +124,72 @@ def _read(path: Path) -> tuple[dict[str, _Pair], dict[str, Tensor]]:
             embeddings.add(match["name"])
     pairs = {}
     for name, found in sides.items():
-        if found.keys() != {"A", "B"} or found["A"].ndim != 2 or found["A"].shape[0] != found["B"].shape[-1]:
+        two = found.keys() == {"A", "B"} and found["A"].ndim == found["B"].ndim == 2
+        if not two or found["A"].shape[0] != found["B"].shape[1]:
             raise UserError(f"{file}: {name!r} has no two factors that fit; expected lora_A and lora_B: save it again")
         pairs[name] = _Pair(found["A"], found["B"], name in embeddings)
     return pairs, whole
 
 
-def _scale(config: Mapping[str, Any], name: str, pair: _Pair) -> float:
-    alpha = config.get("lora_alpha", 8)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?{pattern}", name):
-            alpha = value
+def _scale(path: Path, config: Mapping[str, Any], name: str, pair: _Pair) -> float:
+    alpha, patterns = config.get("lora_alpha", 8), config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        raise UserError(f"{path}: alpha_pattern is {patterns!r}; expected names with numbers: save the adapter again")
+    try:
+        matching = (pattern for pattern in patterns if re.fullmatch(rf"(.*\.)?({pattern})", name))
+        alpha = patterns.get(next(matching, None), alpha)
+    except re.error as error:
+        raise UserError(
+            f"{path}: alpha_pattern has a name that is no regular expression ({error}); expected one: save it again"
+        ) from None
+    if type(alpha) not in (int, float) or not isfinite(alpha):
+        raise UserError(f"{path}: the alpha of {name!r} is {alpha!r}; expected a number: save the adapter again")
     rank = pair.down.shape[0]
     return float(alpha) / (sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _replaced(path: Path, tensors: Mapping[str, Tensor], parts: tuple[str, ...], whole: Tensor) -> dict[str, Tensor]:
+    """The weights whose rows `whole` holds one after the other; a table of tokens may have others than before."""
+    shapes = {name: tensors[name].shape for name in parts}
+    if parts[0] in (EMBEDDING, OUTPUT):
+        shapes = {parts[0]: (*whole.shape[:1], *shapes[parts[0]][1:])}
+    expected = _joined(shapes)
+    if whole.shape != expected:
+        raise _other_shape(path, parts[0], whole.shape, expected)
+    result, start = {}, 0
+    for name, shape in shapes.items():
+        stop = start + stored_bytes(shape, whole.encoding)
+        result[name] = Tensor(whole.name, shape, whole.encoding, whole.data[start:stop])
+        start = stop
+    return result
+
+
+def _joined(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of the tensor that holds the rows of them all."""
+    first = next(iter(shapes.values()))
+    return (sum(shape[0] for shape in shapes.values()), *first[1:])
+
+
+def _other_shape(path: Path, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> UserError:
+    return UserError(
+        f"{path} changes {name!r} by a tensor of {list(found)}; expected {list(expected)}: use an adapter of this model"
+    )
 
 
 def _changed(
     path: Path, tensors: Mapping[str, Tensor], parts: tuple[str, ...], pair: _Pair, scale: float
 ) -> dict[str, Tensor]:
     """The matrices whose rows one after the other the adapter takes for one."""
+    expected = _joined({name: tensors[name].shape for name in parts})
+    if pair.shape != expected:
+        raise _other_shape(path, parts[0], pair.shape, expected)
     result, start = {}, 0
     for name in parts:
-        rows, columns = tensors[name].shape
+        rows = tensors[name].shape[0]
         with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is refused when it is written
             change = pair.product(slice(start, start + rows)) * np.float32(scale)
-        if change.shape != (rows, columns):
-            raise UserError(
-                f"{path} changes {name!r} by a matrix of {list(change.shape)}; expected {[rows, columns]}: use an "
-                "adapter of this model"
-            )
         result[name] = _in_file(name, to_float32(tensors[name]) + change)
         start += rows
-    if start != len(pair.product(slice(None))):
-        raise UserError(f"{path} changes {parts[0]!r} in more rows than its {start}; expected an adapter of this model")
     return result
 
 

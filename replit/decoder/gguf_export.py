@@ -17,7 +17,7 @@ from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.model_name import ModelName, file_name, parse_name
 from weights.tensor import Encoding, Tensor, stored_bytes
-from weights.tokenizers.gguf_tokenizer import add_keys, tokenizer_keys
+from weights.tokenizers.gguf_tokenizer import add_keys, padded, tokenizer_keys
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -65,10 +65,12 @@ def plan(
     architecture: Architecture,
     tokenizer_path: Path | None = None,
     adapter: Path | None = None,
+    gguf: bool = True,
 ) -> Conversion:
     """Check everything that can be checked before tensor data is read.
 
-    `name` is what the source is called, for a source that does not say so itself; `adapter`, a directory, is merged.
+    `name` is what the source is called, for a source that does not say so itself; `adapter`, a directory, is merged;
+    without `gguf` the tokenizer may be one that GGUF cannot express.
     Raises UserError for a model that is incomplete, of another architecture, or cannot be so encoded.
     """
     config = architecture.read_config(checkpoint)
@@ -83,7 +85,7 @@ def plan(
         config,
         parse_name(str(general.get("general.name", name))),
         {"general.name": name} | general,
-        tokenizer_keys(checkpoint, config.vocab_size, tokenizer_path),
+        tokenizer_keys(checkpoint, config.vocab_size, tokenizer_path) if gguf else {},
         tensors,
         encoding,
         choose_encodings(tensors, encoding),
@@ -92,7 +94,7 @@ def plan(
 
 def resized(checkpoint: Checkpoint, rows: int) -> Checkpoint:
     """`checkpoint` as its tokenizer's reader sees it, with an embedding table of so many rows."""
-    return replace(checkpoint, tensors={}, metadata={**checkpoint.metadata, "vocab_size": rows})
+    return replace(checkpoint, tensors={}, metadata=padded(checkpoint.metadata, rows) | {"vocab_size": rows})
 
 
 def _general(checkpoint: Checkpoint) -> dict[str, Any]:

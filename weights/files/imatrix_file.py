@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from weights.atomic_write import written_whole
 from weights.errors import UserError
 from weights.files.gguf_file import MAGIC, read_gguf
 from weights.tensor import Encoding
@@ -56,24 +57,28 @@ def read_imatrix(path: Path) -> Squares:
 
 
 def write_imatrix(path: Path, sums: Squares, tokens: int, source: str, window: int) -> None:
-    """Write `sums` of squares over `tokens` tokens of `source`, in windows of `window`, for llama.cpp to read."""
+    """Write `sums` of squares over `tokens` tokens of `source`, in windows of `window`, for llama.cpp to read.
+
+    The file appears when it is whole. Raises UserError where there is no room.
+    """
     from gguf import GGUFWriter
 
     try:
-        writer = GGUFWriter(path, "")
-        writer.kv_data[0].pop("general.architecture", None)  # the writer's own, which such a file has not
-        writer.add_string("general.type", "imatrix")
-        writer.add_array("imatrix.datasets", [source])
-        writer.add_uint32("imatrix.chunk_count", -(-tokens // window))
-        writer.add_uint32("imatrix.chunk_size", window)
-        for name, values in sums.items():
-            writer.add_tensor(name + _SUMS, values)
-            writer.add_tensor(name + _COUNTS, np.array([tokens], np.float32))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        with written_whole(path) as temporary:
+            writer = GGUFWriter(temporary, "")
+            writer.kv_data[0].pop("general.architecture", None)  # the writer's own, which such a file has not
+            writer.add_string("general.type", "imatrix")
+            writer.add_array("imatrix.datasets", [source])
+            writer.add_uint32("imatrix.chunk_count", -(-tokens // window))
+            writer.add_uint32("imatrix.chunk_size", window)
+            for name, values in sums.items():
+                writer.add_tensor(name + _SUMS, values)
+                writer.add_tensor(name + _COUNTS, np.array([tokens], np.float32))
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
     except OSError as error:
         raise UserError(
-            f"cannot write {path} ({error.strerror or error}); expected room and permission there"
+            f"cannot write {path} ({error.strerror or error}); expected room and permission there: give another place"
         ) from None

@@ -7,7 +7,7 @@ those keys cannot express is refused instead of changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,24 @@ def tokenizer_keys(checkpoint: Checkpoint, vocab_size: int, path: Path | None = 
     if not isinstance(tokenizer, ByteLevelTokenizer):
         raise TypeError(type(tokenizer))
     return _from_json(path or checkpoint.directory, tokenizer, vocab_size)
+
+
+def padded(keys: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """`keys`, if they are GGUF's, with unused tokens for the rows of a table that has grown."""
+    from gguf import TokenType
+
+    tokens = keys.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, list):
+        return dict(keys)
+    new = range(len(tokens), rows)
+    types = keys.get("tokenizer.ggml.token_type", [int(TokenType.NORMAL)] * len(tokens))
+    lists: dict[str, tuple[Any, list[Any]]] = {
+        "tokens": (tokens, [f"[PAD{index}]" for index in new]),
+        "token_type": (types, [int(TokenType.UNUSED)] * len(new)),
+        "scores": (keys.get("tokenizer.ggml.scores"), [0.0] * len(new)),
+    }
+    grown = {f"tokenizer.ggml.{name}": [*old, *more] for name, (old, more) in lists.items() if isinstance(old, list)}
+    return {**keys, **grown}
 
 
 def _from_json(path: Path, tokenizer: ByteLevelTokenizer, vocab_size: int) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class SentencePieceModel:
     add_dummy_prefix: bool = False
     remove_extra_whitespaces: bool = False
     escape_whitespaces: bool = True
+    whitespace_as_suffix: bool = False
 
 
 Value = int | float | bytes
@@ -82,7 +83,9 @@ def _with_trainer(model: SentencePieceModel, raw: bytes) -> SentencePieceModel:
     fields = dict(_fields(raw))
 
     def number(field: int, default: int) -> int:
-        value = fields.get(field, default)
+        if field not in fields:
+            return default
+        value = fields[field]
         if not isinstance(value, int):
             raise ValueError(f"field {field} of the trainer's settings is not a number")
         return value - (1 << 64) if value >> 63 else value  # negative numbers are 64-bit
@@ -90,6 +93,7 @@ def _with_trainer(model: SentencePieceModel, raw: bytes) -> SentencePieceModel:
     return replace(
         model,
         model_type=number(3, UNIGRAM),
+        whitespace_as_suffix=bool(number(24, 0)),
         byte_fallback=bool(number(35, 0)),
         bos_id=number(41, model.bos_id),
         eos_id=number(42, model.eos_id),
@@ -152,6 +156,7 @@ def serialize(model: SentencePieceModel) -> bytes:
     trainer = [
         _number(3, model.model_type),
         _number(4, len(model.pieces)),
+        _number(24, model.whitespace_as_suffix),
         _number(35, model.byte_fallback),
         _number(40, unknown),
         _number(41, model.bos_id),

@@ -18,6 +18,7 @@ from weights.tokenizers.byte_level import CONTROL_TEXTS, check_text
 from weights.tokenizers.sentencepiece_proto import (
     BYTE,
     CONTROL,
+    DEFAULT_UNKNOWN_TEXT,
     NORMAL,
     UNIGRAM,
     UNKNOWN,
@@ -37,6 +38,8 @@ _LARGEST_FILE = 100 << 20
 _SPACE = "\u2581"  # how pieces spell a space
 _END_OF_TEXT = "<|endoftext|>"
 _PREFIX = "tokenizer.ggml."
+# A key of ours: what an unknown character is decoded as, where that is not SentencePiece's usual text.
+_UNKNOWN_TEXT = _PREFIX + "unk_surface"
 
 
 class UnigramTokenizer(Tokenizer):
@@ -134,6 +137,8 @@ def read_spiece(path: Path, embedding_rows: int | None) -> UnigramTokenizer:
 def _checked(path: Path, model: SentencePieceModel, rows: int | None) -> UnigramTokenizer:
     if model.model_type != UNIGRAM:
         raise _refuse(path, f"is of SentencePiece's kind {model.model_type}", "1 (Unigram)")
+    if model.whitespace_as_suffix or not model.escape_whitespaces:
+        raise _refuse(path, "spells spaces at the ends of words or as themselves", f"{_SPACE} before words")
     kinds = {piece.kind for piece in model.pieces}
     if NORMAL not in kinds or UNKNOWN not in kinds:
         raise _refuse(path, "has no ordinary or no unknown piece", "a whole vocabulary")
@@ -164,6 +169,7 @@ def from_gguf(checkpoint: Checkpoint) -> UnigramTokenizer:
         bos_id=_special_id(checkpoint, "bos", -1),
         pad_id=_special_id(checkpoint, "padding", -1),
         byte_fallback=any(piece.kind == BYTE for piece in pieces),
+        unknown_text=_unknown_text(checkpoint),
         charsmap=_nmt_nfkc() if charsmap is None else bytes(charsmap),
         add_dummy_prefix=keys.get(_PREFIX + "add_space_prefix") is True,
         remove_extra_whitespaces=keys.get(_PREFIX + "remove_extra_whitespaces") is True,
@@ -203,6 +209,13 @@ def _special_id(checkpoint: Checkpoint, role: str, default: int) -> int:
     return value
 
 
+def _unknown_text(checkpoint: Checkpoint) -> str:
+    text = checkpoint.metadata.get(_UNKNOWN_TEXT, DEFAULT_UNKNOWN_TEXT)
+    if not isinstance(text, str):
+        raise _refuse(checkpoint.path, f"says {_UNKNOWN_TEXT} is {text!r}", "a text")
+    return text
+
+
 @cache
 def _nmt_nfkc() -> bytes:
     """SentencePiece's own normalization table of that name."""
@@ -223,6 +236,7 @@ def gguf_keys(tokenizer: UnigramTokenizer) -> dict[str, Any]:
         "padding": tokenizer.special.pad,
         "unknown": tokenizer.special.unknown,
     }
+    unknown = {} if model.unknown_text == DEFAULT_UNKNOWN_TEXT else {_UNKNOWN_TEXT: model.unknown_text}
     return {
         _PREFIX + "model": "t5",
         _PREFIX + "pre": "default",
@@ -234,4 +248,5 @@ def gguf_keys(tokenizer: UnigramTokenizer) -> dict[str, Any]:
         _PREFIX + "remove_extra_whitespaces": model.remove_extra_whitespaces,
         _PREFIX + "add_bos_token": False,
         _PREFIX + "add_eos_token": False,
+        **unknown,
     } | {f"{_PREFIX}{role}_token_id": i for role, i in ids.items() if i is not None}
