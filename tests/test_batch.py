@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import islice
@@ -227,7 +229,7 @@ def test_a_line_is_answered_as_the_server_answers_it(nano: Pipeline, server: Run
         here, there = result["response"]["body"], response.json()
         for name in ("prompt_tokens_details", "completion_tokens_details"):
             there.get("usage", {}).pop(name, None)
-        for name in ("id", "created"):
+        for name in ("id", "created", "system_fingerprint"):  # the last is made of more
             here.pop(name, None), there.pop(name, None)
         assert here == there
 
@@ -284,6 +286,31 @@ def test_the_input_is_not_written_to_nor_answers_of_two_models_mixed(
     other.write_text(undisturbed[1].read_text().replace('"model":"nano"', '"model":"large"'))
     with pytest.raises(UserError, match="holds answers of the model 'large'; expected those of 'nano'"):
         run_here(nano, undisturbed[0], other)
+    found = json.loads(undisturbed[1].read_text().partition("\n")[0])["response"]["body"]["system_fingerprint"]
+    for before, refused in ((found.replace("b", "b9-", 1), False), (found[:-1] + "x", True)):  # a version, a digest
+        other.write_text(undisturbed[1].read_text().replace(found, before))
+        if refused:
+            with pytest.raises(UserError, match=r"answers of 'nano' with other weights, .* \(system_fingerprint "):
+                run_here(nano, undisturbed[0], other)
+        else:
+            run_here(nano, undisturbed[0], other)
+
+
+@needs_serve
+def test_answers_are_told_apart_by_all_that_they_depend_on(nano: Pipeline) -> None:
+    from pipelines.server.offline.answer import facts_of
+
+    changes: list[dict[str, Any]] = [
+        {}, {"quantization_encoding": "q4_0"}, {"kv_cache_encoding": "bfloat16"}, {"device": "gpu:0"},
+    ]  # fmt: skip
+    digests = [facts_of(ServeOptions(**change), nano.files).digest for change in changes]
+    assert len(set(digests)) == len(changes)
+    same: list[dict[str, Any]] = [{"quantization_encoding": "bfloat16", "threads": 1, "max_batch_size": 2}]
+    assert [facts_of(ServeOptions(**change), nano.files).digest for change in same] == digests[:1]
+    other = replace(nano.files, tokenizer=copy(nano.tokenizer))
+    other.tokenizer.special = replace(nano.tokenizer.special, eos=None)
+    assert facts_of(ServeOptions(), other).digest not in digests
+    assert ServeOptions(weight_path="a.gguf").name == "a.gguf"
 
 
 def test_a_long_line_is_never_in_memory_as_a_whole() -> None:

@@ -67,7 +67,7 @@ class ServeOptions:
     @property
     def name(self) -> str:
         """What clients call the model."""
-        return self.served_model_name or self.model
+        return self.served_model_name or self.weight_path or self.model
 
 
 _OPTIONS = (
@@ -82,7 +82,8 @@ _OPTIONS = (
                  help="A name of this machine in requests to a server without a key; may be repeated, * allows all."),
     click.option("--cors-origin", multiple=True, metavar="ORIGIN",
                  help="A web origin that may call the server; may be repeated, * allows all."),
-    click.option("--served-model-name", metavar="NAME", help="What clients call the model [default: --model]."),
+    click.option("--served-model-name", metavar="NAME",
+                 help="What clients call the model [default: --weight-path, else --model]."),
     click.option("--max-queue-size", type=click.IntRange(0), default=128, show_default=True, metavar="N",
                  help="Sequences that may wait; further requests are answered with 429."),
     click.option("--max-body-size", type=click.IntRange(1), default=4 << 20, show_default=True, metavar="BYTES",

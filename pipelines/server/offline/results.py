@@ -27,7 +27,8 @@ class ResultFile:
     def __init__(self, path: Path | None) -> None:
         """None is standard output. Raises UserError for a file that cannot be written or holds something else."""
         self.done: set[int] = set()  # keys of the lines that have a result here
-        self.model: str | None = None  # whose answers they are
+        self.model: str | None = None  # whose answers they are, and what its answers depended on
+        self.fingerprint = ""
         self.name = "standard output" if path is None else str(path)
         self._file = _open(path)
         self.remembers = path is not None and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
@@ -57,7 +58,8 @@ class ResultFile:
                     "file: give another OUT.jsonl"
                 )
             self.done.add(key_of(found[1].decode()))
-            self.model = self.model or _model(line)
+            if self.model is None:
+                self.model, self.fingerprint = _model(line)
             whole += len(line)
 
     def write(self, line: str) -> None:
@@ -118,8 +120,8 @@ def _may_begin(line: bytes) -> bool:
     return whole.startswith(line) or (line.startswith(whole) and len(line) < len(whole) + ID_DIGITS + 1)
 
 
-def _model(line: bytes) -> str | None:
-    """The model that an answer names; None for an error."""
-    response = json.loads(line).get("response") or {}
-    name = response.get("body", {}).get("model")
-    return name if isinstance(name, str) else None
+def _model(line: bytes) -> tuple[str | None, str]:
+    """The model that an answer names, and its fingerprint; None for an error."""
+    body = (json.loads(line).get("response") or {}).get("body", {})
+    name = body.get("model")
+    return (name, str(body.get("system_fingerprint"))) if isinstance(name, str) else (None, "")
