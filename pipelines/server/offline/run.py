@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -135,19 +135,23 @@ class Batch:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, windows: AsyncIterator[list[tuple[int, Line]]]) -> None:
-        """Does all lines."""
-        async for window in windows:
-            for place, line in window:
-                while len(self._tasks) >= self._most or not self._results.has_room(place):
-                    await self._one_ends()
-                self._tasks.add(asyncio.ensure_future(self._do(place, line)))
-        while self._tasks:
-            await self._one_ends()
+        """Does all lines. Where one cannot be done, the others end with it."""
+        try:
+            async for window in windows:
+                for place, line in window:
+                    while len(self._tasks) >= self._most or not self._results.has_room(place):
+                        await self._one_ends()
+                    self._tasks.add(asyncio.ensure_future(self._do(place, line)))
+            while self._tasks:
+                await self._one_ends()
+        finally:
+            await end(self._tasks)
 
     async def _one_ends(self) -> None:
-        done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        self._tasks -= done
 
     async def _do(self, place: int, line: Line) -> None:
         from pipelines.server.offline.answer import answered
@@ -164,9 +168,14 @@ async def together(*parts: Coroutine[Any, Any, None]) -> None:
             if task.done():
                 task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
+
+
+async def end(tasks: Collection[asyncio.Future[Any]]) -> None:
+    """Cancels tasks and waits for them; what became of them nobody asks."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _tell(progress: Progress, wanted: Wanted) -> None:
