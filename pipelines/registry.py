@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 
 from pipelines.known_models import KNOWN
@@ -15,10 +18,12 @@ from replit.decoder.finite import check_finite
 from weights.embedded_models import EMBEDDED
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
+from weights.files.mapped_file import release_pages
 from weights.tensor import Encoding, Tensor
-from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY
+from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY, ByteLevelTokenizer
 from weights.tokenizers.load import load_tokenizer
 from weights.tokenizers.tokenizer import Tokenizer
+from weights.tokenizers.unigram import UnigramTokenizer
 
 ARCHITECTURES = (REPLIT, REFACT)
 
@@ -33,6 +38,33 @@ class ModelFiles:
     config: DecoderConfig
     tensors: Mapping[str, Tensor]
     tokenizer: Tokenizer
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all that a text depends on in them: configuration, tokenizer, and weights, all of which are read."""
+        whole = hashlib.sha256(f"{self.architecture.gguf_name} {asdict(self.config)} ".encode())
+        whole.update(_told(self.tokenizer).encode("utf-8", "surrogateescape"))
+        with ThreadPoolExecutor() as threads:  # hashing lets other threads run
+            for name, digest in zip(self.tensors, threads.map(_tensor_sha256, self.tensors.values()), strict=True):
+                tensor = self.tensors[name]
+                whole.update(f"{name} {tensor.shape} {tensor.encoding} {digest}\n".encode())
+        return whole.hexdigest()
+
+
+def _told(tokenizer: Tokenizer) -> str:
+    """Everything that a tokenizer's ids and texts depend on."""
+    rules: object = None
+    if isinstance(tokenizer, ByteLevelTokenizer):
+        rules = tokenizer.to_json()
+    elif isinstance(tokenizer, UnigramTokenizer):
+        rules = tokenizer.model
+    return f"{tokenizer.special} {dict(tokenizer.control_texts)} {tokenizer.vocab_size} {rules}"
+
+
+def _tensor_sha256(tensor: Tensor) -> str:
+    digest = hashlib.sha256(tensor.data.data).hexdigest()
+    release_pages(tensor.data)
+    return digest
 
 
 def locate(model: str, weight_path: str | None, encoding: Encoding | None) -> Path:
@@ -82,7 +114,7 @@ def open_model(
     check_finite(checkpoint.path, tensors)
     tokenizer = load_tokenizer(checkpoint, Path(tokenizer_path) if tokenizer_path else None)
     set_trained_order(tokenizer, architecture, checkpoint.metadata)
-    return ModelFiles(model, checkpoint, architecture, config, tensors, tokenizer)
+    return ModelFiles(weight_path or model, checkpoint, architecture, config, tensors, tokenizer)
 
 
 def set_trained_order(tokenizer: Tokenizer, architecture: Architecture, metadata: Mapping[str, object]) -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import islice
@@ -52,6 +54,12 @@ def requests(count: int) -> Iterator[Result]:
             yield request(f"é{i}", prompt=text, max_tokens=-7)
         else:
             yield request(f"é{i}", prompt=text, temperature=i % 2, **more)
+
+
+def nested(depth: int) -> str:
+    """A line with a prompt in so many lists."""
+    prompt = "[" * depth + "1" + "]" * depth
+    return f'{{"custom_id": "{depth}", "url": "/v1/completions", "body": {{"prompt": {prompt}}}}}'
 
 
 def write(path: Path, lines: Iterator[Result] | list[Result]) -> Path:
@@ -177,6 +185,7 @@ def test_what_is_wrong_with_a_line_is_in_its_own_result(nano: Pipeline, tmp_path
         '{"custom_id": "twice", "url": "/v1/completions", "body": {"prompt": "x", "max_tokens": 1}}',
         "no JSON",
         "[" * 100_000,
+        *map(nested, (198, 199, 975)),
         "",
         '["a list"]',
         '{"url": "/v1/completions"}',
@@ -195,15 +204,16 @@ def test_what_is_wrong_with_a_line_is_in_its_own_result(nano: Pipeline, tmp_path
     results = read(output)
     told = [(r["error"] or r["response"]["body"].get("error") or {}).get("message", "") for r in results]
     expected = [
-        "", "line 2: the line is no JSON", "line 3: the line is no JSON: it is nested", "line 5: the line is no JSON ",
-        "line 6: the line's custom_id", "line 7: the line's custom_id", 'line 8: the line\'s method is "GET"; expected',
-        'line 9: the line\'s url is "/v1/embeddings"', 'the custom_id "twice" stands in an earlier line',
-        "stream has no meaning in a batch file", "the body is not as expected", "prompt: holds a lone surrogate",
-        "the prompt has ",
+        "", "line 2: the line is no JSON", "line 3: the line is nested too deeply; expected at most 200",
+        "prompt: expected text", "line 5: the line is nested", "line 6: the line is nested",
+        "line 8: the line is no JSON ", "line 9: the line's custom_id", "line 10: the line's custom_id",
+        'line 11: the line\'s method is "GET"; expected', 'line 12: the line\'s url is "/v1/embeddings"',
+        'the custom_id "twice" stands in an earlier line', "stream has no meaning in a batch file",
+        "the body is not as expected", "prompt: holds a lone surrogate", "the prompt has ",
     ]  # fmt: skip
     assert [message[: len(start)] for message, start in zip(told, expected, strict=True)] == expected
     statuses = [result["response"]["status_code"] for result in results if result["response"]]
-    assert statuses == [200, 400, 400, 400, 400]
+    assert statuses == [200, 400, 400, 400, 400, 400]
     before = output.read_bytes()
     run_here(nano, source, output)
     assert output.read_bytes() == before
@@ -227,7 +237,7 @@ def test_a_line_is_answered_as_the_server_answers_it(nano: Pipeline, server: Run
         here, there = result["response"]["body"], response.json()
         for name in ("prompt_tokens_details", "completion_tokens_details"):
             there.get("usage", {}).pop(name, None)
-        for name in ("id", "created"):
+        for name in ("id", "created", "system_fingerprint"):  # the last is made of more
             here.pop(name, None), there.pop(name, None)
         assert here == there
 
@@ -246,7 +256,11 @@ def test_a_pipe_is_answered_while_its_writer_waits() -> None:
 
 
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    for content in (b"hello\n", b"hello", b'{"id":"batch_req_00","custom_id":1}\n', b"{}\n"):
+    begun = b'{"id":"batch_req_%s"' % (b"0" * 24)
+    for content in (
+        b"hello\n", b"hello", b'{"id":"batch_req_00","custom_id":1}\n', b"{}\n", b"[]\n", b"[" * 100_000 + b"\n",
+        begun + b"\0\0\0}\n", begun + b',"response":{"body":"\xff"}}\n', b"hello\0\0\0",
+    ):  # fmt: skip
         path = tmp_path / "notes.txt"
         path.write_bytes(content)
         with pytest.raises(UserError, match="holds no result of replit batch in line 1; expected such results"):
@@ -258,9 +272,44 @@ def test_a_last_line_that_is_not_whole_is_cut_off_wherever_it_ends(tmp_path: Pat
     line = json.dumps({"id": parse_line(0, b'{"custom_id": "a"}').id, "custom_id": "a"}, separators=(",", ":"))
     path = tmp_path / "out.jsonl"
     for length in range(len(line) + 1):
-        path.write_text(f"{line}\n{line[:length]}")
-        ResultFile(path).close()
-        assert path.read_text() == f"{line}\n"
+        for zeros in ("", "\0" * 100):  # a machine without power leaves them
+            path.write_text(f"{line}\n{line[:length]}{zeros}")
+            ResultFile(path).close()
+            assert path.read_text() == f"{line}\n"
+
+
+def test_results_that_were_edited_or_hold_no_answer_are_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    rests = (
+        "",
+        ', "response": null',
+        ', "response": [1]',
+        ', "response": {"body": null}',
+        ', "response": {"body": []}',
+    )
+    lines = [f'{{ "id" : "{Line(i, None).id}"{rest}}}' for i, rest in enumerate(rests)]
+    path.write_bytes("\r\n\r\n".join(["\ufeff" + lines[0], *lines[1:], ""]).encode())
+    before = path.read_bytes()
+    results = ResultFile(path)
+    results.close()
+    assert (results.done, results.model) == ({Line(i, None).key for i in range(len(rests))}, None)
+    assert path.read_bytes() == before
+
+
+@needs_serve
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_where_results_cannot_go_nothing_else_is_told(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", [request(str(i), prompt="x", max_tokens=1) for i in range(300)])
+    full = start(source, "/dev/full", stderr=subprocess.PIPE)
+    told = full.communicate(timeout=60)[1].decode().splitlines()
+    assert (full.returncode, len(told)) == (1, 1), told
+    assert told[0].startswith("replit: cannot write /dev/full: No space left on device; expected room for it")
+    left = start(source, "-", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert left.stdout is not None
+    assert left.stderr is not None
+    assert json.loads(left.stdout.readline())["response"]["status_code"] == 200
+    left.stdout.close()
+    assert (left.stderr.read(), left.wait(timeout=60)) == (b"", 1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
@@ -284,6 +333,31 @@ def test_the_input_is_not_written_to_nor_answers_of_two_models_mixed(
     other.write_text(undisturbed[1].read_text().replace('"model":"nano"', '"model":"large"'))
     with pytest.raises(UserError, match="holds answers of the model 'large'; expected those of 'nano'"):
         run_here(nano, undisturbed[0], other)
+    found = json.loads(undisturbed[1].read_text().partition("\n")[0])["response"]["body"]["system_fingerprint"]
+    for before, refused in ((found.replace("b", "b9-", 1), False), (found[:-1] + "x", True)):  # a version, a digest
+        other.write_text(undisturbed[1].read_text().replace(found, before))
+        if refused:
+            with pytest.raises(UserError, match=r"answers of 'nano' with other weights, .* \(system_fingerprint "):
+                run_here(nano, undisturbed[0], other)
+        else:
+            run_here(nano, undisturbed[0], other)
+
+
+@needs_serve
+def test_answers_are_told_apart_by_all_that_they_depend_on(nano: Pipeline) -> None:
+    from pipelines.server.offline.answer import facts_of
+
+    changes: list[dict[str, Any]] = [
+        {}, {"quantization_encoding": "q4_0"}, {"kv_cache_encoding": "bfloat16"}, {"device": "gpu:0"},
+    ]  # fmt: skip
+    digests = [facts_of(ServeOptions(**change), nano.files).digest for change in changes]
+    assert len(set(digests)) == len(changes)
+    same: list[dict[str, Any]] = [{"quantization_encoding": "bfloat16", "threads": 1, "max_batch_size": 2}]
+    assert [facts_of(ServeOptions(**change), nano.files).digest for change in same] == digests[:1]
+    other = replace(nano.files, tokenizer=copy(nano.tokenizer))
+    other.tokenizer.special = replace(nano.tokenizer.special, eos=None)
+    assert facts_of(ServeOptions(), other).digest not in digests
+    assert ServeOptions(weight_path="a.gguf").name == "a.gguf"
 
 
 def test_a_long_line_is_never_in_memory_as_a_whole() -> None:

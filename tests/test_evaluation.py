@@ -16,15 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_files import ModelFile, write_gguf
 from test_cli import ROOT, run
 
 from pipelines.engine.sampling import SamplingParams
-from pipelines.evaluation.problems import Problem, read_problems
+from pipelines.evaluation.problems import Problem, parse_problems, read_data
 from pipelines.evaluation.records import Records, Sample
 from pipelines.evaluation.run import Report, Task, keep_samples, make_samples, tasks
 from pipelines.evaluation.sandbox import Limits, Outcome, run_program
 from pipelines.evaluation.scoring import pass_at_k, summarize
 from pipelines.pipeline import Pipeline
+from pipelines.registry import open_model
 from weights.errors import UserError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="system-call filters are Linux's")
@@ -66,6 +68,10 @@ INFILLING: list[dict[str, Any]] = [
 def write_lines(path: Path, records: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
+
+
+def read_problems(path: Path) -> list[Problem]:
+    return parse_problems(read_data(path), path)
 
 
 # --- scores
@@ -118,6 +124,7 @@ def test_infilling(tmp_path: Path) -> None:
         ("", "holds no problems"),
         ("[]\n", "line 1 of .* is no JSON object"),
         ("{\n", "line 1 of .* is no JSON object"),
+        ("[" * 100_000, "line 1 of .* is no JSON object"),
         ('{"task_id": "a"}\n', "line 1 of .* has no text 'test'"),
         (json.dumps(HUMAN_EVAL[0] | {"entry_point": "f(); import os"}), "the entry point is 'f"),
         (json.dumps(MULTIPL_E[0] | {"language": "rs"}), "is in the language 'rs'; expected 'py'"),
@@ -129,6 +136,17 @@ def test_files_that_are_refused(lines: str, message: str, tmp_path: Path) -> Non
     (tmp_path / "data").write_text(lines)
     with pytest.raises(UserError, match=message):
         read_problems(tmp_path / "data")
+
+
+def test_a_pipe_is_read_once_and_one_without_a_writer_not_waited_for(tmp_path: Path) -> None:
+    data, pipe = write_lines(tmp_path / "data", HUMAN_EVAL), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="pipe holds no problems; expected lines of JSON"):
+        read_problems(pipe)
+    with subprocess.Popen(["cat", data], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        found = read_data(Path(f"/dev/fd/{writer.stdout.fileno()}"))
+    assert found == data.read_bytes()
 
 
 # --- programs
@@ -389,6 +407,59 @@ def test_a_model_is_evaluated_and_the_evaluation_goes_on(tmp_path: Path) -> None
     other = run(*common, "--allow-execution", "--temperature", "0.8")
     assert other.returncode == 1
     assert b"holds an evaluation with sampling" in other.stderr
+    settings = tmp_path / "out" / "settings.json"
+    settings.write_text(settings.read_text().replace('"model_sha256": "', '"model_sha256": "other'))
+    other = run(*common, "--generate-only")
+    assert other.returncode == 1
+    assert b"holds an evaluation with model_sha256 'other" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("settings.json", b"[]", "settings.json is damaged; expected a JSON object: give another --output"),
+        ("settings.json", b"[" * 100_000, "settings.json is damaged"),
+        ("settings.json", b"\xff{}", "settings.json is damaged"),
+        ("samples.jsonl", b"[]\n", "samples.jsonl is damaged in line 1; expected JSON with task_id, number, "),
+        ("samples.jsonl", b'{"task_id": "a"}\n', "samples.jsonl is damaged in line 1"),
+        ("samples.jsonl", b'{"task_id": "\xff"}\n', "samples.jsonl is damaged in line 1"),
+        ("outcomes.jsonl", b'{"task_id": "a", "number": 0, "detail": ""}\n', "outcomes.jsonl is damaged in line 1"),
+        ("outcomes.jsonl", b'{"task_id": "a", "number": 0, "status": "well", "detail": ""}\n', "damaged in line 1"),
+        ("outcomes.jsonl", b'{"task_id": "a", "number": "0", "status": "passed", "detail": ""}\n', "damaged in line"),
+    ],
+)
+def test_damaged_records_are_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        Records(tmp_path, {})
+
+
+@pytest.mark.parametrize("rest", [b"\0" * 100, b'{"task_id": "\xc3', b'{"task_id": "a"\0\0\0'])
+def test_a_tail_that_is_not_whole_is_cut_off(rest: bytes, tmp_path: Path) -> None:
+    records = Records(tmp_path, {})
+    records.add_sample(Sample("a", 0, "é", 1, "stop"))
+    whole = (tmp_path / "samples.jsonl").read_bytes()
+    (tmp_path / "samples.jsonl").write_bytes(whole + rest)
+    assert Records(tmp_path, {}).samples == records.samples
+    assert (tmp_path / "samples.jsonl").read_bytes() == whole
+
+
+def test_the_digest_of_a_model_is_of_all_that_its_texts_depend_on(tmp_path: Path) -> None:
+    model = ModelFile()
+    tensors = model.tensors()
+    tensors["blk.1.ffn_up.weight"][50, 7] *= -1
+    digests = [
+        open_model(str(tmp_path / name), None, None).sha256
+        for name in (
+            write_gguf(tmp_path / "a.gguf", model).name,
+            write_gguf(tmp_path / "weights.gguf", model, tensors).name,
+            write_gguf(tmp_path / "config.gguf", ModelFile(keys={"attention.max_alibi_bias": 4.0})).name,
+            write_gguf(tmp_path / "splits.gguf", ModelFile(pre="refact")).name,
+        )
+    ]
+    assert len(set(digests)) == 4
+    (tmp_path / "b.gguf").write_bytes((tmp_path / "a.gguf").read_bytes())
+    assert open_model("nano", str(tmp_path / "b.gguf"), None).sha256 == digests[0]
 
 
 def test_infilling_uses_the_marker_tokens(nano: Pipeline, tmp_path: Path) -> None:

@@ -72,13 +72,14 @@ def evaluate(benchmark: str, **options: Any) -> None:
 
     replit evaluate humaneval --allow-execution --model replit/replit-code-v1_5-3b
     """
-    from pipelines.evaluation.problems import find_data
+    from pipelines.evaluation.problems import find_data, read_data
     from pipelines.evaluation.records import Records
     from pipelines.evaluation.run import tasks
 
     _check(benchmark, options)
-    data = options["data"] or find_data()
-    problems = _problems(data, benchmark, options["limit"])
+    path = options["data"] or find_data()
+    data = read_data(path)  # once: it may be a pipe
+    problems = _problems(data, path, benchmark, options["limit"])
     settings = _settings(benchmark, data, options)
     wanted = tasks(problems, options["samples"])
     records = Records(options["output"] or Path(f"evaluation-{benchmark}-{_slug(settings['model'])}"), settings)
@@ -108,35 +109,46 @@ def _check(benchmark: str, options: dict[str, Any]) -> None:
         raise UserError("programs can only be confined on Linux and macOS; expected one of these")
 
 
-def _problems(data: Path, benchmark: str, limit: int | None) -> list[Problem]:
-    from pipelines.evaluation.problems import read_problems
+def _problems(data: bytes, path: Path, benchmark: str, limit: int | None) -> list[Problem]:
+    from pipelines.evaluation.problems import parse_problems
     from weights.errors import UserError
 
-    problems = read_problems(data)
+    problems = parse_problems(data, path)
     for problem in problems:
         if problem.kind != benchmark:
             raise UserError(
-                f"{data} holds problems of {problem.kind}; expected those of {benchmark}: type "
+                f"{path} holds problems of {problem.kind}; expected those of {benchmark}: type "
                 f"replit evaluate {problem.kind}, or give another --data"
             )
     return problems[:limit]
 
 
-def _settings(benchmark: str, data: Path, options: dict[str, Any]) -> dict[str, Any]:
+def _settings(benchmark: str, data: bytes, options: dict[str, Any]) -> dict[str, Any]:
     """All that changes a sample or its outcome."""
     model = "canonical solutions" if options["canonical"] else options["weight_path"] or options["model"]
     sampling = chosen(options, SAMPLING) | {"seed": options["seed"] or 0, "stop": list(options["stop"])}
     on_gpu = {} if options["use_gpu"] is None else {"device": "gpu"}
     return on_gpu | {
         "benchmark": benchmark,
-        "data": hashlib.sha256(data.read_bytes()).hexdigest(),
+        "data": hashlib.sha256(data).hexdigest(),
         "model": str(model),
+        "model_sha256": None if options["canonical"] else _model_sha256(options),
         "quantization_encoding": options["quantization_encoding"],
+        "kv_cache_encoding": options["kv_cache_encoding"],
         "max_length": options["max_length"],
         "sampling": sampling,
         "timeout": options["timeout"],
         "memory": options["memory"],
     }
+
+
+def _model_sha256(options: dict[str, Any]) -> str:
+    """Of weights, configuration and tokenizer, whatever they are called."""
+    from pipelines.registry import open_model, parse_encoding
+
+    places = (options[name] for name in ("config_path", "tokenizer_path"))
+    encoding = parse_encoding(options["quantization_encoding"])
+    return open_model(options["model"], options["weight_path"], encoding, *places).sha256
 
 
 def _slug(name: str) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gzip
-import json
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 from weights.errors import UserError
+from weights.files.mapped_file import json_object
+from weights.files.paths import open_stream
 
 Kind = Literal["humaneval", "multipl-e", "infilling"]
 
@@ -54,9 +57,18 @@ def find_data() -> Path:
     )
 
 
-def read_problems(path: Path) -> list[Problem]:
-    """All problems of a file, plain or gzipped. Raises UserError for what is not one of the three formats."""
-    problems = [_problem(record, path, number) for number, record in _records(path)]
+def read_data(path: Path) -> bytes:
+    """A file of problems as it is; a pipe is read to its end. Raises UserError for what cannot be read."""
+    try:
+        with open_stream(path) as file:
+            return file.read(_LARGEST_FILE)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def parse_problems(raw: bytes, path: Path) -> list[Problem]:
+    """All problems in the bytes of a file, plain or gzipped. Raises UserError for none of the three formats."""
+    problems = [_problem(record, path, number) for number, record in _records(raw, path)]
     if not problems:
         raise UserError(f"{path} holds no problems; expected lines of JSON: give HumanEval.jsonl.gz or its like")
     twice = len(problems) - len({problem.task_id for problem in problems})
@@ -65,23 +77,23 @@ def read_problems(path: Path) -> list[Problem]:
     return problems
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            with gzip.open(path) as file:
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return UserError(f"cannot read {path} ({reason}); expected problems as JSON lines: check the path")
+
+
+def _records(raw: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    if raw[:2] == b"\x1f\x8b":
+        try:
+            with gzip.open(BytesIO(raw)) as file:
                 raw = file.read(_LARGEST_FILE)
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot read {path} ({reason}); expected problems as JSON lines: check the path") from None
+        except (OSError, EOFError, zlib.error) as error:
+            raise _unreadable(path, error) from None
     for number, line in enumerate(raw.splitlines(), 1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
+        record = json_object(line)
+        if record is None:
             raise UserError(f"line {number} of {path} is no JSON object; expected one problem a line: check the file")
         yield number, record
 

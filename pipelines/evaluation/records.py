@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipelines.evaluation.sandbox import Outcome, Status
 from weights.errors import UserError
+from weights.files.mapped_file import json_object
+from weights.files.paths import exists
 
 SETTINGS, SAMPLES, OUTCOMES, RESULTS = "settings.json", "samples.jsonl", "outcomes.jsonl", "results.json"
 Key = tuple[str, int]  # task id, number of the sample
@@ -26,6 +29,17 @@ class Sample:
     finish_reason: str
 
 
+# Keys and types of the lines of the two files.
+_Kinds = Mapping[str, type | tuple[str, ...]]
+_SAMPLE: _Kinds = {"task_id": str, "number": int, "completion": str, "tokens": int, "finish_reason": str}
+_OUTCOME: _Kinds = {"task_id": str, "number": int, "status": get_args(Status), "detail": str}
+
+
+def _is(value: object, kind: type | tuple[str, ...]) -> bool:
+    """Whether a value is of a type, or one of several texts."""
+    return value in kind if isinstance(kind, tuple) else type(value) is kind
+
+
 class Records:
     """A directory with settings, samples, outcomes and results."""
 
@@ -35,36 +49,52 @@ class Records:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             before = self._path(SETTINGS)
-            if before.exists():
-                _compare(json.loads(before.read_text()), settings, directory)
+            if exists(before):
+                found = json_object(before.read_bytes())
+                if found is None:
+                    raise UserError(f"{before} is damaged; expected a JSON object: give another --output")
+                _compare(found, settings, directory)
             else:
                 before.write_text(json.dumps(settings, indent=2) + "\n")
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot use {directory} ({error}); expected a directory: give another --output") from None
-        self.samples: dict[Key, Sample] = {}
-        for line in self._lines(SAMPLES):
-            sample = Sample(**line)
-            self.samples[sample.task_id, sample.number] = sample
-        self.outcomes: dict[Key, Outcome] = {}
-        for line in self._lines(OUTCOMES):
-            status: Status = line["status"]
-            self.outcomes[line["task_id"], line["number"]] = Outcome(status, line["detail"])
+        except OSError as error:
+            raise self._unusable(error) from None
+        samples = (Sample(**line) for line in self._lines(SAMPLES, _SAMPLE))
+        self.samples: dict[Key, Sample] = {(sample.task_id, sample.number): sample for sample in samples}
+        self.outcomes: dict[Key, Outcome] = {
+            (line["task_id"], line["number"]): Outcome(line["status"], line["detail"])
+            for line in self._lines(OUTCOMES, _OUTCOME)
+        }
 
     def _path(self, name: str) -> Path:
         return self.directory / name
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
-        """The whole lines of a file; the last one may have been cut off, and is then removed."""
+    def _lines(self, name: str, kinds: _Kinds) -> Iterator[dict[str, Any]]:
+        """The whole lines of a file, checked; the last one may have been cut off, and is then removed."""
         path = self._path(name)
-        if not path.exists():
-            return []
-        whole, _, rest = path.read_text().rpartition("\n")
-        if rest:
-            path.write_text(f"{whole}\n" if whole else "")
+        if not exists(path):
+            return
         try:
-            return [json.loads(line) for line in whole.splitlines()]
-        except ValueError:
-            raise UserError(f"{path} is damaged; expected lines of JSON: give another --output") from None
+            whole, end, rest = path.read_bytes().rpartition(b"\n")
+            if rest:
+                os.truncate(path, len(whole + end))
+        except OSError as error:
+            raise self._unusable(error) from None
+        for number, raw in enumerate(whole.splitlines(), 1):
+            if not raw.strip():
+                continue
+            line = json_object(raw)
+            if line is None or line.keys() != kinds.keys() or not all(_is(line[key], kinds[key]) for key in kinds):
+                raise UserError(
+                    f"{path} is damaged in line {number}; expected JSON with {', '.join(kinds)}: remove that line, or "
+                    "give another --output"
+                )
+            yield line
+
+    def _unusable(self, error: OSError) -> UserError:
+        return UserError(
+            f"cannot use {self.directory} ({error.strerror or error}); expected a directory that can be written: give "
+            "another --output"
+        )
 
     def add_sample(self, sample: Sample) -> None:
         """Keeps a completion."""
@@ -79,13 +109,19 @@ class Records:
         self._append(OUTCOMES, line)
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
-        with self._path(name).open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with self._path(name).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise self._unusable(error) from None
 
     def write_results(self, results: Mapping[str, Any]) -> Path:
         """Writes results.json; its path."""
         path = self._path(RESULTS)
-        path.write_text(json.dumps(results, indent=2) + "\n")
+        try:
+            path.write_text(json.dumps(results, indent=2) + "\n")
+        except OSError as error:
+            raise self._unusable(error) from None
         return path
 
 

@@ -71,14 +71,13 @@ class LineCopy:
     """A copy of the model that answers lines."""
 
     def __init__(self, options: ServeOptions) -> None:
-        from pipelines.server.http.app import bare_app
+        from pipelines.server.offline.answer import open_app
         from pipelines.server.offline.local_worker import LocalWorker
         from pipelines.server.record import Log
         from pipelines.server.serve import open_files
-        from pipelines.server.service import Service
 
         self._worker = LocalWorker(open_copy(options))
-        self._app = bare_app(Service(options, open_files(options), self._worker, Log("text")))
+        self._app = open_app(options, open_files(options), self._worker, Log("text"))
         self._running: asyncio.Future[None] | None = None
 
     async def answer(self, window: tuple[int, list[tuple[int, Line]]]) -> tuple[int, list[tuple[int, str, bool, int]]]:

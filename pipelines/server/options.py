@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from pipelines.terminal.options import MODEL, SAMPLING, chosen, device_name
 from weights.errors import UserError
+from weights.files.paths import open_stream
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,7 +68,7 @@ class ServeOptions:
     @property
     def name(self) -> str:
         """What clients call the model."""
-        return self.served_model_name or self.model
+        return self.served_model_name or self.weight_path or self.model
 
 
 _OPTIONS = (
@@ -82,7 +83,8 @@ _OPTIONS = (
                  help="A name of this machine in requests to a server without a key; may be repeated, * allows all."),
     click.option("--cors-origin", multiple=True, metavar="ORIGIN",
                  help="A web origin that may call the server; may be repeated, * allows all."),
-    click.option("--served-model-name", metavar="NAME", help="What clients call the model [default: --model]."),
+    click.option("--served-model-name", metavar="NAME",
+                 help="What clients call the model [default: --weight-path, else --model]."),
     click.option("--max-queue-size", type=click.IntRange(0), default=128, show_default=True, metavar="N",
                  help="Sequences that may wait; further requests are answered with 429."),
     click.option("--max-body-size", type=click.IntRange(1), default=4 << 20, show_default=True, metavar="BYTES",
@@ -186,12 +188,11 @@ def read_api_keys(key: str | None, path: str | None) -> tuple[str, ...]:
 def _lines(path: str) -> tuple[str, ...]:
     """The lines of a file of keys, a comment in none of them: `#` may begin a key."""
     try:
-        # A pipe is read to its end, but one that nobody writes to is not waited for.
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-            os.set_blocking(file.fileno(), True)
+        with open_stream(path) as file:
             data = file.read(_MOST_KEY_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"cannot read --api-key-file {path}: {error.strerror}; expected a file with the key") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot read --api-key-file {path}: {reason}; expected a file with the key") from None
     text = data.decode("utf-8-sig", errors="replace")
     if len(data) > _MOST_KEY_BYTES or "\ufffd" in text:
         raise UserError(f"--api-key-file {path} holds no key; expected one a line, {_MOST_KEY_BYTES} bytes at most")

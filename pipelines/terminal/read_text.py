@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from pipelines.terminal.report import say
 from weights.errors import UserError
+from weights.files.paths import open_stream
 
 # More than any model reads, and little enough for memory: /dev/zero never ends.
 LONGEST = 64 << 20
@@ -17,7 +18,7 @@ _BOM = b"\xef\xbb\xbf"
 def read_text(path: Path, quiet: bool = False) -> str:
     """A file's text, line ends as they are. Raises UserError for what cannot be read or is not UTF-8."""
     try:
-        with path.open("rb") as file:
+        with open_stream(path) as file:
             return _text(file, str(path), quiet)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); expected a text file: check the path") from None

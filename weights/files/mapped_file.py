@@ -101,6 +101,15 @@ def parse_json(raw: bytes, source: str) -> dict[str, Any]:
     return value
 
 
+def json_object(raw: bytes) -> dict[str, Any] | None:
+    """The JSON object in a line of JSON lines; None for anything else."""
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON lets a key occur twice; which one counts differs between readers, so none does."""
     result = dict(pairs)

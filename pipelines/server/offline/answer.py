@@ -7,21 +7,45 @@ result in whatever company it runs.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import traceback
+from dataclasses import replace
 from typing import Any
 
 from starlette.types import ASGIApp, Message
 
+from pipelines.registry import ModelFiles, parse_encoding
 from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.app import bare_app
 from pipelines.server.http.event_stream import dumps
+from pipelines.server.model_info import ModelFacts, model_facts
 from pipelines.server.offline.line import Line
-from pipelines.server.record import Record
+from pipelines.server.offline.local_worker import LocalWorker
+from pipelines.server.options import ServeOptions
+from pipelines.server.record import Log, Record
+from pipelines.server.room import cache_encoding
 from pipelines.server.routes.sampling import first
-from pipelines.server.service import DRAWN_SEEDS
+from pipelines.server.service import DRAWN_SEEDS, Service
+from replit.runtime.weight_memory import weight_types
 
 # Of `usage`: they depend on what ran before and beside.
 _CIRCUMSTANCES = ("prompt_tokens_details", "completion_tokens_details")
+
+
+def facts_of(options: ServeOptions, files: ModelFiles) -> ModelFacts:
+    """The model's facts, the digest of all that an answer depends on beside its line: a later run compares it."""
+    encodings = weight_types(files.tensors, parse_encoding(options.quantization_encoding))
+    used = [str(encoding) for encoding, _ in encodings.values()] if options.device == "cpu" else ["gpu"]
+    told = f"{files.sha256} {used} {cache_encoding(options)}"
+    return replace(model_facts(options, files), digest=hashlib.sha256(told.encode()).hexdigest())
+
+
+def open_app(options: ServeOptions, files: ModelFiles, worker: LocalWorker, log: Log) -> ASGIApp:
+    """The server's routes, which answer lines."""
+    service = Service(options, files, worker, log)
+    service.facts = facts_of(options, files)
+    return bare_app(service)
 
 
 async def answered(app: ASGIApp, line: Line) -> tuple[str, bool, int]:

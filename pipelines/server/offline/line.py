@@ -14,6 +14,8 @@ ID_PREFIX = "batch_req_"
 ID_DIGITS = 24
 # A longer line is refused, and never in memory as a whole.
 LONGEST_LINE = 16 << 20
+# A line that is nested deeper is refused: how deep Python goes depends on where it begins.
+DEEPEST_LINE = 200
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,29 @@ def parse_line(index: int, raw: bytes) -> Line:
     try:
         found = json.loads(raw)
     except RecursionError:
-        return _wrong(index, None, "the line is no JSON: it is nested too deeply")
+        return _wrong(index, None, _TOO_DEEP)
     except ValueError as error:
         return _wrong(index, None, f"the line is no JSON: {str(error)[:200]}")
+    if raw.count(b"[") + raw.count(b"{") > DEEPEST_LINE and _is_deeper(found, DEEPEST_LINE):
+        return _wrong(index, None, _TOO_DEEP)
     if not isinstance(found, dict):
         return _wrong(index, None, "the line is no JSON object; expected custom_id, method, url and body")
     custom_id = found.get("custom_id")
     if not isinstance(custom_id, str) or not _is_text(custom_id):
         return _wrong(index, None, "the line's custom_id is missing or no text; expected a text of its own")
     return _checked(index, custom_id, found)
+
+
+_TOO_DEEP = f"the line is nested too deeply; expected at most {DEEPEST_LINE} lists and objects in one another"
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether a value has more levels of lists and objects than `most`."""
+    level = [value]
+    for _ in range(most):
+        lists = (item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (list, dict)))
+        level = [inner for items in lists for inner in items]
+    return any(isinstance(item, (list, dict)) for item in level)
 
 
 def _checked(index: int, custom_id: str, found: dict[str, Any]) -> Line:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import stat
 import sys
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pipelines.server.offline.line import ID_DIGITS, ID_PREFIX, key_of
 from weights.errors import UserError
+from weights.files.mapped_file import json_object
 
-# What every line begins with; other programs put a space after the colon.
-_BEGINNING = re.compile(rb'\{ ?"id": ?"' + ID_PREFIX.encode() + rb"([0-9a-f]{%d})\"" % ID_DIGITS)
+# What every line begins with, and ids are.
+_BEGINNING = b'{"id":"' + ID_PREFIX.encode()
+_ID = re.compile(rf"{ID_PREFIX}[0-9a-f]{{{ID_DIGITS}}}")
 # Seconds between writes that wait for the disk: what a machine without power can lose is done again.
 _SYNC_SECONDS = 5.0
 
@@ -27,7 +28,8 @@ class ResultFile:
     def __init__(self, path: Path | None) -> None:
         """None is standard output. Raises UserError for a file that cannot be written or holds something else."""
         self.done: set[int] = set()  # keys of the lines that have a result here
-        self.model: str | None = None  # whose answers they are
+        self.model: str | None = None  # whose answers they are, and what its answers depended on
+        self.fingerprint = ""
         self.name = "standard output" if path is None else str(path)
         self._file = _open(path)
         self.remembers = path is not None and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
@@ -47,18 +49,20 @@ class ResultFile:
         whole = 0
         self._file.seek(0)
         for number, line in enumerate(self._file, 1):
-            found = _BEGINNING.match(line)
-            if not line.endswith(b"\n") and (found or _may_begin(line)):
+            result = _result(line) if line.endswith(b"\n") else None
+            if line.strip() and result is None:
+                if line.endswith(b"\n") or not _may_be_cut_off(line):
+                    raise UserError(
+                        f"{self.name} holds no result of replit batch in line {number}; expected such results or no "
+                        "file: give another OUT.jsonl"
+                    )
                 self._file.truncate(whole)
                 break
-            if found is None or not line.endswith(b"}\n"):
-                raise UserError(
-                    f"{self.name} holds no result of replit batch in line {number}; expected such results or no "
-                    "file: give another OUT.jsonl"
-                )
-            self.done.add(key_of(found[1].decode()))
-            self.model = self.model or _model(line)
             whole += len(line)
+            if result is not None:
+                self.done.add(key_of(result["id"].removeprefix(ID_PREFIX)))
+                if self.model is None:
+                    self.model, self.fingerprint = _model(result)
 
     def write(self, line: str) -> None:
         """Appends a line in one piece. Raises UserError where there is no room, BrokenPipeError where no reader is."""
@@ -112,14 +116,22 @@ def _lock(file: BinaryIO, name: str) -> None:
         return  # a file system without locks
 
 
-def _may_begin(line: bytes) -> bool:
-    """Whether a cut off line is the beginning of one of ours, cut within its id."""
-    whole = b'{"id":"' + ID_PREFIX.encode()
-    return whole.startswith(line) or (line.startswith(whole) and len(line) < len(whole) + ID_DIGITS + 1)
+def _result(line: bytes) -> dict[str, Any] | None:
+    """A line as `answered` makes it, whoever wrote it since; None for another one."""
+    result = json_object(line)
+    found = result is not None and isinstance(result.get("id"), str) and _ID.fullmatch(result["id"])
+    return result if found else None
 
 
-def _model(line: bytes) -> str | None:
-    """The model that an answer names; None for an error."""
-    response = json.loads(line).get("response") or {}
-    name = response.get("body", {}).get("model")
-    return name if isinstance(name, str) else None
+def _may_be_cut_off(line: bytes) -> bool:
+    """Whether a last line is the beginning of one of ours, or what a machine without power leaves: zeros."""
+    begun = line.rstrip(b"\0")
+    return _BEGINNING.startswith(begun) or begun.startswith(_BEGINNING)
+
+
+def _model(result: dict[str, Any]) -> tuple[str | None, str]:
+    """The model that an answer names, and its fingerprint; None for an error."""
+    response = result.get("response")
+    body = response.get("body") if isinstance(response, dict) else None
+    name = body.get("model") if isinstance(body, dict) else None
+    return (name, str(body.get("system_fingerprint"))) if body and isinstance(name, str) else (None, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -61,7 +61,8 @@ def run_batch(files: BatchFiles, options: ServeOptions, answer: Answer, quiet: b
     output = ResultFile(files.output)
     errors = output if files.errors in (None, files.output) else ResultFile(files.errors)
     try:
-        _check_files(source, output, errors, options.name)
+        _check_files(source, output, errors)
+        _check_model(output, options, model_files)
         whole = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
         start = source.tell() if whole else 0
         progress = Progress(files.selection.count(source) if whole else None, quiet)
@@ -80,15 +81,14 @@ def answer_here(open_pipeline: Callable[[], Pipeline]) -> Answer:
     """Answers by a model in this process."""
 
     def answer(work: Work) -> None:
-        from pipelines.server.http.app import bare_app
+        from pipelines.server.offline.answer import open_app
         from pipelines.server.offline.local_worker import LocalWorker
-        from pipelines.server.service import Service
 
         pipeline = open_pipeline()
 
         async def all_lines() -> None:
             worker = LocalWorker(pipeline)
-            app = bare_app(Service(work.options, work.model_files, worker, Notices(work.progress)))
+            app = open_app(work.options, work.model_files, worker, Notices(work.progress))
             batch = Batch(app, work.results, 2 * work.options.max_batch_size)
             lines = Feed(work.wanted).windows(work.whole)
             await together(worker.run(), batch.run(lines), _tell(work.progress, work.wanted))
@@ -135,19 +135,23 @@ class Batch:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, windows: AsyncIterator[list[tuple[int, Line]]]) -> None:
-        """Does all lines."""
-        async for window in windows:
-            for place, line in window:
-                while len(self._tasks) >= self._most or not self._results.has_room(place):
-                    await self._one_ends()
-                self._tasks.add(asyncio.ensure_future(self._do(place, line)))
-        while self._tasks:
-            await self._one_ends()
+        """Does all lines. Where one cannot be done, the others end with it."""
+        try:
+            async for window in windows:
+                for place, line in window:
+                    while len(self._tasks) >= self._most or not self._results.has_room(place):
+                        await self._one_ends()
+                    self._tasks.add(asyncio.ensure_future(self._do(place, line)))
+            while self._tasks:
+                await self._one_ends()
+        finally:
+            await end(self._tasks)
 
     async def _one_ends(self) -> None:
-        done, self._tasks = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        self._tasks -= done
 
     async def _do(self, place: int, line: Line) -> None:
         from pipelines.server.offline.answer import answered
@@ -164,9 +168,14 @@ async def together(*parts: Coroutine[Any, Any, None]) -> None:
             if task.done():
                 task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
+
+
+async def end(tasks: Collection[asyncio.Future[Any]]) -> None:
+    """Cancels tasks and waits for them; what became of them nobody asks."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _tell(progress: Progress, wanted: Wanted) -> None:
@@ -184,15 +193,31 @@ def _open_source(path: Path | None) -> BinaryIO:
         raise UserError(f"cannot read {path}: {error.strerror}; expected a file of batch lines") from None
 
 
-def _check_files(source: BinaryIO, output: ResultFile, errors: ResultFile, model: str) -> None:
-    """Raises UserError where one file has two purposes, or holds another model's answers."""
+def _check_files(source: BinaryIO, output: ResultFile, errors: ResultFile) -> None:
+    """Raises UserError where one file has two purposes."""
     found = os.fstat(source.fileno())
     same = (found.st_dev, found.st_ino)
     for file in (output, errors):
         if file.remembers and file.identity == same:
             raise UserError(f"{file.name} is the input too; expected another file for the results")
-        if file.model not in (None, model):
-            raise UserError(
-                f"{file.name} holds answers of the model {file.model!r}; expected those of {model!r} to go on with: "
-                "give another OUT.jsonl, or the --model of the first run"
-            )
+
+
+def _check_model(output: ResultFile, options: ServeOptions, files: ModelFiles) -> None:
+    """Raises UserError where a file holds answers that this model would not give."""
+    from pipelines.server.offline.answer import facts_of
+
+    if output.model is None:
+        return
+    if output.model != options.name:
+        raise UserError(
+            f"{output.name} holds answers of the model {output.model!r}; expected those of {options.name!r} to go on "
+            "with: give another OUT.jsonl, or the model of the first run"
+        )
+    # The package's version, which comes before the dash, may be a newer one.
+    found, here = (text.rpartition("-")[2] for text in (output.fingerprint, facts_of(options, files).fingerprint))
+    if found != here:
+        raise UserError(
+            f"{output.name} holds answers of {output.model!r} with other weights, configuration, tokenizer or encoding "
+            f"(system_fingerprint {found}); expected those of now ({here}) to go on with: give another OUT.jsonl, or "
+            "what the first run was given"
+        )
