@@ -1,6 +1,9 @@
-"""`completion` and `strip` in requests: the same ends as on the command line, while the text streams."""
+"""Requests to sampling and text: `completion` and `strip` end a text as on the command line; what has a bias."""
 
 from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from test_text_stream import Bytes
@@ -9,8 +12,12 @@ pytest.importorskip("starlette", reason="needs the extra serve")
 
 from pipelines.engine.sequence import Token
 from pipelines.server.routes.openai.requests import CompletionRequest
+from pipelines.server.routes.sampling import biases
 from pipelines.text.chain import SequenceText
 from pipelines.text.completion_mode import Strip, completion_filter
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
 
 
 def deltas(text: SequenceText, raw: bytes) -> tuple[str, str | None]:
@@ -42,3 +49,25 @@ def test_requests_name_them() -> None:
     body = CompletionRequest(prompt="x", completion="block", strip=True)
     assert (body.completion, body.strip) == ("block", True)
     assert CompletionRequest(prompt="x").completion == "full"
+
+
+@pytest.mark.parametrize(
+    ("stated", "text", "bias"),
+    [
+        ({"5": 1.5}, 5, 1.5),
+        ({" +5": -1000}, 5, -100.0),  # what C's strtol and Python's int() read
+        ({"5": False}, 5, -math.inf),
+        ({"--5": 1}, "--5", 1.0),
+        ({"5 ": 1}, "5 ", 1.0),
+        ({"\u0665": 1}, "\u0665", 1.0),  # a digit, and no id
+        ({"5" * 20: 1}, "5" * 20, 1.0),
+        ([[5, -1000]], 5, -1000.0),
+        ([["5", False]], "5", -math.inf),
+        ([["--5", False]], "--5", -math.inf),
+    ],
+)
+def test_what_is_an_id_and_what_a_text(nano: Pipeline, stated: Any, text: int | str, bias: float) -> None:
+    """Names in an object may be ids; in a list a text is a text, as in llama.cpp."""
+    body = CompletionRequest(prompt="x", logit_bias=stated)
+    ids = [text] if isinstance(text, int) else nano.encode(text)
+    assert list(biases(body.logit_bias, nano.tokenizer)) == [(token, bias) for token in ids]

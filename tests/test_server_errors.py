@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 COMPLETIONS = "/v1/completions"
 SHORT: dict[str, Any] = {"prompt": "x", "max_tokens": 1}
+HUGE = 10**350  # no float
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": ""}, "prompt", "the prompt is empty"),
@@ -55,6 +56,15 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "x", "frequency_penalty": -2.5}, "frequency_penalty", "greater than or equal to -2"),
     ({"prompt": "x", "logit_bias": {"8192": 1}}, "logit_bias", "token id 8192 is not in the vocabulary"),
     ({"prompt": "x", "logit_bias": [[5, True]]}, "logit_bias", "'5' has no number"),
+    ({"prompt": "x", "logit_bias": {"-5": 1}}, "logit_bias", "token id -5 is not in the vocabulary"),
+    ({"prompt": "x", "logit_bias": [[-5, 1]]}, "logit_bias", "greater than or equal to 0 (found -5)"),
+    ({"prompt": "x", "logit_bias": [[5, HUGE]]}, "logit_bias", "logit_bias.0.1: input should be a valid number"),
+    ({"prompt": "x", "logit_bias": {"5": HUGE}}, "logit_bias", "logit_bias.5: input should be a valid number"),
+    ({"prompt": "x", "logit_bias": [["a\ud800b", False]]}, "logit_bias", "lone surrogate at position 1"),
+    ({"prompt": "x", "logit_bias": {"\ud800": 1}}, "logit_bias", "lone surrogate at position 0"),
+    ({"prompt": "x", "logit_bias": [[5.5, 1]]}, "logit_bias", "found 5.5; expected token ids or texts"),
+    ({"prompt": "x", "logit_bias": 5}, "logit_bias", "expected an object of biases by token"),
+    ({"prompt": "x", "temperature": HUGE}, "temperature", "temperature: input should be a valid number"),
     ({"prompt": "x", "guided_json": {}}, "guided_json", "would change the text, and is not done here"),
     ({"prompt": "x", "mirostat": 2}, "mirostat", "would change the text"),
     ({"prompt": "x", "stop_token_ids": [5]}, "stop_token_ids", "would change the text"),

@@ -19,6 +19,7 @@ from pipelines.server.routes.fields import (
     Seed,
     Text,
     Texts,
+    TokenId,
     Whole,
 )
 
@@ -31,20 +32,24 @@ MAX_BIASES = 2048
 
 def _biases(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """The first complaint only: a type of two kinds has two for each of thousands of wrong ones."""
-    if isinstance(value, (dict, list)) and len(value) > MAX_BIASES:
+    if not isinstance(value, (dict, list)):
+        raise ValueError("expected an object of biases by token, or a list of pairs")
+    if len(value) > MAX_BIASES:
         raise ValueError(f"it has {len(value)} entries; expected at most {MAX_BIASES}")
-    pairs = [[key, bias] for key, bias in value.items()] if isinstance(value, dict) else value
-    for pair in pairs if isinstance(pairs, list) else ():
+    for pair in map(list, value.items()) if isinstance(value, dict) else value:
         if not isinstance(pair, list) or len(pair) != 2:
             raise ValueError("expected pairs of a token and its bias")
-        if not isinstance(pair[1], (int, float)):
+        if not isinstance(pair[0], (int, str)) or isinstance(pair[0], bool):
+            raise ValueError(f"found {str(pair[0])[:40]}; expected token ids or texts")
+        if not isinstance(pair[1], (int, float)) or pair[1] is True:
             raise ValueError(f"{str(pair[0])[:40]!r} has no number; expected one, or false")
     return validate(value)
 
 
 # OpenAI's object from id to bias, or llama.cpp's list of pairs, where a text stands for its tokens and false for a ban.
 LogitBias: TypeAlias = Annotated[
-    dict[Text, Number | Flag] | list[Annotated[list[Any], Field(min_length=2, max_length=2)]], WrapValidator(_biases)
+    dict[Text, Number | Flag] | Annotated[list[tuple[TokenId | Text, Number | Flag]], FIRST_FAULT],
+    WrapValidator(_biases),
 ]
 
 
