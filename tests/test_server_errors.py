@@ -212,6 +212,27 @@ def test_unknown_fields_are_ignored_and_named(server: RunningServer) -> None:
     assert ignored(server, {"n_predict": 1, "samplers": ["dry"], "keep_alive": "5m"}) == ["keep_alive"]
 
 
+@pytest.mark.parametrize(
+    ("route", "body", "names"),
+    [
+        (COMPLETIONS, {"return_tokens": True, "response_fields": ["content"]}, ["response_fields", "return_tokens"]),
+        ("/v1/fim/completions", {"gap_markers": False, "logprobs": 1}, ["gap_markers", "logprobs"]),
+        ("/completion", {"stream_options": {"include_usage": True}}, ["stream_options"]),
+        ("/infill", {"gap_markers": False}, ["gap_markers"]),
+        ("/api/generate", {"stream": False, "top_logprobs": 5}, ["top_logprobs"]),
+        ("/api/generate", {"stream": False, "options": {"ignore_eos": True}}, ["options.ignore_eos"]),
+        ("/tokenize", {"with_pieces": True}, ["with_pieces"]),
+        ("/tokenize", {"content": "y", "return_token_strs": True}, ["prompt", "return_token_strs"]),
+        ("/tokenize", {"messages": [{"role": "user", "content": "y"}]}, ["messages"]),
+    ],
+)
+def test_what_has_no_effect_there_is_named(
+    server: RunningServer, route: str, body: dict[str, Any], names: list[str]
+) -> None:
+    unknown = {"max_tokens"} if route.startswith(("/api/", "/tokenize")) else set()
+    assert [name for name in ignored(server, body, route) if name not in unknown] == names
+
+
 def test_their_names_are_bounded_and_escaped(server: RunningServer) -> None:
     odd = {"a\r\nX-Evil: 1": 1, "é\ud800,": 2, "x" * 100_000: 3}
     answer = server.post(COMPLETIONS, json.dumps(SHORT | odd).encode())

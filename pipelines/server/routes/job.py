@@ -64,6 +64,33 @@ class Job:
         plans = zip(self._plans, whole, strict=True)
         return sum(plan.entries(len(delta.scored)) + len(delta.token_ids) for plan, delta in plans)
 
+    def _cached(self, sequence: RunningSequence) -> int:
+        return sequence.first.cached_tokens if sequence.first is not None else 0
+
+    def _timings(self, sequence: RunningSequence) -> dict[str, Any]:
+        """How long a sequence took so far, as llama.cpp tells it."""
+        now = time.monotonic()
+        begun = sequence.first_token or now
+        cached = self._cached(sequence)
+        fresh = self._plans[sequence.index].prompt.tokens - cached
+        drafts = {"draft_n": sequence.drafted, "draft_n_accepted": sequence.drafted_right}
+        return {
+            "cache_n": cached,
+            **_rates("prompt", fresh, begun - self._begun),
+            **_rates("predicted", sequence.text.tokens, now - begun),
+            **(drafts if sequence.drafted else {}),
+        }
+
+
+def _rates(name: str, count: int, seconds: float) -> dict[str, Any]:
+    ms = seconds * 1000
+    return {
+        f"{name}_n": count,
+        f"{name}_ms": round(ms, 3),
+        f"{name}_per_token_ms": round(ms / count, 3) if count else 0.0,
+        f"{name}_per_second": round(count / seconds, 3) if seconds else 0.0,
+    }
+
 
 def plan_samples(
     service: Service,

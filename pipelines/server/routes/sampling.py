@@ -79,6 +79,11 @@ def max_new_tokens(body: GenerationFields) -> int | None:
     return None if stated is None else max(stated, -1)
 
 
+def sample_count(body: GenerationFields) -> int:
+    """Completions of each prompt."""
+    return int(first(body.n_cmpl, body.n, 1))
+
+
 def first(*values: Any) -> Any:
     """The first value that is given."""
     return next((value for value in values if value is not None), None)

@@ -20,7 +20,7 @@ from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
 from pipelines.server.routes.job import Job, plan_samples, token_entries
 from pipelines.server.routes.ollama.requests import GenerateRequest, OllamaChatRequest, OllamaFields
-from pipelines.server.routes.openai.chat_completions import messages_prompt, text_size
+from pipelines.server.routes.openai.chat_completions import marked_prompt, messages_prompt, text_size
 from pipelines.server.routes.sampling import OLLAMA_DEFAULTS, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta
@@ -51,7 +51,7 @@ async def chat(body: OllamaChatRequest, request: Request) -> Response:
         return JSONResponse(nothing_to_do(service, body) | {"message": _message("")})
     found = sampling(body.generation(), OLLAMA_DEFAULTS, service)
     messages = [(message.role, message.content) for message in body.messages]
-    prompt = await beside(text_size(messages), lambda: messages_prompt(service, messages))
+    prompt = await beside(text_size(messages), lambda: _chat_prompt(service, body, messages, found["max_new_tokens"]))
     service.check_length(prompt.tokens, found["max_new_tokens"], "messages")
     return await respond(ChatJob(service, body, record, prompt, found), body.stream, request, lines=True)
 
@@ -72,6 +72,14 @@ def _prompt(service: Service, body: GenerateRequest, max_new_tokens: int) -> Pro
         prompt = replace(prompt, ids=[*before.ids, *prompt.ids], before=before.before + prompt.before)
     service.check_length(prompt.tokens, max_new_tokens, "prompt")
     return prompt
+
+
+def _chat_prompt(
+    service: Service, body: OllamaChatRequest, messages: list[tuple[str, str]], max_new_tokens: int
+) -> Prompt:
+    heal = max_new_tokens != 0 and service.heals(body.token_healing, editor=False)
+    marked = marked_prompt(service, body, messages, max_new_tokens)
+    return marked or messages_prompt(service, messages, heal)
 
 
 def nothing_to_do(service: Service, body: OllamaFields) -> dict[str, Any]:
