@@ -88,7 +88,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "response_format": ({"type": "json_object"}, {}), "echo": (True, {}), "logprobs": (True, {}),
     "top_logprobs": (3, {"logprobs": True}), "n_probs": (2, {}), "keep_alive": (0, {"prompt": ""}),
     "return_token_strs": (True, {"content": None, "prompt": "a"}), "parse_special": (False, {}),
-    "with_pieces": (True, {}),
+    "with_pieces": (True, {}), "truncate": (False, {"text": "x = 1\n" * 500}),
 }  # fmt: skip
 # Where the way to the same differs from the other routes.
 HEALED = False, {"text": "import nump"}

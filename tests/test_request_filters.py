@@ -1,4 +1,4 @@
-"""Requests to sampling and text: `completion` and `strip` end a text as on the command line; what has a bias."""
+"""From requests to sampling, text and prompts: the command line's ends of a text, biases, what is kept of a chat."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from test_text_stream import Bytes
 pytest.importorskip("starlette", reason="needs the extra serve")
 
 from pipelines.engine.sequence import Token
+from pipelines.server.routes.ollama.prompts import newest
 from pipelines.server.routes.openai.requests import CompletionRequest
 from pipelines.server.routes.sampling import biases
 from pipelines.text.chain import SequenceText
@@ -71,3 +72,17 @@ def test_what_is_an_id_and_what_a_text(nano: Pipeline, stated: Any, text: int | 
     body = CompletionRequest(prompt="x", logit_bias=stated)
     ids = [text] if isinstance(text, int) else nano.encode(text)
     assert list(biases(body.logit_bias, nano.tokenizer)) == [(token, bias) for token in ids]
+
+
+def test_what_ollama_keeps_of_a_chat(nano: Pipeline) -> None:
+    """The last message, the system's, then the newest of the others until one does not fit."""
+    chat = [("user", "a " * 30), ("system", "s"), ("user", "b " * 300), ("assistant", "c " * 20), ("user", "d")]
+    assert newest(nano.tokenizer, chat, 900) == chat
+    assert newest(nano.tokenizer, chat, 200) == [chat[1], *chat[3:]]
+    assert newest(nano.tokenizer, chat, 30) == [chat[1], chat[4]]
+    assert newest(nano.tokenizer, chat, 10) == [chat[4]]
+    long = "".join(f"x{i} = {i}\n" for i in range(400))
+    ((role, end),) = newest(nano.tokenizer, [chat[0], ("user", long)], 100)
+    assert role == "user"
+    assert long.endswith("\n" + end)
+    assert 50 < len(nano.encode(end)) <= 100

@@ -19,7 +19,8 @@ from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken, token_text
 from weights.tokenizers.tokenizer import Tokenizer
 
-# The header by which an answer says that the model has no fill-in-the-middle.
+# The headers by which an answer says that a prompt was cut, and that the model has no fill-in-the-middle.
+TRUNCATED = "X-Truncated"
 CONTINUED = "X-Fill-In-The-Middle"
 # Log-probabilities of one request, which are kept until the answer is written: some 100 bytes each.
 MOST_ENTRIES = 1 << 19
@@ -36,6 +37,8 @@ class Job:
         self._record = record
         self._plans = plans
         self._begun = time.monotonic()
+        if any(plan.prompt.truncated for plan in plans):
+            record.headers[TRUNCATED] = "yes: a part of the prompt that is far from its end was left out"
         if any(plan.prompt.continued for plan in plans):
             record.headers[CONTINUED] = "no: the text before the gap was continued"
         self._sequences: list[RunningSequence] = service.start(plans, record)

@@ -148,7 +148,6 @@ _OLLAMA: dict[str, Neutral] = {
     "images": _empty,
     "think": _FALSE,
     "keep_alive": ANYTHING,
-    "truncate": ANYTHING,
     "shift": ANYTHING,
     "insecure": ANYTHING,  # nothing is downloaded
     "verbose": ANYTHING,

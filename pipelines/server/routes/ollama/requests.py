@@ -52,6 +52,7 @@ class OllamaFields(MarkedFields):
     options: OllamaOptions = Field(default_factory=OllamaOptions)
     logprobs: Flag = False
     top_logprobs: TopLogprobs | None = None
+    truncate: Flag = Field(True, description="Of a prompt that is too long the end is read; false: it is an error.")
     keep_alive: Any = Field(None, description="The model is always loaded.")
 
     def without_effect(self) -> Iterator[str]:
@@ -75,6 +76,12 @@ class GenerateRequest(OllamaFields):
     system: Text = ""
     raw: Flag = False
     context: Ids | None = Field(None, description="The ids of an earlier answer, which this one goes on from.")
+
+    def without_effect(self) -> Iterator[str]:
+        """Ollama's templates have no place for a system's text around a gap."""
+        yield from super().without_effect()
+        if self.suffix and self.system:
+            yield "system"
 
 
 class OllamaMessage(Fields):
