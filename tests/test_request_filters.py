@@ -1,6 +1,9 @@
-"""`completion` and `strip` in requests: the same ends as on the command line, while the text streams."""
+"""From requests to sampling, text and prompts: the command line's ends of a text, biases, what is kept of a chat."""
 
 from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from test_text_stream import Bytes
@@ -8,9 +11,14 @@ from test_text_stream import Bytes
 pytest.importorskip("starlette", reason="needs the extra serve")
 
 from pipelines.engine.sequence import Token, TokenLogprob
+from pipelines.server.routes.ollama.prompts import newest
 from pipelines.server.routes.openai.requests import CompletionRequest
+from pipelines.server.routes.sampling import biases
 from pipelines.text.chain import SequenceText
 from pipelines.text.completion_mode import Block, Line, Strip, block_after
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
 
 
 def deltas(text: SequenceText, raw: bytes) -> tuple[str, str | None]:
@@ -51,3 +59,39 @@ def test_offsets_and_stop_strings_are_those_of_a_file_with_crlf() -> None:
     assert (delta.text, text.stop_text) == ("a\r\nb\r\n\r\nc", "\r\n}")
     assert "".join(delta.text[scored.offset] for scored in delta.scored) == "a\rb\r\rc"
     assert [delta.text[scored.offset :][:2] for scored in delta.scored if scored.logprob.token == 10] == ["\r\n"] * 3
+
+
+@pytest.mark.parametrize(
+    ("stated", "text", "bias"),
+    [
+        ({"5": 1.5}, 5, 1.5),
+        ({" +5": -1000}, 5, -100.0),  # what C's strtol and Python's int() read
+        ({"5": False}, 5, -math.inf),
+        ({"--5": 1}, "--5", 1.0),
+        ({"5 ": 1}, "5 ", 1.0),
+        ({"\u0665": 1}, "\u0665", 1.0),  # a digit, and no id
+        ({"5" * 20: 1}, "5" * 20, 1.0),
+        ([[5, -1000]], 5, -1000.0),
+        ([["5", False]], "5", -math.inf),
+        ([["--5", False]], "--5", -math.inf),
+    ],
+)
+def test_what_is_an_id_and_what_a_text(nano: Pipeline, stated: Any, text: int | str, bias: float) -> None:
+    """Names in an object may be ids; in a list a text is a text, as in llama.cpp."""
+    body = CompletionRequest(prompt="x", logit_bias=stated)
+    ids = [text] if isinstance(text, int) else nano.encode(text)
+    assert list(biases(body.logit_bias, nano.tokenizer)) == [(token, bias) for token in ids]
+
+
+def test_what_ollama_keeps_of_a_chat(nano: Pipeline) -> None:
+    """The last message, the system's, then the newest of the others until one does not fit."""
+    chat = [("user", "a " * 30), ("system", "s"), ("user", "b " * 300), ("assistant", "c " * 20), ("user", "d")]
+    assert newest(nano.tokenizer, chat, 900) == chat
+    assert newest(nano.tokenizer, chat, 200) == [chat[1], *chat[3:]]
+    assert newest(nano.tokenizer, chat, 30) == [chat[1], chat[4]]
+    assert newest(nano.tokenizer, chat, 10) == [chat[4]]
+    long = "".join(f"x{i} = {i}\n" for i in range(400))
+    ((role, end),) = newest(nano.tokenizer, [chat[0], ("user", long)], 100)
+    assert role == "user"
+    assert long.endswith("\n" + end)
+    assert 50 < len(nano.encode(end)) <= 100

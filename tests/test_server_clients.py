@@ -202,6 +202,60 @@ def test_ollama_generates_the_same_text(server: RunningServer, nano: Pipeline) -
     assert server.post("/api/generate", again).json()["prompt_eval_count"] > len(answer["context"])
 
 
+def test_ollama_goes_on_after_a_context_at_a_gap_too(server: RunningServer, nano: Pipeline) -> None:
+    """The ids of the context, then the gap, as Ollama has them; it has no place for a system's text there."""
+    body = {"prompt": "def f(x):\n    return ", "suffix": "\n\nf(1)\n", "stream": False, "token_healing": False,
+            "options": {"num_predict": 8, "temperature": 0}}  # fmt: skip
+    plain = server.post("/api/generate", body).json()
+    context = [*nano.encode("<fim_prefix>import os\n<fim_middle>"), 5]
+    answer = server.post("/api/generate", body | {"context": context, "system": "Be brief."})
+    assert answer.headers["x-ignored-fields"] == "system"
+    assert answer.json()["context"][: len(context)] == context
+    read = answer.json()["context"][len(context) : answer.json()["prompt_eval_count"]]
+    assert read == plain["context"][: plain["prompt_eval_count"]]
+    expected = nano.generate([*context, *read], max_new_tokens=8)
+    assert answer.json()["context"][-8:] == expected.token_ids
+
+
+LONG = "".join(f"x{i} = {i}\n" for i in range(400))
+READ = {"stream": False, "options": {"num_predict": 8, "temperature": 0}}
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/api/generate", {"prompt": LONG}),
+        ("/api/generate", {"prompt": LONG * 100}),
+        ("/api/generate", {"prompt": LONG, "system": "Be brief."}),
+        ("/api/generate", {"prompt": "y = 1\n", "context": [5] * 1500}),
+        ("/api/generate", {"prompt": LONG, "suffix": "z\n", "context": [5] * 300}),
+        ("/api/chat", {"messages": [{"role": "user", "content": LONG}]}),
+        ("/api/chat", {"messages": [{"role": "user", "content": LONG}, {"role": "user", "content": "y = 1\n"}]}),
+    ],
+    ids=["text", "far too long", "system", "context", "gap", "one message", "messages"],
+)
+def test_ollama_reads_the_end_of_what_is_too_long(server: RunningServer, route: str, body: dict[str, Any]) -> None:
+    answer = server.post(route, READ | body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["eval_count"] == 8 or answer.json()["done_reason"] == "stop"
+    assert answer.json()["prompt_eval_count"] <= 1024 - 8
+    assert answer.headers["x-truncated"].startswith("yes")
+    refused = server.post(route, READ | body | {"truncate": False})
+    assert refused.status_code == 400
+    fits = server.post(route, READ | {"prompt": "y = 1\n", "messages": [{"role": "user", "content": "y"}]})
+    assert "x-truncated" not in fits.headers
+
+
+def test_the_end_of_a_text_is_read_as_if_it_were_all(server: RunningServer) -> None:
+    cut = server.post("/api/generate", READ | {"prompt": LONG, "token_healing": False}).json()
+    shown = server.post("/detokenize", {"tokens": cut["context"][: cut["prompt_eval_count"]]}).json()["content"]
+    assert LONG.endswith("\n" + shown)
+    assert (
+        server.post("/api/generate", READ | {"prompt": shown, "token_healing": False}).json()["response"]
+        == (cut["response"])
+    )
+
+
 def test_ollama_chats_and_describes_the_model(server: RunningServer) -> None:
     chat = {"messages": [{"role": "user", "content": "def f("}], "options": {"num_predict": 4}}
     lines = [json.loads(line) for line in server.post("/api/chat", chat).text.splitlines()]

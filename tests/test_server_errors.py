@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 COMPLETIONS = "/v1/completions"
 SHORT: dict[str, Any] = {"prompt": "x", "max_tokens": 1}
+HUGE = 10**350  # no float
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": ""}, "prompt", "the prompt is empty"),
@@ -55,6 +56,15 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "x", "frequency_penalty": -2.5}, "frequency_penalty", "greater than or equal to -2"),
     ({"prompt": "x", "logit_bias": {"8192": 1}}, "logit_bias", "token id 8192 is not in the vocabulary"),
     ({"prompt": "x", "logit_bias": [[5, True]]}, "logit_bias", "'5' has no number"),
+    ({"prompt": "x", "logit_bias": {"-5": 1}}, "logit_bias", "token id -5 is not in the vocabulary"),
+    ({"prompt": "x", "logit_bias": [[-5, 1]]}, "logit_bias", "greater than or equal to 0 (found -5)"),
+    ({"prompt": "x", "logit_bias": [[5, HUGE]]}, "logit_bias", "logit_bias.0.1: input should be a valid number"),
+    ({"prompt": "x", "logit_bias": {"5": HUGE}}, "logit_bias", "logit_bias.5: input should be a valid number"),
+    ({"prompt": "x", "logit_bias": [["a\ud800b", False]]}, "logit_bias", "lone surrogate at position 1"),
+    ({"prompt": "x", "logit_bias": {"\ud800": 1}}, "logit_bias", "lone surrogate at position 0"),
+    ({"prompt": "x", "logit_bias": [[5.5, 1]]}, "logit_bias", "found 5.5; expected token ids or texts"),
+    ({"prompt": "x", "logit_bias": 5}, "logit_bias", "expected an object of biases by token"),
+    ({"prompt": "x", "temperature": HUGE}, "temperature", "temperature: input should be a valid number"),
     ({"prompt": "x", "guided_json": {}}, "guided_json", "would change the text, and is not done here"),
     ({"prompt": "x", "mirostat": 2}, "mirostat", "would change the text"),
     ({"prompt": "x", "stop_token_ids": [5]}, "stop_token_ids", "would change the text"),
@@ -200,6 +210,27 @@ def test_unknown_fields_are_ignored_and_named(server: RunningServer) -> None:
         assert ignored(server, {"frobnicate": 2}) == ["frobnicate"]
     assert server.log.count("field=frobnicate") == 1
     assert ignored(server, {"n_predict": 1, "samplers": ["dry"], "keep_alive": "5m"}) == ["keep_alive"]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "names"),
+    [
+        (COMPLETIONS, {"return_tokens": True, "response_fields": ["content"]}, ["response_fields", "return_tokens"]),
+        ("/v1/fim/completions", {"gap_markers": False, "logprobs": 1}, ["gap_markers", "logprobs"]),
+        ("/completion", {"stream_options": {"include_usage": True}}, ["stream_options"]),
+        ("/infill", {"gap_markers": False}, ["gap_markers"]),
+        ("/api/generate", {"stream": False, "top_logprobs": 5}, ["top_logprobs"]),
+        ("/api/generate", {"stream": False, "options": {"ignore_eos": True}}, ["options.ignore_eos"]),
+        ("/tokenize", {"with_pieces": True}, ["with_pieces"]),
+        ("/tokenize", {"content": "y", "return_token_strs": True}, ["prompt", "return_token_strs"]),
+        ("/tokenize", {"messages": [{"role": "user", "content": "y"}]}, ["messages"]),
+    ],
+)
+def test_what_has_no_effect_there_is_named(
+    server: RunningServer, route: str, body: dict[str, Any], names: list[str]
+) -> None:
+    unknown = {"max_tokens"} if route.startswith(("/api/", "/tokenize")) else set()
+    assert [name for name in ignored(server, body, route) if name not in unknown] == names
 
 
 def test_their_names_are_bounded_and_escaped(server: RunningServer) -> None:

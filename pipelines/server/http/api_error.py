@@ -124,8 +124,9 @@ def unreadable_json(error: BaseException) -> ApiError:
 
 def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first of pydantic's complaints, with the field's name."""
-    # Of a union's complaints, the one about the value rather than those about other types.
-    error = next((e for e in errors if not e["type"].endswith("_type")), errors[0])
+    # Of a union's complaints, the one about the value rather than those about other types, or what is farthest inside.
+    inside = max(errors, key=lambda error: len(error["loc"]))
+    error = next((e for e in errors if not e["type"].endswith("_type")), inside)
     path = [str(part) for part in error["loc"] if part != "body"]
     field = path[0] if path and not path[0].isdigit() else None
     if error["type"] == "json_invalid":
@@ -141,8 +142,8 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
 
 
 # How pydantic names the branches of a union in a location.
-_UNION_PARTS = ("list[", "function-", "constrained-", "nullable[")
-_UNION_TYPES = ("str", "int")
+_UNION_PARTS = ("list[", "dict[", "tuple[", "function-", "constrained-", "nullable[")
+_UNION_TYPES = ("str", "int", "float", "bool")
 
 
 def _found(error: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ def create_app(service: Service) -> FastAPI:
             allow_origins=list(service.options.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
-            expose_headers=["X-Request-ID", "X-Ignored-Fields", "X-Fill-In-The-Middle"],
+            expose_headers=["X-Request-ID", "X-Ignored-Fields", "X-Fill-In-The-Middle", "X-Truncated"],
             allow_private_network=True,
         )
     app.add_middleware(ClientHabits, origins=service.options.cors_origins)

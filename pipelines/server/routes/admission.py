@@ -1,4 +1,4 @@
-"""What every request for text passes first: a loaded model, its name, and the fields that nobody here knows."""
+"""What every request for text passes first: a loaded model, its name, and the fields that have no effect."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def admit(body: ModelFields, request: Request) -> tuple[Service, Record]:
 
 def check_fields(service: Service, body: Fields, record: Record) -> None:
     """Tells the fields that are ignored. Raises ApiError for one that would change the text."""
-    ignored = []
+    ignored = [*body.without_effect()]
     for name, value in unknown_fields(body):
         neutral = body.neutral.get(name)
         if neutral is None:

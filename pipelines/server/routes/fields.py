@@ -6,7 +6,7 @@ Editors and SDKs send fields for other servers by default, so an unknown one is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -68,6 +68,10 @@ class Fields(BaseModel):
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, protected_namespaces=())
     neutral: ClassVar[dict[str, Neutral]] = NEUTRAL
+
+    def without_effect(self) -> Iterable[str]:
+        """Its own fields that others of the request leave without effect: they are told like those not known."""
+        return ()
 
     @model_validator(mode="before")
     @classmethod

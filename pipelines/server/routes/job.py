@@ -19,7 +19,8 @@ from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken, token_text
 from weights.tokenizers.tokenizer import Tokenizer
 
-# The header by which an answer says that the model has no fill-in-the-middle.
+# The headers by which an answer says that a prompt was cut, and that the model has no fill-in-the-middle.
+TRUNCATED = "X-Truncated"
 CONTINUED = "X-Fill-In-The-Middle"
 # Log-probabilities of one request, which are kept until the answer is written: some 100 bytes each.
 MOST_ENTRIES = 1 << 19
@@ -36,6 +37,8 @@ class Job:
         self._record = record
         self._plans = plans
         self._begun = time.monotonic()
+        if any(plan.prompt.truncated for plan in plans):
+            record.headers[TRUNCATED] = "yes: a part of the prompt that is far from its end was left out"
         if any(plan.prompt.continued for plan in plans):
             record.headers[CONTINUED] = "no: the text before the gap was continued"
         self._sequences: list[RunningSequence] = service.start(plans, record)
@@ -63,6 +66,33 @@ class Job:
         """Values that an answer has about tokens."""
         plans = zip(self._plans, whole, strict=True)
         return sum(plan.entries(len(delta.scored)) + len(delta.token_ids) for plan, delta in plans)
+
+    def _cached(self, sequence: RunningSequence) -> int:
+        return sequence.first.cached_tokens if sequence.first is not None else 0
+
+    def _timings(self, sequence: RunningSequence) -> dict[str, Any]:
+        """How long a sequence took so far, as llama.cpp tells it."""
+        now = time.monotonic()
+        begun = sequence.first_token or now
+        cached = self._cached(sequence)
+        fresh = self._plans[sequence.index].prompt.tokens - cached
+        drafts = {"draft_n": sequence.drafted, "draft_n_accepted": sequence.drafted_right}
+        return {
+            "cache_n": cached,
+            **_rates("prompt", fresh, begun - self._begun),
+            **_rates("predicted", sequence.text.tokens, now - begun),
+            **(drafts if sequence.drafted else {}),
+        }
+
+
+def _rates(name: str, count: int, seconds: float) -> dict[str, Any]:
+    ms = seconds * 1000
+    return {
+        f"{name}_n": count,
+        f"{name}_ms": round(ms, 3),
+        f"{name}_per_token_ms": round(ms / count, 3) if count else 0.0,
+        f"{name}_per_second": round(count / seconds, 3) if seconds else 0.0,
+    }
 
 
 def plan_samples(

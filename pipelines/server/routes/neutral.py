@@ -80,6 +80,8 @@ _SAMPLING: dict[str, Neutral] = {
     "post_sampling_probs": _FALSE,
     "backend_sampling": ANYTHING,
     "input_extra.time": ANYTHING,  # editors' own bookkeeping
+    "id_slot": ANYTHING,  # there are no slots: any sequence finds any cached prefix
+    "t_max_prompt_ms": ANYTHING,  # the prompt is read on: the next request finds it cached
     "n_keep": ANYTHING,
     "n_discard": ANYTHING,
     "n_cache_reuse": ANYTHING,
@@ -106,6 +108,7 @@ _OPENAI: dict[str, Neutral] = {
     "modalities": _is(["text"]),
     "audio": _empty,
     "web_search_options": _empty,
+    "messages.name": ANYTHING,
     "messages.refusal": ANYTHING,
     "messages.annotations": ANYTHING,
     "messages.audio": _empty,
@@ -118,7 +121,8 @@ _VLLM: dict[str, Neutral] = {
     "skip_special_tokens": _TRUE,
     "spaces_between_special_tokens": ANYTHING,
     "include_stop_str_in_output": _FALSE,
-    "add_special_tokens": ANYTHING,
+    "add_special_tokens": ANYTHING,  # the models of this family add none
+    "add_special": ANYTHING,
     "add_generation_prompt": ANYTHING,  # no text but a chat's has turns
     "continue_final_message": ANYTHING,
     "chat_template": _empty,
@@ -144,8 +148,9 @@ _OLLAMA: dict[str, Neutral] = {
     "images": _empty,
     "think": _FALSE,
     "keep_alive": ANYTHING,
-    "truncate": ANYTHING,
     "shift": ANYTHING,
+    "insecure": ANYTHING,  # nothing is downloaded
+    "verbose": ANYTHING,
     **{
         f"options.{name}": ANYTHING
         for name in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 from pipelines.engine.sampling import LLAMA_ORDER
 from pipelines.server.http.api_error import ApiError
-from pipelines.server.routes.generation_fields import GenerationFields
+from pipelines.server.routes.generation_fields import GenerationFields, LogitBias
 from pipelines.server.service import Service
 from pipelines.text.limits import LineLimits
 from weights.errors import UserError
@@ -40,6 +41,8 @@ _LETTERS = {
 # The least top_p that keeps no more than the most probable token.
 _LEAST = sys.float_info.min
 _MOST_BIAS = 100.0  # OpenAI's
+# A name in an object that is an id: what C's strtol reads to its end, and vLLM's int().
+_ID = re.compile(r"\s*[+-]?[0-9]{1,19}", re.ASCII)
 # All stop strings together; all texts with a bias, which are encoded one by one.
 MOST_STOP_CHARACTERS = 1 << 16
 MOST_BIASED_TEXTS = 256
@@ -76,6 +79,11 @@ def max_new_tokens(body: GenerationFields) -> int | None:
     return None if stated is None else max(stated, -1)
 
 
+def sample_count(body: GenerationFields) -> int:
+    """Completions of each prompt."""
+    return int(first(body.n_cmpl, body.n, 1))
+
+
 def first(*values: Any) -> Any:
     """The first value that is given."""
     return next((value for value in values if value is not None), None)
@@ -102,13 +110,16 @@ def filter_order(samplers: list[str] | str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in known if name is not None))
 
 
-def biases(stated: Any, tokenizer: Tokenizer) -> Iterator[tuple[int, float]]:
-    """Pairs of id and bias. Raises ApiError for what is neither an id of the vocabulary nor a text, and no number.
+def biases(stated: LogitBias | None, tokenizer: Tokenizer) -> Iterator[tuple[int, float]]:
+    """Pairs of id and bias. Raises ApiError for an id that the vocabulary does not have, and for too many texts.
 
-    An object's keys are ids, OpenAI's, whose biases end at 100 either way as vLLM's do; or texts, llama.cpp's.
+    An object's keys are ids, OpenAI's, whose biases end at 100 either way as vLLM's do; or texts, llama.cpp's. In a
+    list a text is a text, whatever it spells.
     """
-    pairs: list[Any] = list(stated.items()) if isinstance(stated, dict) else stated or []
-    texts = [key for key, _ in pairs if isinstance(key, str) and not _is_id(key)]
+    pairs: list[tuple[int | str, float]] = stated if isinstance(stated, list) else []
+    if isinstance(stated, dict):
+        pairs = [(int(key) if _ID.fullmatch(key) else key, _bounded(bias)) for key, bias in stated.items()]
+    texts = [key for key, _ in pairs if isinstance(key, str)]
     if len(texts) > MOST_BIASED_TEXTS or sum(map(len, texts)) > MOST_BIASED_CHARACTERS:
         raise ApiError(
             f"logit_bias has {len(texts)} texts of {sum(map(len, texts))} characters; expected at most "
@@ -116,31 +127,22 @@ def biases(stated: Any, tokenizer: Tokenizer) -> Iterator[tuple[int, float]]:
             param="logit_bias",
         )  # fmt: skip
     for key, bias in pairs:
-        ids = _biased_ids(key, tokenizer)
-        if bias is False:
-            bias = -math.inf
-        elif isinstance(bias, bool) or not isinstance(bias, (int, float)) or not math.isfinite(bias):
-            raise ApiError(f"logit_bias: {str(key)[:40]!r} has no number; expected one, or false", param="logit_bias")
-        elif isinstance(stated, dict):
-            bias = min(max(float(bias), -_MOST_BIAS), _MOST_BIAS)
-        yield from ((token, float(bias)) for token in ids)
+        for token in _biased_ids(key, tokenizer):
+            yield token, -math.inf if bias is False else bias
 
 
-def _biased_ids(key: Any, tokenizer: Tokenizer) -> list[int]:
-    if _is_id(key) if isinstance(key, str) else isinstance(key, int) and not isinstance(key, bool):
-        try:
-            tokenizer.token_bytes(int(key))
-        except UserError as error:
-            raise ApiError(f"logit_bias: {error}", param="logit_bias") from None
-        return [int(key)]
+def _bounded(bias: float) -> float:
+    return bias if bias is False else min(max(bias, -_MOST_BIAS), _MOST_BIAS)
+
+
+def _biased_ids(key: int | str, tokenizer: Tokenizer) -> list[int]:
     if isinstance(key, str):
         return tokenizer.encode(key, parse_special=False)
-    raise ApiError(f"logit_bias: found {str(key)[:40]}; expected token ids or texts", param="logit_bias")
-
-
-def _is_id(key: str) -> bool:
-    """Whether a text is an id, as the names in an object are."""
-    return len(key) < 20 and key.isascii() and key.lstrip("-").isdigit()
+    try:
+        tokenizer.token_bytes(key)
+    except UserError as error:
+        raise ApiError(f"logit_bias: {error}", param="logit_bias") from None
+    return [key]
 
 
 class Deadline:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -18,7 +17,7 @@ from pipelines.server.routes.admission import admit
 from pipelines.server.routes.job import Job, plan_samples, token_entries
 from pipelines.server.routes.llama.requests import InfillRequest, LlamaCompletionRequest, LlamaFields, PromptObject
 from pipelines.server.routes.llama.settings import generation_settings
-from pipelines.server.routes.sampling import LLAMA_DEFAULTS, first, sampling
+from pipelines.server.routes.sampling import LLAMA_DEFAULTS, sample_count, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken
 
@@ -35,7 +34,7 @@ async def completion(body: LlamaCompletionRequest, request: Request) -> Response
     service, record = admit(body, request)
     found = sampling(body, LLAMA_DEFAULTS, service)
     most = found["max_new_tokens"]
-    service.check_count(len(body.prompt) * first(body.n_cmpl, body.n, 1))
+    service.check_count(len(body.prompt) * sample_count(body))
     size = sum(map(_size, body.prompt))
     prompts = await beside(size, lambda: [_prompt(service, body, prompt, most) for prompt in body.prompt])
     for prompt in prompts:
@@ -98,7 +97,7 @@ class LlamaJob(Job):
         """`found` are keywords of `SamplingParams`, see sampling.py."""
         self._body = body
         self._found = found
-        self._samples = first(body.n_cmpl, body.n, 1)
+        self._samples = sample_count(body)
         scored = body.n_probs or None
         plans = plan_samples(service, record, body, prompts, self._samples, found, seed=body.seed, top_logprobs=scored)
         super().__init__(service, record, plans)
@@ -174,32 +173,6 @@ class LlamaJob(Job):
         if not self._body.n_probs:
             return {}
         return {"completion_probabilities": token_entries(self._service.tokenizer, scored, ids=True)}
-
-    def _cached(self, sequence: RunningSequence) -> int:
-        return sequence.first.cached_tokens if sequence.first is not None else 0
-
-    def _timings(self, sequence: RunningSequence) -> dict[str, Any]:
-        now = time.monotonic()
-        begun = sequence.first_token or now
-        cached = self._cached(sequence)
-        fresh = self._plans[sequence.index].prompt.tokens - cached
-        drafts = {"draft_n": sequence.drafted, "draft_n_accepted": sequence.drafted_right}
-        return {
-            "cache_n": cached,
-            **_rates("prompt", fresh, begun - self._begun),
-            **_rates("predicted", sequence.text.tokens, now - begun),
-            **(drafts if sequence.drafted else {}),
-        }
-
-
-def _rates(name: str, count: int, seconds: float) -> dict[str, Any]:
-    ms = seconds * 1000
-    return {
-        f"{name}_n": count,
-        f"{name}_ms": round(ms, 3),
-        f"{name}_per_token_ms": round(ms / count, 3) if count else 0.0,
-        f"{name}_per_second": round(count / seconds, 3) if seconds else 0.0,
-    }
 
 
 def spelled(tokenizer: Any, ids: Sequence[int]) -> str:

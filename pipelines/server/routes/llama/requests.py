@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
 from pipelines.server.routes.fields import FIRST_FAULT, INTEGRAL, Fields, Flag, Ids, Text, TokenId
-from pipelines.server.routes.generation_fields import GenerationFields
+from pipelines.server.routes.generation_fields import GenerationFields, MarkedFields
 from pipelines.server.routes.openai.requests import Message
 
 Probabilities: TypeAlias = Annotated[int, Field(ge=0, le=1000, strict=True), INTEGRAL]
+FieldPath: TypeAlias = Annotated[Text, Field(max_length=256)]
 Mixed: TypeAlias = Annotated[list[TokenId | Text], FIRST_FAULT]
 
 
@@ -38,9 +40,11 @@ class LlamaFields(GenerationFields):
     """What llama.cpp's two routes for text share."""
 
     n_probs: Probabilities = Field(0, description="Log-probabilities of so many tokens beside each.")
+    response_fields: Annotated[list[FieldPath], FIRST_FAULT, Field(max_length=256)] | None = None
+    return_tokens: Flag = False
 
 
-class LlamaCompletionRequest(LlamaFields):
+class LlamaCompletionRequest(LlamaFields, MarkedFields):
     """`POST /completion`."""
 
     prompt: Annotated[list[One], FIRST_FAULT, BeforeValidator(_prompts), Field(min_length=1)]
@@ -69,9 +73,17 @@ class TokenizeRequest(Fields):
     prompt: Text | None = None
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
     return_token_strs: Flag = False
-    add_special: Flag = Field(False, description="The models of this family add none.")
     parse_special: Flag = True
     with_pieces: Flag = False
+
+    def without_effect(self) -> Iterator[str]:
+        """What belongs to the other of the two, or to another of the three texts."""
+        stated = [name for name in ("content", "prompt", "messages") if getattr(self, name) is not None]
+        yield from stated[1:]
+        if self.return_token_strs and "content" in stated:
+            yield "return_token_strs"
+        if self.with_pieces and "content" not in stated:
+            yield "with_pieces"
 
 
 class DetokenizeRequest(Fields):

@@ -5,22 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from pipelines.prompts.gap import Gap
 from pipelines.prompts.prompt import Prompt
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
 from pipelines.server.routes.job import Job, plan_samples, token_entries
+from pipelines.server.routes.ollama.prompts import chat_prompt, generate_prompt
 from pipelines.server.routes.ollama.requests import GenerateRequest, OllamaChatRequest, OllamaFields
-from pipelines.server.routes.openai.chat_completions import messages_prompt, text_size
+from pipelines.server.routes.openai.chat_completions import text_size
 from pipelines.server.routes.sampling import OLLAMA_DEFAULTS, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta
@@ -38,7 +37,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
         return JSONResponse(nothing_to_do(service, body) | {"response": ""})
     found = sampling(body.generation(), OLLAMA_DEFAULTS, service)
     size = sum(map(len, (body.prompt, body.suffix or "", body.system or "", body.context or "")))
-    prompt = await beside(size, lambda: _prompt(service, body, found["max_new_tokens"]))
+    prompt = await beside(size, lambda: generate_prompt(service, body, found["max_new_tokens"]))
     job = GenerateJob(service, body, record, prompt, found)
     return await respond(job, body.stream, request, lines=True)
 
@@ -51,27 +50,8 @@ async def chat(body: OllamaChatRequest, request: Request) -> Response:
         return JSONResponse(nothing_to_do(service, body) | {"message": _message("")})
     found = sampling(body.generation(), OLLAMA_DEFAULTS, service)
     messages = [(message.role, message.content) for message in body.messages]
-    prompt = await beside(text_size(messages), lambda: messages_prompt(service, messages))
-    service.check_length(prompt.tokens, found["max_new_tokens"], "messages")
+    prompt = await beside(text_size(messages), lambda: chat_prompt(service, body, messages, found["max_new_tokens"]))
     return await respond(ChatJob(service, body, record, prompt, found), body.stream, request, lines=True)
-
-
-def _prompt(service: Service, body: GenerateRequest, max_new_tokens: int) -> Prompt:
-    gap = Gap(body.prompt, body.suffix) if body.suffix else None
-    if gap is None and not body.system and not body.context:
-        gap = service.marked_gap(body.prompt, body.gap_markers)
-    if gap is not None:
-        return service.gap(gap, max_new_tokens, "suffix", cut=body.cut_suffix, heal=body.token_healing)
-    if body.system:
-        prompt = messages_prompt(service, [("system", body.system), ("user", body.prompt)])
-    else:
-        heal = max_new_tokens != 0 and service.heals(body.token_healing, editor=True)
-        prompt = service.prompt(body.prompt, "prompt", heal=heal)
-    if body.context:
-        before = service.prompt(body.context, "context")
-        prompt = replace(prompt, ids=[*before.ids, *prompt.ids], before=before.before + prompt.before)
-    service.check_length(prompt.tokens, max_new_tokens, "prompt")
-    return prompt
 
 
 def nothing_to_do(service: Service, body: OllamaFields) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -19,7 +20,7 @@ from pipelines.server.routes.fields import (
     Text,
     Whole,
 )
-from pipelines.server.routes.generation_fields import GenerationFields, Salt, Stops
+from pipelines.server.routes.generation_fields import GenerationFields, MarkedFields, SharedFields, Stops
 from pipelines.server.routes.neutral import OLLAMA_NEUTRAL, Neutral
 from pipelines.server.routes.openai.requests import TopLogprobs
 
@@ -42,7 +43,7 @@ class OllamaOptions(Fields):
     stop: Stops | None = None
 
 
-class OllamaFields(ModelFields):
+class OllamaFields(MarkedFields):
     """What Ollama's two routes for text share. A model's name, or an address for `keep_alive`, may be anything."""
 
     neutral: ClassVar[dict[str, Neutral]] = OLLAMA_NEUTRAL
@@ -51,19 +52,20 @@ class OllamaFields(ModelFields):
     options: OllamaOptions = Field(default_factory=OllamaOptions)
     logprobs: Flag = False
     top_logprobs: TopLogprobs | None = None
+    truncate: Flag = Field(True, description="Of a prompt that is too long the end is read; false: it is an error.")
     keep_alive: Any = Field(None, description="The model is always loaded.")
-    token_healing: Flag | None = None
-    gap_markers: Flag = True
-    cut_suffix: Flag = True
-    cache_salt: Salt | None = Field(None, description="As on the other routes.")
+
+    def without_effect(self) -> Iterator[str]:
+        """What needs another field."""
+        if self.top_logprobs and not self.logprobs:
+            yield "top_logprobs"
 
     def generation(self) -> GenerationFields:
         """The same in the names of the other APIs."""
-        stated = {name: getattr(self.options, name) for name in self.options.model_fields_set}
-        stated["n_predict"] = stated.pop("num_predict", None)
-        return GenerationFields(
-            model=self.model, stream=self.stream, cut_suffix=self.cut_suffix, cache_salt=self.cache_salt, **stated
-        )
+        options = {name: getattr(self.options, name) for name in OllamaOptions.model_fields}
+        shared = {name: getattr(self, name) for name in SharedFields.model_fields}
+        n_predict = options.pop("num_predict")
+        return GenerationFields.model_construct(stream=self.stream, n_predict=n_predict, **shared, **options)
 
 
 class GenerateRequest(OllamaFields):
@@ -74,6 +76,12 @@ class GenerateRequest(OllamaFields):
     system: Text = ""
     raw: Flag = False
     context: Ids | None = Field(None, description="The ids of an earlier answer, which this one goes on from.")
+
+    def without_effect(self) -> Iterator[str]:
+        """Ollama's templates have no place for a system's text around a gap."""
+        yield from super().without_effect()
+        if self.suffix and self.system:
+            yield "system"
 
 
 class OllamaMessage(Fields):
@@ -92,14 +100,15 @@ class OllamaChatRequest(OllamaFields):
 class ShowRequest(ModelFields):
     """`POST /api/show`."""
 
+    neutral: ClassVar[dict[str, Neutral]] = OLLAMA_NEUTRAL
+
     name: Text | None = None
-    verbose: Flag = False
 
 
-class PullRequest(Fields):
+class PullRequest(ModelFields):
     """`POST /api/pull`."""
 
-    model: Text | None = None
+    neutral: ClassVar[dict[str, Neutral]] = OLLAMA_NEUTRAL
+
     name: Text | None = None
-    insecure: Flag = Field(False, description="Nothing is downloaded.")
     stream: Flag = True

@@ -18,10 +18,11 @@ from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import beside, respond
 from pipelines.server.record import Record
 from pipelines.server.routes.admission import admit
+from pipelines.server.routes.generation_fields import MarkedFields
 from pipelines.server.routes.job import plan_samples, token_entries
 from pipelines.server.routes.openai.job import OpenAIJob, check_stream
-from pipelines.server.routes.openai.requests import ChatRequest, FimRequest, OpenAIFields
-from pipelines.server.routes.sampling import OPENAI_DEFAULTS, first, sampling
+from pipelines.server.routes.openai.requests import ChatRequest, FimRequest, OpenAIFields, ScoredFields
+from pipelines.server.routes.sampling import OPENAI_DEFAULTS, first, sample_count, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken
 
@@ -72,12 +73,22 @@ async def fim(body: FimRequest, request: Request) -> Response:
 
 
 def _prompt(service: Service, body: ChatRequest, messages: Sequence[tuple[str, str]], most: int) -> Prompt:
-    """The prompt of a chat, or of a gap where its only message spells one, as templates of editors do."""
-    if len(messages) == 1 and (gap := service.marked_gap(messages[0][1], body.gap_markers)):
-        return service.gap(gap, most, "messages", cut=body.cut_suffix, heal=body.token_healing)
+    marked = marked_prompt(service, body, messages, most)
+    if marked is not None:
+        return marked
     if not body.add_generation_prompt or body.continue_final_message:
         check_turns(service, "continue_final_message" if body.continue_final_message else "add_generation_prompt")
     return messages_prompt(service, messages, most != 0 and service.heals(body.token_healing, editor=False))
+
+
+def marked_prompt(
+    service: Service, body: MarkedFields, messages: Sequence[tuple[str, str]], most: int
+) -> Prompt | None:
+    """The prompt of a gap, where a chat's only message spells one, as templates of editors do."""
+    gap = service.marked_gap(messages[0][1], body.gap_markers) if len(messages) == 1 else None
+    if gap is None:
+        return None
+    return service.gap(gap, most, "messages", cut=body.cut_suffix, heal=body.token_healing)
 
 
 def check_turns(service: Service, field: str) -> None:
@@ -128,8 +139,8 @@ class ChatJob(OpenAIJob):
         """`found` are keywords of `SamplingParams`, see sampling.py."""
         self._scored = top_logprobs is not None
         self._body = body
-        samples = first(body.n, body.n_cmpl, 1)
-        plans = plan_samples(service, record, body, [prompt], samples, found, seed=seed, top_logprobs=top_logprobs)
+        count = sample_count(body)
+        plans = plan_samples(service, record, body, [prompt], count, found, seed=seed, top_logprobs=top_logprobs)
         super().__init__(service, body, record, plans)
 
     def _piece(self, sequence: RunningSequence, delta: Delta, first: bool) -> tuple[str, dict[str, Any]] | None:
@@ -169,7 +180,8 @@ class ChatJob(OpenAIJob):
     def _logprobs(self, scored: list[ScoredToken]) -> dict[str, Any] | None:
         if not self._scored:
             return None
-        entries = token_entries(self._service.tokenizer, scored, by_id=self._body.return_tokens_as_token_ids)
+        by_id = isinstance(self._body, ScoredFields) and self._body.return_tokens_as_token_ids
+        entries = token_entries(self._service.tokenizer, scored, by_id=by_id)
         return {"content": entries, "refusal": None}
 
 

@@ -19,7 +19,7 @@ from pipelines.server.routes.admission import admit
 from pipelines.server.routes.job import plan_samples
 from pipelines.server.routes.openai.job import OpenAIJob, check_stream
 from pipelines.server.routes.openai.requests import CompletionRequest, Prompt
-from pipelines.server.routes.sampling import OPENAI_DEFAULTS, sampling
+from pipelines.server.routes.sampling import OPENAI_DEFAULTS, sample_count, sampling
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta, ScoredToken, token_text
 from weights.tokenizers.tokenizer import Tokenizer
@@ -56,7 +56,7 @@ class CompletionJob(OpenAIJob):
     ) -> None:
         """`found` are keywords of `SamplingParams`, see sampling.py; `prompts` are those of `encode_all`."""
         self._body = body
-        self._n = body.n or 1
+        self._n = sample_count(body)
         self._samples = max(body.best_of or 1, self._n)
         self._prompts = prompts
         scored = body.logprobs
@@ -116,7 +116,7 @@ class CompletionJob(OpenAIJob):
 async def encode_all(service: Service, body: CompletionRequest, max_new_tokens: int) -> list[tuple[str, ModelPrompt]]:
     """The prompts of a request, see `encode`."""
     prompts = as_list(body.prompt)
-    service.check_count(len(prompts) * max(body.best_of or 1, body.n or 1))
+    service.check_count(len(prompts) * max(body.best_of or 1, sample_count(body)))
     size = sum(map(len, prompts)) + len(body.suffix or "")
     return await beside(size, lambda: [encode(service, body, prompt, max_new_tokens) for prompt in prompts])
 
@@ -145,12 +145,10 @@ def encode(
 def check(body: CompletionRequest) -> None:
     """Combinations that have no meaning. Raises ApiError naming one of the fields."""
     check_stream(body)
-    if body.best_of is not None and body.best_of < (body.n or 1):
-        raise ApiError(
-            f"best_of is {body.best_of}; expected at least n, which is {body.n or 1}",
-            param="best_of",
-        )
-    if body.stream and (body.best_of or 1) > (body.n or 1):
+    count = sample_count(body)
+    if body.best_of is not None and body.best_of < count:
+        raise ApiError(f"best_of is {body.best_of}; expected at least n, which is {count}", param="best_of")
+    if body.stream and (body.best_of or 1) > count:
         raise ApiError(
             "best_of cannot be streamed, as the best is known at the end; leave out stream or best_of",
             param="best_of",

@@ -13,8 +13,8 @@ from pipelines.engine.plan import Plan
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import DONE
 from pipelines.server.record import Record
-from pipelines.server.routes.generation_fields import GenerationFields, StreamOptions
 from pipelines.server.routes.job import Job
+from pipelines.server.routes.openai.requests import OpenAIFields, StreamOptions
 from pipelines.server.service import RunningSequence, Service
 from pipelines.text.chain import Delta
 
@@ -30,8 +30,9 @@ class OpenAIJob(Job):
     kind: ClassVar[str]  # `object` of an answer, and of an event
     event_kind: ClassVar[str]
 
-    def __init__(self, service: Service, body: GenerationFields, record: Record, plans: Sequence[Plan]) -> None:
+    def __init__(self, service: Service, body: OpenAIFields, record: Record, plans: Sequence[Plan]) -> None:
         self._stream_options = body.stream_options
+        self._timed = body.timings_per_token
         self._created = int(time.time())
         super().__init__(service, record, plans)
 
@@ -46,7 +47,7 @@ class OpenAIJob(Job):
                     text, choice = piece
                     beside = {} if sequence.index in begun else self._beside()
                     begun.add(sequence.index)
-                    yield self._object(self.event_kind, [choice]) | extras.of(text) | beside
+                    yield self._object(self.event_kind, [choice]) | extras.of(text) | beside | self._time(sequence)
         if extras.at_end:
             yield self._object(self.event_kind, []) | {"usage": usage(self._record)}
         yield DONE
@@ -60,7 +61,12 @@ class OpenAIJob(Job):
         return {}
 
     def _answer(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return self._object(self.kind, choices) | {"usage": usage(self._record)} | self._beside()
+        told = {"usage": usage(self._record)} | self._beside() | self._time(self._sequences[0])
+        return self._object(self.kind, choices) | told
+
+    def _time(self, sequence: RunningSequence) -> dict[str, Any]:
+        """llama.cpp's `timings`; those of the first sequence in a whole answer, as there."""
+        return {"timings": self._timings(sequence)} if self._timed else {}
 
     def _object(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -73,7 +79,7 @@ class OpenAIJob(Job):
         }
 
 
-def check_stream(body: GenerationFields) -> None:
+def check_stream(body: OpenAIFields) -> None:
     """Raises ApiError for options of a stream where none is asked for."""
     if body.stream_options is not None and not body.stream:
         raise ApiError("stream_options is for streams; set stream too", param="stream_options")

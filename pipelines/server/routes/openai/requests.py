@@ -22,7 +22,7 @@ from pipelines.server.routes.fields import (
     Text,
     Texts,
 )
-from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields, Samples, Stops
+from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields, MarkedFields, Samples, Stops
 
 
 def _prompt(value: Any) -> Any:
@@ -63,8 +63,16 @@ def _count(value: Any) -> Any:
     return {False: None, True: 1}[value] if isinstance(value, bool) else value
 
 
+class StreamOptions(Fields):
+    """What a stream carries beside the text."""
+
+    include_usage: Flag | None = None
+    continuous_usage_stats: Flag = Field(False, description="The usage so far in every event, as vLLM has it.")
+    include_obfuscation: Flag = Field(False, description="Random characters that hide how long a piece of text is.")
+
+
 class OpenAIFields(GenerationFields):
-    """What completions and chat share, in OpenAI's ranges."""
+    """What completions, chat and Mistral's route share, in OpenAI's ranges."""
 
     max_tokens: Annotated[int, Field(ge=-1, le=MOST_TOKENS, strict=True), INTEGRAL] | None = None
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
@@ -77,7 +85,7 @@ class OpenAIFields(GenerationFields):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     stop: Stop | None = None
-    return_tokens_as_token_ids: Flag = Field(False, description="Log-probabilities name tokens `token_id:N`.")
+    stream_options: StreamOptions | None = None
     return_token_ids: Flag = Field(False, description="The ids of prompt and text beside them, as vLLM has it.")
 
 
@@ -87,7 +95,14 @@ class ResponseFormat(Fields):
     type: Literal["text"]
 
 
-class CompletionRequest(OpenAIFields):
+class ScoredFields(OpenAIFields, MarkedFields):
+    """What only OpenAI's own two have."""
+
+    return_tokens_as_token_ids: Flag = Field(False, description="Log-probabilities name tokens `token_id:N`.")
+    response_format: ResponseFormat | None = None
+
+
+class CompletionRequest(ScoredFields):
     """`POST /v1/completions`, and the routes that are it under another name."""
 
     prompt: Prompt
@@ -95,7 +110,6 @@ class CompletionRequest(OpenAIFields):
     echo: Flag | None = None
     logprobs: Annotated[TopLogprobs | None, BeforeValidator(_count)] = None
     best_of: Samples | None = None
-    response_format: ResponseFormat | None = None
 
 
 class FimRequest(OpenAIFields):
@@ -119,7 +133,6 @@ class Message(Fields):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[ContentPart], FIRST_FAULT] = ""  # an SDK's own message may have none
-    name: Text | None = None
 
     @property
     def text(self) -> str:
@@ -129,7 +142,7 @@ class Message(Fields):
         return "".join(part.text for part in self.content)
 
 
-class ChatRequest(OpenAIFields):
+class ChatRequest(ScoredFields):
     """`POST /v1/chat/completions`."""
 
     messages: Annotated[list[Message], FIRST_FAULT, Field(min_length=1)]
@@ -137,4 +150,3 @@ class ChatRequest(OpenAIFields):
     continue_final_message: Flag = Field(False, description="What a base model does anyway.")
     logprobs: Flag | None = None
     top_logprobs: TopLogprobs | None = None
-    response_format: ResponseFormat | None = None
