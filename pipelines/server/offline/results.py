@@ -8,6 +8,7 @@ import re
 import stat
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from weights.files.mapped_file import json_object
 # What every line begins with, and ids are.
 _BEGINNING = b'{"id":"' + ID_PREFIX.encode()
 _ID = re.compile(rf"{ID_PREFIX}[0-9a-f]{{{ID_DIGITS}}}")
-# Seconds between writes that wait for the disk: what a machine without power can lose is done again.
+# Seconds after which what was written goes to the disk: what a machine without power can lose is done again.
 _SYNC_SECONDS = 5.0
 
 
@@ -32,8 +33,10 @@ class ResultFile:
         self.fingerprint = ""
         self.name = "standard output" if path is None else str(path)
         self._file = _open(path)
+        self._disk = ThreadPoolExecutor(1)
         self.remembers = path is not None and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
         self._synced = time.monotonic()
+        self._syncing: Future[None] | None = None
         if self.remembers:
             _lock(self._file, self.name)
             self._read()
@@ -70,7 +73,7 @@ class ResultFile:
             self._file.write(line.encode() + b"\n")
             self._file.flush()
             if self.remembers and time.monotonic() - self._synced > _SYNC_SECONDS:
-                self._sync()
+                self._sync_beside()
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -83,13 +86,19 @@ class ResultFile:
         """Everything is on the disk afterwards."""
         if self.remembers:
             with contextlib.suppress(OSError):
-                self._sync()
+                os.fsync(self._file.fileno())
+        self._disk.shutdown()
         with contextlib.suppress(OSError):  # what is in the buffer could not be written before either
             self._file.close()
 
-    def _sync(self) -> None:
-        os.fsync(self._file.fileno())
+    def _sync_beside(self) -> None:
+        """Waits for the disk in a thread: the model goes on. What went wrong there is raised by a later write."""
+        if self._syncing is not None:
+            if not self._syncing.done():
+                return
+            self._syncing.result()
         self._synced = time.monotonic()
+        self._syncing = self._disk.submit(os.fsync, self._file.fileno())
 
 
 def _open(path: Path | None) -> BinaryIO:
