@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
 from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY, ByteLevelTokenizer
@@ -149,21 +151,34 @@ def with_fim(keys: dict[str, Any], tokens: Sequence[str], suffix_first: bool | N
 
 
 def add_keys(writer: GGUFWriter, keys: dict[str, Any]) -> None:
-    """Add key-values of plain Python types, with the GGUF types that llama.cpp expects."""
+    """Add key-values of plain Python types, with the types that llama.cpp expects, or wider ones where needed."""
     from gguf import GGUFValueType
 
-    scalars = {
-        bool: GGUFValueType.BOOL,
-        int: GGUFValueType.UINT32,
-        float: GGUFValueType.FLOAT32,
-        str: GGUFValueType.STRING,
-    }
     for key, value in keys.items():
-        if isinstance(value, list):
+        if not isinstance(value, list):
+            kind = _value_type([value], ("UINT32", "INT32", "UINT64", "INT64"))
+            writer.add_key_value(key, value, GGUFValueType[kind])
+        elif value:
             # SentencePiece's normalization table is the one list of bytes.
-            is_bytes = key == "tokenizer.ggml.precompiled_charsmap"
-            item = GGUFValueType.UINT8 if is_bytes else None
-            if value:
-                writer.add_key_value(key, value, GGUFValueType.ARRAY, item)
-        else:
-            writer.add_key_value(key, value, scalars[type(value)])
+            bytes_first = ("UINT8",) if key == "tokenizer.ggml.precompiled_charsmap" else ()
+            kind = _value_type(value, (*bytes_first, "INT32", "UINT32", "INT64", "UINT64"))
+            writer.add_key_value(key, value, GGUFValueType.ARRAY, GGUFValueType[kind])
+
+
+def _value_type(values: list[Any], integers: tuple[str, ...]) -> str:
+    """GGUF's name of the first type that holds all `values`, which are of one kind, without a loss."""
+    kind = type(values[0])
+    if kind in (bool, str):
+        return "BOOL" if kind is bool else "STRING"
+    if kind is float:
+        wide = np.array(values)
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(np.float32)
+        return "FLOAT32" if np.array_equal(narrow, wide, equal_nan=True) else "FLOAT64"
+    low, high = min(values), max(values)
+    for name in integers:
+        signed, bits = name.startswith("I"), int(name.lstrip("UINT"))
+        end = 1 << (bits - signed)
+        if (-end if signed else 0) <= low and high < end:
+            return name
+    raise ValueError(f"whole numbers from {low} to {high} have no type in GGUF")
