@@ -7,7 +7,7 @@ those keys cannot express is refused instead of changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,11 @@ def padded(keys: Mapping[str, Any], rows: int) -> dict[str, Any]:
 
 def _from_json(path: Path, tokenizer: ByteLevelTokenizer, vocab_size: int) -> dict[str, Any]:
     content = json.loads(tokenizer.to_json())
+    for name, found in _unsayable(content):
+        raise UserError(
+            f"the tokenizer in {path} has {name} {found}, which GGUF has no key for; expected one without: keep the "
+            "model in safetensors, or give another tokenizer.json"
+        )
     keys = _vocabulary(content, vocab_size) | _special(tokenizer.special)
     if content.get("normalizer") is not None:
         # The ggml keys cannot say it; the GGUF specification has this one for the whole file.
@@ -78,6 +83,16 @@ def _from_json(path: Path, tokenizer: ByteLevelTokenizer, vocab_size: int) -> di
         f"the tokenizer in {path} splits text in a way that GGUF has no name for; expected that of GPT-2 or of "
         "Refact: keep the model in safetensors, or give a directory with another tokenizer.json"
     )
+
+
+def _unsayable(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What changes ids and would be lost: an option of the model, or of an added token with that token."""
+    if content["model"].get("ignore_merges"):
+        yield "ignore_merges", "on"
+    for added in content.get("added_tokens", []):
+        for flag in ("single_word", "lstrip", "rstrip"):
+            if added.get(flag):
+                yield flag, f"on for the token {added['content']!r}"
 
 
 def _splits(content: dict[str, Any]) -> tuple[str, str]:
@@ -160,7 +175,7 @@ def add_keys(writer: GGUFWriter, keys: dict[str, Any]) -> None:
             writer.add_key_value(key, value, GGUFValueType[kind])
         elif value:
             # SentencePiece's normalization table is the one list of bytes.
-            bytes_first = ("UINT8",) if key == "tokenizer.ggml.precompiled_charsmap" else ()
+            bytes_first = ("UINT8", "INT8") if key == "tokenizer.ggml.precompiled_charsmap" else ()
             kind = _value_type(value, (*bytes_first, "INT32", "UINT32", "INT64", "UINT64"))
             writer.add_key_value(key, value, GGUFValueType.ARRAY, GGUFValueType[kind])
 
