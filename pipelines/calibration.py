@@ -74,13 +74,20 @@ def token_windows(source: Path, tokenizer: Tokenizer, tokens: int = TOKENS) -> l
 def _texts(source: Path) -> Iterator[str]:
     try:
         with source.open("rb") as file:
-            content = file.read(_LARGEST_TEXT).decode("utf-8", "ignore")
+            raw = file.read(_LARGEST_TEXT)
+        content = raw.decode("utf-8", "ignore")
         if source.suffix != ".jsonl":
             yield content
             return
-        for line in content.splitlines()[:-1] or content.splitlines():
-            yield str(json.loads(line)["text"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        lines = content.split("\n")
+        if len(raw) == _LARGEST_TEXT:
+            del lines[-1]  # where it is cut off
+        for line in filter(str.strip, lines):
+            text = json.loads(line)["text"]
+            if not isinstance(text, str):
+                raise TypeError(f"a text is {text!r}")
+            yield text
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"cannot read text from {source} ({error}); expected UTF-8 text, or a .jsonl file whose lines have a "
             '"text": give such a file'

@@ -86,8 +86,8 @@ def write_gguf(path: Path, model: ModelFile, tensors: dict[str, Array] | None = 
     """Write a GGUF file as llama.cpp's converter would."""
     writer = gguf.GGUFWriter(path, "mpt")
     for key, value in model.metadata().items():
-        _add_key(writer, f"mpt.{key}", value)
-    _add_tokenizer(writer, model.pre)
+        add_key(writer, f"mpt.{key}", value)
+    add_tokenizer(writer, model.pre)
     for name, array in (model.tensors() if tensors is None else tensors).items():
         if model.bfloat16 and array.ndim > 1:
             kind = gguf.GGMLQuantizationType.BF16
@@ -101,7 +101,7 @@ def write_gguf(path: Path, model: ModelFile, tensors: dict[str, Array] | None = 
     return path
 
 
-def _add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
     if isinstance(value, bool):
         writer.add_bool(key, value)
     elif isinstance(value, float):
@@ -112,7 +112,7 @@ def _add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_uint32(key, value)
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, pre: str | None) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, pre: str | None) -> None:
     tokens, types = vocabulary()
     writer.add_tokenizer_model("gpt2")
     if pre is not None:

@@ -180,6 +180,9 @@ def test_optional_config_keys(tmp_path: Path, changes: dict[str, Any], changed: 
         ({"vocab_size": None}, "vocab_size is None; expected a positive whole number"),
         ({"norm_type": "rmsnorm"}, "norm_type is 'rmsnorm'; expected 'low_precision_layernorm' or"),
         ({"logit_scale": "half"}, "logit_scale is 'half'; expected a finite number"),
+        ({"logit_scale": 1e39}, "logit_scale is 1e+39; expected a finite number in 32 bits"),
+        ({"logit_scale": 10**400}, "0; expected a finite number in 32 bits"),
+        ({"layer_norm_epsilon": 1e-46}, "layer_norm_epsilon is 1e-46; expected a positive number"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1; expected true or false"),
         (
             {"final_logit_softcapping": 30.0},

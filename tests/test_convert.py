@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
+from model_files import ModelFile, add_key, add_tokenizer
 from tiny_model import run_convert as run
 from tiny_model import write_model, write_tokenizer
 
@@ -163,6 +166,73 @@ def test_file_names_follow_the_convention() -> None:
     name = ModelName("replit-code", None, "v1.5")
     assert file_name(name, 3_322_088_448, Encoding.Q4_0) == "replit-code-3.3B-v1.5-Q4_0.gguf"
     assert file_name(name, 3_322_088_448, Encoding.BFLOAT16) == "replit-code-3.3B-v1.5-BF16.gguf"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("my model " * 60, "my-model-" * 11 + "m-3.3B-Q4_0.gguf"),
+        ("模型" * 99, "模型" * 16 + "模-3.3B-Q4_0.gguf"),
+        ("a\0b\u202ec\n\ud800\\d", "abcd-3.3B-Q4_0.gguf"),
+        ("org/..", "model-3.3B-Q4_0.gguf"),
+        (f"a-3b-{'b' * 300}-v{'1' * 300}", f"a-3.3B-{'b' * 60}-v{'1' * 59}-Q4_0.gguf"),
+    ],
+)
+def test_file_names_are_such_that_a_file_can_have(name: str, expected: str, tmp_path: Path) -> None:
+    found = file_name(parse_name(name), 3_322_088_448, Encoding.Q4_0)
+    assert found == expected
+    (tmp_path / found).write_text("")
+    assert [path.name for path in tmp_path.iterdir()] == [expected]
+
+
+def test_a_name_as_long_as_it_may_be(source: Path, tmp_path: Path) -> None:
+    run(source, tmp_path / f"{'a' * 250}.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["a" * 250 + ".gguf"]
+
+
+def test_keys_keep_their_values_whatever_their_type(tmp_path: Path) -> None:
+    kinds = gguf.GGUFValueType
+    scalars = {
+        "general.parameter_count": (5_000_000_000, kinds.UINT64),
+        "general.name": ("a\0b" * 200, kinds.STRING),
+        "general.smallest": (-(1 << 63), kinds.INT64),
+        "general.rate": (1e300, kinds.FLOAT64),
+        "general.tenth": (0.1, kinds.FLOAT64),
+        "general.infinite": (math.inf, kinds.FLOAT32),
+        "general.flag": (True, kinds.BOOL),
+        "tokenizer.ggml.cls_token_id": (-1, kinds.INT32),
+    }
+    lists = {
+        "general.hashes": ([1 << 40, (1 << 64) - 1], kinds.UINT64),
+        "general.signed": ([-(1 << 40), 5], kinds.INT64),
+        "general.rates": ([1e300, 0.5], kinds.FLOAT64),
+        "general.flags": ([True, False], kinds.BOOL),
+    }
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "mpt")
+    for key, value in ModelFile().metadata().items():
+        add_key(writer, f"mpt.{key}", value)
+    add_tokenizer(writer, "mpt")
+    for key, (value, kind) in scalars.items():
+        writer.add_key_value(key, value, kind)
+    for key, (values, kind) in lists.items():
+        writer.add_key_value(key, values, kinds.ARRAY, kind)
+    for name, array in ModelFile().tensors().items():
+        writer.add_tensor(name, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    (tmp_path / "out").mkdir()
+    run(path, tmp_path / "out", "--quantization-encoding", "float32")
+    [written] = (tmp_path / "out").iterdir()
+    fields = gguf.GGUFReader(written).fields
+    for key, (value, _) in (scalars | lists).items():
+        assert fields[key].contents() == value, key
+        assert open_checkpoint(written).metadata[key] == value
+    # What fits keeps the types that llama.cpp asks for.
+    assert fields["tokenizer.ggml.eos_token_id"].types == [kinds.UINT32]
+    assert fields["tokenizer.ggml.token_type"].types == [kinds.ARRAY, kinds.INT32]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from tiny_model import CONFIG, run_convert, write_model, write_tokenizer
 from tiny_model import weights as tiny_weights
 
 import reference
+from pipelines.calibration import token_windows
 from refact.weight_names import hub_tensors as refact_hub_tensors
 from replit.config import from_checkpoint
 from replit.decoder.adapter import merged
@@ -548,6 +549,20 @@ def test_an_importance_matrix_replaces_nothing_by_mistake(tmp_path: Path) -> Non
             *("--save-imatrix", tmp_path / "new.gguf"),
         )
     assert not (tmp_path / "new.gguf").exists()
+
+
+def test_texts_of_lines(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One a line, and a line ends where JSON's do: U+2028 is a character of a text."""
+    tokenizer, path = load_tokenizer(open_checkpoint(source)), tmp_path / "lines.jsonl"
+    path.write_text('{"text": "a\u2028b"}\n\n{"text": "cd"}\n')
+    assert [tokenizer.decode(ids) for ids in token_windows(path, tokenizer)] == ["a\u2028b", "cd"]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.calibration._LARGEST_TEXT", 30)  # within the second text
+        assert [tokenizer.decode(ids) for ids in token_windows(path, tokenizer)] == ["a\u2028b"]
+    for line in ('{"text": null}', '{"text": 5}', "[" * 100_000):
+        path.write_text(line + "\n")
+        with pytest.raises(UserError, match=r"^cannot read text from .*lines.jsonl"):
+            token_windows(path, tokenizer)
 
 
 def test_what_calibration_refuses(source: Path, tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
+from weights.tokenizers.gguf_tokenizer import tokenizer_keys
 from weights.tokenizers.load import load_tokenizer
+
+Change = Callable[[dict[str, Any]], Any]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,49 @@ def test_tokenizer_json_and_gguf_agree(tmp_path: Path, trained: Backend) -> None
     assert [gguf.token_bytes(i) for i in range(402)] == [hub.token_bytes(i) for i in range(402)]
 
 
+def test_a_model_without_its_kind_is_bpe_by_what_it_holds(tmp_path: Path, trained: Backend) -> None:
+    checkpoint = hub_directory(tmp_path, trained, 402)
+    path = checkpoint.directory / "tokenizer.json"
+    content = json.loads(path.read_text())
+    del content["model"]["type"]
+    path.write_text(json.dumps(content))
+    tokenizer = load_tokenizer(checkpoint)
+    for text in SAMPLES:
+        assert tokenizer.encode(text) == trained.encode(text, add_special_tokens=False).ids
+
+
+def ignoring_merges(content: dict[str, Any]) -> None:
+    content["model"]["ignore_merges"] = True
+
+
+def with_flag(flag: str) -> Change:
+    return lambda content: content["added_tokens"][0].update({flag: True})
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (ignoring_merges, "ignore_merges on"),
+        *((with_flag(flag), f"{flag} on for the token '<|endof") for flag in ("single_word", "lstrip", "rstrip")),
+    ],
+)
+def test_what_gguf_has_no_key_for_is_refused_by_name(
+    tmp_path: Path, trained: Backend, change: Change, found: str
+) -> None:
+    """All of them give other ids than the same tokens without."""
+    checkpoint = hub_directory(tmp_path, trained, 402)
+    assert len(tokenizer_keys(checkpoint, 402)["tokenizer.ggml.tokens"]) == 402
+    path = checkpoint.directory / "tokenizer.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    load_tokenizer(checkpoint)  # it runs from there
+    with pytest.raises(UserError) as raised:
+        tokenizer_keys(checkpoint, 402)
+    assert f"has {found}" in str(raised.value)
+    assert "which GGUF has no key for; expected one without" in str(raised.value)
+
+
 def test_transformers_encodes_alike(tmp_path: Path, trained: Backend) -> None:
     transformers = pytest.importorskip("transformers", reason="compares with transformers")
     checkpoint = hub_directory(tmp_path, trained, 402, eos_token="<|endoftext|>")
@@ -116,9 +162,6 @@ def test_no_tokenizer_at_all(tmp_path: Path) -> None:
         load_tokenizer(checkpoint)
 
 
-Change = Callable[[dict[str, Any]], Any]
-
-
 def spelled_otherwise(content: dict[str, Any]) -> None:
     """One byte's token under another name."""
     vocab = content["model"]["vocab"]
@@ -126,7 +169,11 @@ def spelled_otherwise(content: dict[str, Any]) -> None:
 
 
 BAD_JSON: list[tuple[Change, str]] = [
-    (lambda c: c.pop("model"), "is of the kind None; expected 'BPE'"),
+    (lambda c: c.pop("model"), "has no model; expected one of the kind 'BPE'"),
+    (lambda c: (c["model"].pop("type"), c["model"].pop("merges")), "is of the kind None; expected 'BPE'"),
+    (lambda c: c["model"].update(dropout=0.5), "has dropout 0.5; expected BPE of bytes without it"),
+    (lambda c: c["model"].update(end_of_word_suffix="</w>"), "has end_of_word_suffix '</w>'; expected BPE of bytes"),
+    (lambda c: c["model"].update(continuing_subword_prefix="#"), "has continuing_subword_prefix '#'; expected BPE of"),
     (lambda c: c["model"].update(type="Unigram"), "is of the kind 'Unigram'; expected 'BPE'"),
     (
         lambda c: c.update(pre_tokenizer=None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -244,11 +245,42 @@ def test_any_damage_ends_in_an_error_or_a_tokenizer(spiece: Path, tmp_path: Path
         ({"tokenizer.ggml.scores": [0.5]}, "has token lists of different lengths"),
         ({"tokenizer.ggml.eos_token_id": 900}, "names a special piece that it does not have"),
         ({"tokenizer.ggml.eos_token_id": "1"}, "says tokenizer.ggml.eos_token_id is '1'"),
+        (
+            {"tokenizer.ggml.scores": ["0.5"] * 900},
+            "holds tokenizer scores that are no numbers; expected one in 32 bits",
+        ),
+        ({"tokenizer.ggml.scores": [math.nan] * 900}, "holds tokenizer scores that are no numbers"),
+        ({"tokenizer.ggml.scores": [1e300] * 900}, "holds tokenizer scores that are no numbers"),
+        ({"tokenizer.ggml.tokens": list(range(900))}, "holds tokens that are no texts"),
+        (
+            {"tokenizer.ggml.token_type": [2, *[6] * 3, *[1] * 896]},
+            r"spells a byte as '<\|endoftext\|>'; expected <0x00>",
+        ),
+        (
+            {"tokenizer.ggml.precompiled_charsmap": "abc"},
+            "says tokenizer.ggml.precompiled_charsmap is no list of bytes",
+        ),
+        (
+            {"tokenizer.ggml.precompiled_charsmap": [300]},
+            "says tokenizer.ggml.precompiled_charsmap is no list of bytes",
+        ),
+        ({"tokenizer.ggml.precompiled_charsmap": [-1, 2, 3]}, "is refused by the sentencepiece library"),
+        ({"tokenizer.ggml.unk_surface": 3}, "says tokenizer.ggml.unk_surface is 3; expected a text"),
+        ({"tokenizer.ggml.add_bos_token": True}, "says tokenizer.ggml.add_bos_token is true; expected false"),
+        ({"tokenizer.ggml.add_eos_token": True}, "says tokenizer.ggml.add_eos_token is true; expected false"),
     ],
 )
 def test_damaged_metadata_is_refused(change: dict[str, Any], message: str, spiece: Path) -> None:
     with pytest.raises(UserError, match=message):
         load_tokenizer(gguf(keys_of(spiece, "t5") | change))
+
+
+def test_bytes_with_a_sign_are_the_same_table(spiece: Path) -> None:
+    keys = keys_of(spiece, "t5")
+    signed = [byte - 256 if byte > 127 else byte for byte in keys["tokenizer.ggml.precompiled_charsmap"]]
+    assert min(signed) < 0
+    tokenizer = load_tokenizer(gguf(keys | {"tokenizer.ggml.precompiled_charsmap": signed}))
+    assert tokenizer.encode("Ａ²½") == load_tokenizer(gguf(keys)).encode("Ａ²½")
 
 
 def test_lone_surrogates_are_refused(tokenizer: UnigramTokenizer) -> None:

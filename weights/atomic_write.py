@@ -33,7 +33,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not path.is_file():  # renaming would put a file in the place of a device
         raise OSError(errno.EEXIST, "It is no regular file", str(path))
-    handle, name = tempfile.mkstemp(".part", f".{path.name}.", path.parent)
+    handle, name = tempfile.mkstemp(".part", f".{path.name[:40]}.", path.parent)  # no longer than its name may be
     os.close(handle)
     temporary = Path(name)
     try:

@@ -43,10 +43,17 @@ def parse_name(name: str) -> ModelName:
 
 
 def file_name(name: ModelName, parameters: int, encoding: Encoding) -> str:
-    """The conventional file name of a model with that many parameters."""
+    """The conventional file name of a model with that many parameters, whatever stands in its name."""
     from gguf import naming_convention, size_label
 
     size = size_label(parameters, 0, 0, 0)
     label = ggml_name(encoding)
-    stem = naming_convention(None, name.base, name.finetune, name.version, size, label)
+    finetune, version = (part and _clean(part, 60) for part in (name.finetune, name.version))
+    stem = naming_convention(None, _clean(name.base, 100) or "model", finetune or None, version, size, label)
     return f"{stem}.gguf"
+
+
+def _clean(part: str, limit: int) -> str:
+    """What the name of a file can hold of it: what can be seen, no separators, up to `limit` bytes."""
+    kept = "".join(character for character in part if character.isprintable() and character not in "/\\")
+    return kept.strip(" .").encode()[:limit].decode("utf-8", "ignore")

@@ -44,6 +44,8 @@ def report(error: BaseException, debug: bool) -> int:
         return _line("memory is used up; expected more of it: lower --max-length or --max-cache-batch-size", FAILURE)
     if isinstance(error, BrokenPipeError):
         return FAILURE  # the reader has gone, as with `| head`: nothing is left to say
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return _line(f"{error.filename}: {error.strerror}; expected the path of a file: check the spelling", FAILURE)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" {error.filename}" if error.filename else " to standard output"
         return _line(f"cannot write{where}: {error.strerror}; expected a place that takes it", FAILURE)

@@ -11,13 +11,14 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from replit.decoder.config_keys import LARGEST_NUMBER
 from replit.decoder.weight_names import EMBEDDING, OUTPUT
 from weights.errors import UserError
 from weights.files.mapped_file import read_json
@@ -142,7 +143,7 @@ def _scale(path: Path, config: Mapping[str, Any], name: str, pair: _Pair) -> flo
         raise UserError(
             f"{path}: alpha_pattern has a name that is no regular expression ({error}); expected one: save it again"
         ) from None
-    if type(alpha) not in (int, float) or not isfinite(alpha):
+    if type(alpha) not in (int, float) or not abs(alpha) <= LARGEST_NUMBER:
         raise UserError(f"{path}: the alpha of {name!r} is {alpha!r}; expected a number: save the adapter again")
     rank = pair.down.shape[0]
     return float(alpha) / (sqrt(rank) if config.get("use_rslora") else rank)

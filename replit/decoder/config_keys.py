@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any
 
 from weights.errors import UserError
 
 LARGEST_DIMENSION = 1 << 31  # row offsets in the kernels and in GGUF's own keys are 32-bit
+# Numbers are float32 in graphs and in GGUF.
+LARGEST_NUMBER, SMALLEST_NUMBER = (2 - 2.0**-23) * 2.0**127, 2.0**-149
 
 
 class Keys:
@@ -46,18 +47,18 @@ class Keys:
         return default
 
     def optional_number(self, key: str) -> float | None:
-        """A finite number, or None where the key is absent or null."""
+        """A number in float32's range, or None where the key is absent or null."""
         value = self.values.get(key)
         if value is None:
             return None
-        if type(value) not in (int, float) or not isfinite(value):
-            raise self.error(key, "a finite number")
+        if type(value) not in (int, float) or not abs(value) <= LARGEST_NUMBER:
+            raise self.error(key, "a finite number in 32 bits")
         return float(value)
 
     def positive(self, key: str, default: float | None = None) -> float:
         """A finite number above zero."""
         value = self.number(key, default)
-        if value <= 0:
+        if value < SMALLEST_NUMBER:
             raise self.error(key, "a positive number")
         return value
 

@@ -64,7 +64,7 @@ def write_directory(
     _check(conversion, path, overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(".part", f".{path.name}.", path.parent, True) as temporary:
+        with tempfile.TemporaryDirectory(".part", f".{path.name[:40]}.", path.parent, True) as temporary:
             folder = Path(temporary, "new")
             folder.mkdir()
             _write(conversion, checkpoint, folder, report)

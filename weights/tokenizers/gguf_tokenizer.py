@@ -7,9 +7,11 @@ those keys cannot express is refused instead of changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
@@ -64,6 +66,11 @@ def padded(keys: Mapping[str, Any], rows: int) -> dict[str, Any]:
 
 def _from_json(path: Path, tokenizer: ByteLevelTokenizer, vocab_size: int) -> dict[str, Any]:
     content = json.loads(tokenizer.to_json())
+    for name, found in _unsayable(content):
+        raise UserError(
+            f"the tokenizer in {path} has {name} {found}, which GGUF has no key for; expected one without: keep the "
+            "model in safetensors, or give another tokenizer.json"
+        )
     keys = _vocabulary(content, vocab_size) | _special(tokenizer.special)
     if content.get("normalizer") is not None:
         # The ggml keys cannot say it; the GGUF specification has this one for the whole file.
@@ -76,6 +83,16 @@ def _from_json(path: Path, tokenizer: ByteLevelTokenizer, vocab_size: int) -> di
         f"the tokenizer in {path} splits text in a way that GGUF has no name for; expected that of GPT-2 or of "
         "Refact: keep the model in safetensors, or give a directory with another tokenizer.json"
     )
+
+
+def _unsayable(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What changes ids and would be lost: an option of the model, or of an added token with that token."""
+    if content["model"].get("ignore_merges"):
+        yield "ignore_merges", "on"
+    for added in content.get("added_tokens", []):
+        for flag in ("single_word", "lstrip", "rstrip"):
+            if added.get(flag):
+                yield flag, f"on for the token {added['content']!r}"
 
 
 def _splits(content: dict[str, Any]) -> tuple[str, str]:
@@ -149,21 +166,34 @@ def with_fim(keys: dict[str, Any], tokens: Sequence[str], suffix_first: bool | N
 
 
 def add_keys(writer: GGUFWriter, keys: dict[str, Any]) -> None:
-    """Add key-values of plain Python types, with the GGUF types that llama.cpp expects."""
+    """Add key-values of plain Python types, with the types that llama.cpp expects, or wider ones where needed."""
     from gguf import GGUFValueType
 
-    scalars = {
-        bool: GGUFValueType.BOOL,
-        int: GGUFValueType.UINT32,
-        float: GGUFValueType.FLOAT32,
-        str: GGUFValueType.STRING,
-    }
     for key, value in keys.items():
-        if isinstance(value, list):
+        if not isinstance(value, list):
+            kind = _value_type([value], ("UINT32", "INT32", "UINT64", "INT64"))
+            writer.add_key_value(key, value, GGUFValueType[kind])
+        elif value:
             # SentencePiece's normalization table is the one list of bytes.
-            is_bytes = key == "tokenizer.ggml.precompiled_charsmap"
-            item = GGUFValueType.UINT8 if is_bytes else None
-            if value:
-                writer.add_key_value(key, value, GGUFValueType.ARRAY, item)
-        else:
-            writer.add_key_value(key, value, scalars[type(value)])
+            bytes_first = ("UINT8", "INT8") if key == "tokenizer.ggml.precompiled_charsmap" else ()
+            kind = _value_type(value, (*bytes_first, "INT32", "UINT32", "INT64", "UINT64"))
+            writer.add_key_value(key, value, GGUFValueType.ARRAY, GGUFValueType[kind])
+
+
+def _value_type(values: list[Any], integers: tuple[str, ...]) -> str:
+    """GGUF's name of the first type that holds all `values`, which are of one kind, without a loss."""
+    kind = type(values[0])
+    if kind in (bool, str):
+        return "BOOL" if kind is bool else "STRING"
+    if kind is float:
+        wide = np.array(values)
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(np.float32)
+        return "FLOAT32" if np.array_equal(narrow, wide, equal_nan=True) else "FLOAT64"
+    low, high = min(values), max(values)
+    for name in integers:
+        signed, bits = name.startswith("I"), int(name.lstrip("UINT"))
+        end = 1 << (bits - signed)
+        if (-end if signed else 0) <= low and high < end:
+            return name
+    raise ValueError(f"whole numbers from {low} to {high} have no type in GGUF")

@@ -50,9 +50,14 @@ def read_tokenizer_json(path: Path, embedding_rows: int | None) -> ByteLevelToke
 
 def _check_kind(path: Path, content: dict[str, Any]) -> None:
     model = content.get("model")
-    kind = model.get("type") if isinstance(model, dict) else None
+    if not isinstance(model, dict):
+        raise _refuse(path, "has no model", "one of the kind 'BPE'")
+    kind = model.get("type", "BPE" if model.keys() >= {"vocab", "merges"} else None)  # older files do not say it
     if kind != "BPE":
         raise _refuse(path, f"is of the kind {kind!r}", "'BPE'")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise _refuse(path, f"has {key} {model[key]!r}", "BPE of bytes without it")
     if not any(step.get("type") == "ByteLevel" for step in _steps(content.get("pre_tokenizer"))):
         raise _refuse(path, "does not split text into bytes", "the pre-tokenizer ByteLevel")
 

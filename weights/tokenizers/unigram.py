@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _LARGEST_FILE = 100 << 20
 _SPACE = "\u2581"  # how pieces spell a space
+_BYTE_TEXT = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_LARGEST_SCORE = (2 - 2.0**-23) * 2.0**127  # of float32, in which SentencePiece has them
 _END_OF_TEXT = "<|endoftext|>"
 _PREFIX = "tokenizer.ggml."
 # A key of ours: what an unknown character is decoded as, where that is not SentencePiece's usual text.
@@ -142,6 +144,9 @@ def _checked(path: Path, model: SentencePieceModel, rows: int | None) -> Unigram
     kinds = {piece.kind for piece in model.pieces}
     if NORMAL not in kinds or UNKNOWN not in kinds:
         raise _refuse(path, "has no ordinary or no unknown piece", "a whole vocabulary")
+    bad = next((p.text for p in model.pieces if p.kind == BYTE and not _BYTE_TEXT.fullmatch(p.text)), None)
+    if bad is not None:
+        raise _refuse(path, f"spells a byte as {bad!r}", "<0x00> to <0xFF>")
     count = len(model.pieces)
     if count > (rows or count):
         raise _refuse(path, f"has {count} pieces", f"at most {rows}, the rows of the embedding table")
@@ -159,9 +164,11 @@ def from_gguf(checkpoint: Checkpoint) -> UnigramTokenizer:
     keys = checkpoint.metadata
     pieces = _gguf_pieces(checkpoint)
     scores = {piece.score for piece in pieces if piece.kind == NORMAL}
-    if scores and all(score == int(score) for score in scores):
+    if scores and all(score.is_integer() for score in scores):
         raise _refuse(checkpoint.path, "holds whole numbers as tokenizer scores (SentencePiece's BPE)", "Unigram")
-    charsmap = keys.get(_PREFIX + "precompiled_charsmap")
+    for flag in ("add_bos_token", "add_eos_token"):
+        if keys.get(_PREFIX + flag):
+            raise _refuse(checkpoint.path, f"says {_PREFIX}{flag} is true", "false, as in the whole family")
     marks = {piece.text: i for i, piece in enumerate(pieces) if piece.kind == CONTROL}
     model = SentencePieceModel(
         pieces,
@@ -170,7 +177,7 @@ def from_gguf(checkpoint: Checkpoint) -> UnigramTokenizer:
         pad_id=_special_id(checkpoint, "padding", -1),
         byte_fallback=any(piece.kind == BYTE for piece in pieces),
         unknown_text=_unknown_text(checkpoint),
-        charsmap=_nmt_nfkc() if charsmap is None else bytes(charsmap),
+        charsmap=_charsmap(checkpoint),
         add_dummy_prefix=keys.get(_PREFIX + "add_space_prefix") is True,
         remove_extra_whitespaces=keys.get(_PREFIX + "remove_extra_whitespaces") is True,
     )
@@ -183,13 +190,17 @@ def _gguf_pieces(checkpoint: Checkpoint) -> tuple[Piece, ...]:
         raise _refuse(checkpoint.path, "has token lists of different lengths", "one entry for each token")
     if not set(kinds) <= set(range(NORMAL, BYTE + 1)):
         raise _refuse(checkpoint.path, "holds unknown token types", "types 1 to 6")
+    if not all(type(score) in (int, float) and abs(score) <= _LARGEST_SCORE for score in scores):
+        raise _refuse(checkpoint.path, "holds tokenizer scores that are no numbers", "one in 32 bits for each token")
+    if not all(isinstance(text, str) for text in texts):
+        raise _refuse(checkpoint.path, "holds tokens that are no texts", "a whole vocabulary")
     check_text(checkpoint.path, _PREFIX + "tokens", texts)
     kinds = [
         CONTROL if text in CONTROL_TEXTS and kind == NORMAL else kind for text, kind in zip(texts, kinds, strict=True)
     ]
     mend = checkpoint.metadata[_PREFIX + "model"] == "llama"
     return tuple(
-        Piece(text, score, USER_DEFINED if mend and kind == NORMAL and score == 0 else kind)
+        Piece(text, float(score), USER_DEFINED if mend and kind == NORMAL and score == 0 else kind)
         for text, score, kind in zip(texts, scores, kinds, strict=True)
     )
 
@@ -207,6 +218,17 @@ def _special_id(checkpoint: Checkpoint, role: str, default: int) -> int:
     if type(value) is not int:
         raise _refuse(checkpoint.path, f"says {key} is {value!r}", "a token id")
     return value
+
+
+def _charsmap(checkpoint: Checkpoint) -> bytes:
+    """The normalization table, from bytes with a sign or without, as llama.cpp takes them."""
+    key = _PREFIX + "precompiled_charsmap"
+    values = checkpoint.metadata.get(key)
+    if values is None:
+        return _nmt_nfkc()
+    if not isinstance(values, list) or not all(type(value) is int and -128 <= value < 256 for value in values):
+        raise _refuse(checkpoint.path, f"says {key} is no list of bytes", "SentencePiece's normalization table")
+    return bytes(value & 255 for value in values)
 
 
 def _unknown_text(checkpoint: Checkpoint) -> str:
