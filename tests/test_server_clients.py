@@ -159,6 +159,18 @@ def test_apply_template_and_models(server: RunningServer) -> None:
     assert server.get("/models").json()["data"][0]["id"] == "nano"
 
 
+def test_control_tokens_come_back_by_their_names(server: RunningServer, nano: Pipeline) -> None:
+    text = "a<|endoftext|>b<fim_prefix>é🙂"
+    ids = server.post("/tokenize", {"content": text}).json()["tokens"]
+    assert len(ids) < len(text)
+    assert server.post("/detokenize", {"tokens": ids}).json() == {"content": text, "prompt": text}
+    pieces = [
+        token["piece"] for token in server.post("/tokenize", {"content": text, "with_pieces": True}).json()["tokens"]
+    ]
+    assert pieces[:4] == ["a", "<|endoftext|>", "b", "<fim_prefix>"]
+    assert b"".join(bytes(piece) if isinstance(piece, list) else piece.encode() for piece in pieces) == text.encode()
+
+
 def test_lm_evals_remote_tokenizer(server: RunningServer, nano: Pipeline) -> None:
     """What its RemoteTokenizer asks, as vLLM answers it."""
     told = server.post("/tokenize", {"prompt": "def f(", "add_special_tokens": False}).json()
