@@ -34,6 +34,7 @@ def test_but_not_from_a_page_of_somewhere_else(server: RunningServer) -> None:
     headers = {"Content-Type": "text/plain", "Origin": "https://evil.example"}
     answer = httpx.post(server.url + "/api/generate", content=json.dumps(SHORT).encode(), headers=headers, timeout=60)
     assert answer.status_code == 400
+    assert answer.json()["error"].endswith("expected a JSON object, sent as application/json")
 
 
 def test_a_slash_at_the_end_and_heads(server: RunningServer) -> None:
@@ -298,7 +299,7 @@ def test_ollama_chats_and_describes_the_model(server: RunningServer) -> None:
 def test_ollama_refuses_by_name(server: RunningServer, body: dict[str, Any], field: str) -> None:
     answer = server.post("/api/generate", {"prompt": "x", "options": {"num_ctx": 2048}} | body)
     assert answer.status_code == 400
-    assert answer.json()["error"].startswith(f"{field} with this value would change the text")
+    assert answer.json()["error"].startswith(f"{field} with this value would change the answer")
 
 
 def test_windows_line_ends_come_back(server: RunningServer) -> None:

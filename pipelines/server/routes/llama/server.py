@@ -156,9 +156,14 @@ async def adapters() -> list[Any]:
 
 @router.get("/slots")
 async def slots(request: Request) -> Response:
-    """A slot for each sequence at once. There are none: those that run are counted, not told apart."""
+    """A slot for each sequence at once. There are none: those that run are counted, not told apart.
+
+    With `?fail_on_no_slot=1` it is a 503 while all of them run.
+    """
     service: Service = request.app.state.service
     running = min(service.worker.load.running, service.options.max_batch_size)
+    if running == service.options.max_batch_size and request.query_params.get("fail_on_no_slot"):
+        raise ApiError("no slot is free", status=503, headers={"Retry-After": "1"})
     return JSONResponse(
         [
             {"id": i, "n_ctx": service.max_length, "speculative": False, "is_processing": i < running}
