@@ -117,8 +117,13 @@ def without_page() -> Iterator[RunningServer]:
 
 @needs_server
 def test_no_page_leaves_it_out(without_page: RunningServer) -> None:
+    import httpx
+
     key = {"Authorization": "Bearer secret"}
-    for path in ("/", "/page/state", "/page/page.js"):
+    heartbeat = without_page.get("/")  # of Ollama's clients, which ask for the head alone
+    assert (heartbeat.status_code, heartbeat.text) == (200, "Ollama is running")
+    assert httpx.head(without_page.url).status_code == 200
+    for path in ("/page/state", "/page/page.js"):
         assert without_page.get(path).status_code == without_page.get(path, headers=key).status_code == 404
     assert without_page.post("/page/prompt", {"prompt": "x"}, headers=key).status_code == 404
     assert without_page.get("/v1/models").status_code == 401

@@ -34,6 +34,7 @@ def test_but_not_from_a_page_of_somewhere_else(server: RunningServer) -> None:
     headers = {"Content-Type": "text/plain", "Origin": "https://evil.example"}
     answer = httpx.post(server.url + "/api/generate", content=json.dumps(SHORT).encode(), headers=headers, timeout=60)
     assert answer.status_code == 400
+    assert answer.json()["error"].endswith("expected a JSON object, sent as application/json")
 
 
 def test_a_slash_at_the_end_and_heads(server: RunningServer) -> None:
@@ -157,6 +158,18 @@ def test_apply_template_and_models(server: RunningServer) -> None:
     chat = {"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}
     assert server.post("/apply-template", chat).json() == {"prompt": "a\nb"}
     assert server.get("/models").json()["data"][0]["id"] == "nano"
+
+
+def test_control_tokens_come_back_by_their_names(server: RunningServer, nano: Pipeline) -> None:
+    text = "a<|endoftext|>b<fim_prefix>é🙂"
+    ids = server.post("/tokenize", {"content": text}).json()["tokens"]
+    assert len(ids) < len(text)
+    assert server.post("/detokenize", {"tokens": ids}).json() == {"content": text, "prompt": text}
+    pieces = [
+        token["piece"] for token in server.post("/tokenize", {"content": text, "with_pieces": True}).json()["tokens"]
+    ]
+    assert pieces[:4] == ["a", "<|endoftext|>", "b", "<fim_prefix>"]
+    assert b"".join(bytes(piece) if isinstance(piece, list) else piece.encode() for piece in pieces) == text.encode()
 
 
 def test_lm_evals_remote_tokenizer(server: RunningServer, nano: Pipeline) -> None:
@@ -286,7 +299,7 @@ def test_ollama_chats_and_describes_the_model(server: RunningServer) -> None:
 def test_ollama_refuses_by_name(server: RunningServer, body: dict[str, Any], field: str) -> None:
     answer = server.post("/api/generate", {"prompt": "x", "options": {"num_ctx": 2048}} | body)
     assert answer.status_code == 400
-    assert answer.json()["error"].startswith(f"{field} with this value would change the text")
+    assert answer.json()["error"].startswith(f"{field} with this value would change the answer")
 
 
 def test_windows_line_ends_come_back(server: RunningServer) -> None:

@@ -116,8 +116,8 @@ def test_tabby_sends_a_suffix(server: RunningServer) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"mirostat": 2}, "mirostat with this value would change the text"),
-        ({"grammar": "root ::= x"}, "grammar with this value would change the text"),
+        ({"mirostat": 2}, "mirostat with this value would change the answer"),
+        ({"grammar": "root ::= x"}, "grammar with this value would change the answer"),
         ({"xtc_probability": 0.5}, "xtc_probability with this value"),
         ({"dry_multiplier": 1}, "dry_multiplier with this value"),
         ({"lora": [{"id": 0, "scale": 0.5}]}, "lora with this value"),

@@ -47,7 +47,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "x", "n": 3, "best_of": 2}, "best_of", "expected at least n, which is 3"),
     ({"prompt": "x", "best_of": 2, "stream": True}, "best_of", "cannot be streamed"),
     ({"prompt": "x", "logprobs": 21}, "logprobs", "less than or equal to 20"),
-    ({"prompt": "x", "stop": ""}, "stop", "at least 1"),
+    ({"prompt": "x", "stop": 5}, "stop", "stop: input should be a valid string"),
+    ({"prompt": "x", "prompt_logprobs": 0}, "prompt_logprobs", "would change the answer, and is not done here"),
     ({"prompt": "x", "stop": ["a"] * 1025}, "stop", "at most 1024"),
     ({"prompt": "x", "seed": 1.5}, "seed", "valid integer"),
     ({"prompt": "x", "stream": "yes"}, "stream", "valid boolean"),
@@ -65,9 +66,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "x", "logit_bias": [[5.5, 1]]}, "logit_bias", "found 5.5; expected token ids or texts"),
     ({"prompt": "x", "logit_bias": 5}, "logit_bias", "expected an object of biases by token"),
     ({"prompt": "x", "temperature": HUGE}, "temperature", "temperature: input should be a valid number"),
-    ({"prompt": "x", "guided_json": {}}, "guided_json", "would change the text, and is not done here"),
-    ({"prompt": "x", "mirostat": 2}, "mirostat", "would change the text"),
-    ({"prompt": "x", "stop_token_ids": [5]}, "stop_token_ids", "would change the text"),
+    ({"prompt": "x", "guided_json": {}}, "guided_json", "would change the answer, and is not done here"),
+    ({"prompt": "x", "mirostat": 2}, "mirostat", "would change the answer"),
+    ({"prompt": "x", "stop_token_ids": [5]}, "stop_token_ids", "would change the answer"),
     ({"prompt": "x", "response_format": {"type": "json_object"}}, "response_format", "'text'"),
     ({"prompt": "x", "suffix": "y", "echo": True}, "echo", "no meaning with a suffix"),
 ]
@@ -77,6 +78,7 @@ def check_error(response: Any, status: int, param: str | None, message: str) -> 
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert message in error["message"]
+    assert "--prompt" not in error["message"]  # a hint for the command line
     assert (response.status_code, error["param"]) == (status, param)
 
 
@@ -91,15 +93,16 @@ def test_bad_completions(server: RunningServer, body: dict[str, Any], param: str
     ("content", "param", "message"),
     [
         (b"{", None, "not valid JSON"),
-        (b"", None, "expected a JSON object"),
-        (b"[]", None, "expected a JSON object"),
+        (b"", None, "it is empty, or null; expected a JSON object"),
+        (b"null", None, "it is empty, or null; expected a JSON object"),
+        (b"[]", None, "the body is not as expected: expected a JSON object"),
         (b'"x"', None, "expected a JSON object"),
         (b"\xff\xfe", None, "not valid JSON"),
         (b'{"prompt": "x", "temperature": NaN}', "temperature", "finite number"),
         (b'{"prompt": "x", "temperature": Infinity}', "temperature", "finite number"),
         (b'{"prompt": ' + b"[" * 5000 + b"]" * 5000 + b"}", None, ""),
     ],
-    ids=["cut off", "empty", "list", "string", "binary", "nan", "infinity", "deep"],
+    ids=["cut off", "empty", "null", "list", "string", "binary", "nan", "infinity", "deep"],
 )
 def test_bad_json(server: RunningServer, content: bytes, param: str | None, message: str) -> None:
     response = server.post(COMPLETIONS, content)
@@ -123,7 +126,7 @@ def test_a_prompt_over_the_limit_names_both_numbers(server: RunningServer) -> No
         ({"messages": [{"role": "user", "content": ""}]}, "messages", "the messages are empty"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages", "'system'"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages", ""),
-        ({"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "tools", "would change the text"),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "tools", "would change the answer"),
         ({"messages": [{"role": "user", "content": "x", "tool_calls": [{}]}]}, "messages.tool_calls", "would change"),
         ({"messages": [{"role": "user", "content": "x"}], "tool_choice": "required"}, "tool_choice", "would change"),
         (
@@ -252,7 +255,7 @@ def test_their_names_are_bounded_and_escaped(server: RunningServer) -> None:
         {"tool_choice": "none", "tools": [], "min_tokens": 0, "stop_token_ids": [], "grammar": "", "tfs_z": 1.0},
         {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "response_format": {"type": "text"}},
         dict.fromkeys(("temperature", "top_p", "stop", "seed", "stream", "grammar", "guided_json", "n")),
-        {"chat_template_kwargs": {"enable_thinking": False}, "allowed_token_ids": []},
+        {"stop": ["", ""], "chat_template_kwargs": {"enable_thinking": False}, "allowed_token_ids": []},
         {"max_tokens": 1.0, "n": 1.0, "seed": 5.0, "top_p": 0, "model": "whatever"},
     ],
 )

@@ -75,9 +75,13 @@ def test_a_full_queue_is_429(guarded: RunningServer) -> None:
     assert refused.status_code == 429
     assert refused.headers["retry-after"] == "1"
     assert refused.json()["error"]["type"] == "rate_limit_error"
+    assert guarded.get("/slots?fail_on_no_slot=1", headers=KEY).json()["error"]["type"] == "unavailable_error"
+    assert [slot["is_processing"] for slot in guarded.get("/slots", headers=KEY).json()] == [True]
     for thread in threads:
         thread.join()
     assert statuses == [200] * 3
+    wait_for(lambda: metric(guarded, "replit_running") == 0)
+    assert guarded.get("/slots?fail_on_no_slot=1", headers=KEY).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -26,6 +26,7 @@ OPTIONS = [
     "4000",
     "--no-prefix-caching",
 ]
+SAMPLING = ["--temperature", "0", "--top-k", "7", "--max-new-tokens", "64", "--stop", "@@", "--stop", "##"]
 HEALED = ["--token-healing", "on"]
 LOADING = ["--weight-path", NANO, "--quantization-encoding", "bfloat16", "--threads", "1", "--mmap"]
 LONG = {"prompt": "x = [", "max_tokens": 1900, "ignore_eos": True, "temperature": 0}
@@ -33,7 +34,7 @@ LONG = {"prompt": "x = [", "max_tokens": 1900, "ignore_eos": True, "temperature"
 
 def test_a_server_with_all_of_them() -> None:
     times = ["--max-length", "2048", "--shutdown-timeout", "1"]
-    with RunningServer(*OPTIONS, *HEALED, *LOADING, *times, "--max-cache-batch-size", "8") as server:
+    with RunningServer(*OPTIONS, *SAMPLING, *HEALED, *LOADING, *times, "--max-cache-batch-size", "8") as server:
         assert server.url.startswith("http://127.0.0.2:")
         server.wait_ready()
         assert server.get("/v1/models").status_code == 401
@@ -41,6 +42,15 @@ def test_a_server_with_all_of_them() -> None:
         twice = {"prompt": "def f(x):\n    return x\n" * 60, "max_tokens": 1}
         for _ in range(2):
             assert server.post("/v1/completions", twice, headers=KEY).status_code == 200
+        told = server.get("/props", headers=KEY).json()["default_generation_settings"]["params"]
+        shown = {name: told[name] for name in ("temperature", "top_k", "n_predict", "max_tokens", "stop", "top_p")}
+        assert shown == {
+            "temperature": 0, "top_k": 7, "n_predict": 64, "max_tokens": 64, "stop": ["@@", "##"], "top_p": 0.95,
+        }  # fmt: skip
+        parameters = server.post("/api/show", {}, headers=KEY).json()["parameters"].splitlines()
+        assert sorted(line.split(maxsplit=1) for line in parameters) == [
+            ["num_predict", "64"], ["stop", '"##"'], ["stop", '"@@"'], ["temperature", "0.0"], ["top_k", "7"],
+        ]  # fmt: skip
         metrics = server.get("/metrics", headers=KEY).text
         assert "replit_prefix_cache_hit_tokens_total 0.0" in metrics
         cut_off(server)

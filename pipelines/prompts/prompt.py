@@ -47,7 +47,7 @@ def encode_prompt(tokenizer: Tokenizer, prompt: object) -> Prompt:
     """The prompt of a text, or of token ids. Raises UserError for anything else, for none, and for unknown ids."""
     if isinstance(prompt, str):
         if not prompt:
-            raise UserError("the prompt is empty; expected at least one token: give --prompt")
+            raise UserError("the prompt is empty; expected at least one token")
         ids = tokenizer.encode(prompt)
         marks = tokenizer.fim is not None and not tokenizer.control_token_ids.isdisjoint(ids)
         return Prompt(ids, before_cursor(tokenizer, ids) if marks else prompt)
@@ -66,7 +66,7 @@ def check_ids(tokenizer: Tokenizer, ids: object) -> list[int]:
         tokenizer.token_bytes(int(token))  # raises for an unknown id
         checked.append(int(token))
     if not checked:
-        raise UserError("the prompt is empty; expected at least one token: give --prompt")
+        raise UserError("the prompt is empty; expected at least one token")
     return checked
 
 

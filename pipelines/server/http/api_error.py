@@ -135,10 +135,17 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     if error["type"] == "too_many_items":
         return ApiError(str(error["msg"]), param=error["ctx"]["field"])
     if field is None:
-        return ApiError("the body is not as expected: expected a JSON object, sent as application/json")
+        return ApiError(f"the body is not as expected: {_body(error)}")
     where = ".".join(part for part in path if not part.startswith(_UNION_PARTS) and part not in _UNION_TYPES)
     message = str(error["msg"]).removeprefix("Value error, ")
     return ApiError(f"{where}: {message[:1].lower()}{message[1:]}{_found(error)}", param=field)
+
+
+def _body(error: Mapping[str, Any]) -> str:
+    if error["type"] == "missing":
+        return "it is empty, or null; expected a JSON object"
+    sent = ", sent as application/json" if isinstance(error["input"], bytes) else ""
+    return f"expected a JSON object{sent}"
 
 
 # How pydantic names the branches of a union in a location.

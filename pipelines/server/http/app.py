@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from pipelines.server.http.api_error import ApiError, from_validation, unreadable_json
 from pipelines.server.http.client_habits import ClientHabits
@@ -39,6 +39,8 @@ def create_app(service: Service) -> FastAPI:
     if service.options.page:
         page.read_files()
         app.include_router(page.router)
+    else:
+        app.add_api_route("/", _heartbeat, methods=["GET"], include_in_schema=False)
     _add_operation_routes(app, service)
     app.add_middleware(Guard, service=service)
     if service.options.cors_origins:
@@ -67,6 +69,11 @@ def _add_operation_routes(app: FastAPI, service: Service) -> None:
         """Prometheus metrics."""
         body = service.metrics.render(service.worker.load, service.worker.in_flight, service.stall.is_stalled)
         return Response(body, media_type=CONTENT_TYPE)
+
+
+async def _heartbeat() -> Response:
+    """What Ollama's clients ask before anything else, and its own words."""
+    return PlainTextResponse("Ollama is running")
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

@@ -26,7 +26,7 @@ def admit(body: ModelFields, request: Request) -> tuple[Service, Record]:
 
 
 def check_fields(service: Service, body: Fields, record: Record) -> None:
-    """Tells the fields that are ignored. Raises ApiError for one that would change the text."""
+    """Tells the fields that are ignored. Raises ApiError for one that would change the answer."""
     ignored = [*body.without_effect()]
     for name, value in unknown_fields(body):
         neutral = body.neutral.get(name)
@@ -34,7 +34,7 @@ def check_fields(service: Service, body: Fields, record: Record) -> None:
             ignored.append(name)
         elif not neutral(value):
             raise ApiError(
-                f"{escaped(name)} with this value would change the text, and is not done here; leave it out",
+                f"{escaped(name)} with this value would change the answer, and is not done here; leave it out",
                 param=escaped(name), code="unsupported_parameter",
             )  # fmt: skip
     if not ignored:

@@ -107,7 +107,7 @@ class GenerationFields(SharedFields):
     repeat_last_n: LastN | None = Field(None, description="How many of the last ids penalties see; -1: all, 0: off.")
     n: Samples | None = None
     n_cmpl: Samples | None = None
-    stop: Stops | None = None
+    stop: Stops | None = Field(None, description="Editors send dozens; an empty text stops nothing.")
     seed: Seed | None = Field(None, description="-1 draws one.")
     stream: Flag | None = None
     timings_per_token: Flag = Field(False, description="How long it took so far, in every event.")

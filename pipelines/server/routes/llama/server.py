@@ -22,6 +22,7 @@ from pipelines.server.routes.sampling import first
 from pipelines.server.service import Service
 from pipelines.text.chain import token_text
 from weights.errors import UserError
+from weights.tokenizers.tokenizer import Tokenizer
 
 router = APIRouter()
 
@@ -53,7 +54,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     if not body.with_pieces:
         return await json_answer({"tokens": ids})
     tokenizer = service.tokenizer
-    return await json_answer({"tokens": Rows(lambda i: {"id": i, "piece": _piece(tokenizer.token_bytes(i))}, ids)})
+    return await json_answer({"tokens": Rows(lambda i: {"id": i, "piece": _piece(tokenizer, i)}, ids)})
 
 
 async def _ids(service: Service, body: TokenizeRequest, parts: Sequence[str | int]) -> list[int]:
@@ -96,21 +97,22 @@ def _as_vllm(service: Service, ids: list[int], names: bool) -> dict[str, Any]:
     return {"count": len(ids), "max_model_len": service.max_length, "tokens": ids, "token_strs": texts}
 
 
-def _piece(raw: bytes) -> str | list[int]:
-    """A token's text, or its bytes where they are none, as llama.cpp does it."""
+def _piece(tokenizer: Tokenizer, token: int) -> str | list[int]:
+    """A token's text, or its bytes where they are none, as llama.cpp does it; a control token's name."""
+    raw = tokenizer.token_bytes(token)
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8") or tokenizer.control_texts.get(token, "")
     except UnicodeDecodeError:
         return list(raw)
 
 
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
-    """The text of token ids."""
+    """The text of token ids, control tokens by their names."""
     service = _service(body, request)
 
     def decode() -> str:
-        return service.tokenizer.decode(service.prompt(body.tokens, "tokens").ids) if body.tokens else ""
+        return spelled(service.tokenizer, service.prompt(body.tokens, "tokens").ids) if body.tokens else ""
 
     text = await beside(len(body.tokens), decode)
     return JSONResponse({"content": text, "prompt": text})  # vLLM's name for it
@@ -131,7 +133,7 @@ async def props(request: Request) -> Response:
     eos = service.tokenizer.eos_token_id
     return JSONResponse(
         {
-            "default_generation_settings": {"n_ctx": service.max_length, "params": default_settings()},
+            "default_generation_settings": {"n_ctx": service.max_length, "params": default_settings(service)},
             "total_slots": service.options.max_batch_size,
             "model_path": service.options.name,
             "model_alias": service.options.name,
@@ -154,9 +156,14 @@ async def adapters() -> list[Any]:
 
 @router.get("/slots")
 async def slots(request: Request) -> Response:
-    """A slot for each sequence at once. There are none: those that run are counted, not told apart."""
+    """A slot for each sequence at once. There are none: those that run are counted, not told apart.
+
+    With `?fail_on_no_slot=1` it is a 503 while all of them run.
+    """
     service: Service = request.app.state.service
     running = min(service.worker.load.running, service.options.max_batch_size)
+    if running == service.options.max_batch_size and request.query_params.get("fail_on_no_slot"):
+        raise ApiError("no slot is free", status=503, headers={"Retry-After": "1"})
     return JSONResponse(
         [
             {"id": i, "n_ctx": service.max_length, "speculative": False, "is_processing": i < running}

@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from pipelines.engine.plan import Plan
-from pipelines.server.routes.llama.requests import LlamaFields
-from pipelines.server.routes.sampling import LLAMA_DEFAULTS
-from pipelines.server.service import DRAWN_SEEDS
+from pipelines.prompts.prompt import Prompt
+from pipelines.server.routes.llama.requests import LlamaCompletionRequest, LlamaFields
+from pipelines.server.routes.sampling import LLAMA_DEFAULTS, sampling
+from pipelines.server.service import DRAWN_SEEDS, Service
 
 # What is not computed here has the value that changes nothing.
 _NEUTRAL: dict[str, Any] = {
@@ -50,27 +51,12 @@ def generation_settings(plan: Plan, body: LlamaFields, max_new_tokens: int, eos:
     }
 
 
-def default_settings() -> dict[str, Any]:
-    """What a request that states nothing is answered with."""
-    stated = {name: LLAMA_DEFAULTS[name] for name in ("temperature", "top_k", "top_p", "min_p")}
-    return {
-        "seed": DRAWN_SEEDS[-1],
-        **stated,
-        "repeat_last_n": LLAMA_DEFAULTS["penalty_last_n"],
-        "repeat_penalty": LLAMA_DEFAULTS["repetition_penalty"],
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "stop": [],
-        "max_tokens": LLAMA_DEFAULTS["max_new_tokens"],
-        "n_predict": LLAMA_DEFAULTS["max_new_tokens"],
-        "ignore_eos": False,
-        "stream": False,
-        "logit_bias": [],
-        "n_probs": 0,
-        "samplers": [*LLAMA_DEFAULTS["order"]],
-        "timings_per_token": False,
-        **_NEUTRAL,
-    }
+def default_settings(service: Service) -> dict[str, Any]:
+    """What a request that states nothing is answered with: llama.cpp's defaults, and those given at the start."""
+    body = LlamaCompletionRequest.model_validate({"prompt": ""})
+    found = sampling(body, LLAMA_DEFAULTS, service)
+    plan = Plan(Prompt([], ""), service.params(found, 0), (DRAWN_SEEDS[-1],))
+    return generation_settings(plan, body, found["max_new_tokens"], service.tokenizer.eos_token_id)
 
 
 def _finite(bias: float) -> float | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,6 +26,11 @@ _FILLS = (
 )
 # `expires_at` of a model that stays.
 _FOR_EVER = "2318-01-01T00:00:00Z"
+# Ours and Ollama's names of sampling options.
+_PARAMETERS = {name: name for name in ("temperature", "top_k", "top_p", "min_p", "stop")} | {
+    "max_new_tokens": "num_predict", "repetition_penalty": "repeat_penalty",
+    "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
+}  # fmt: skip
 _PULLED = {"status": "success"}
 
 
@@ -77,7 +84,7 @@ async def show(body: ShowRequest, request: Request) -> dict[str, Any]:
     insert = service.tokenizer.fim is not None or not service.options.strict_infill
     return {
         "modelfile": f"FROM {service.options.name}\n",
-        "parameters": "",
+        "parameters": "\n".join(_parameters(service.options.sampling)),
         "template": _FILLS if insert else "{{ .Prompt }}",
         "details": details(service),
         "model_info": {
@@ -93,6 +100,14 @@ async def show(body: ShowRequest, request: Request) -> dict[str, Any]:
         "capabilities": ["completion", *(["insert"] if insert else [])],
         "modified_at": _time(service.started),
     }
+
+
+def _parameters(stated: Mapping[str, Any]) -> Iterator[str]:
+    """The sampling options given at the start, as Ollama shows a model's own."""
+    for name, value in stated.items():
+        if name in _PARAMETERS:
+            for part in value if isinstance(value, (list, tuple)) else (value,):
+                yield f"{_PARAMETERS[name]:<30} {json.dumps(part)}"
 
 
 def details(service: Service) -> dict[str, Any]:

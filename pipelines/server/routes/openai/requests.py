@@ -22,7 +22,7 @@ from pipelines.server.routes.fields import (
     Text,
     Texts,
 )
-from pipelines.server.routes.generation_fields import MAX_STOPS, GenerationFields, MarkedFields, Samples, Stops
+from pipelines.server.routes.generation_fields import GenerationFields, MarkedFields, Samples
 
 
 def _prompt(value: Any) -> Any:
@@ -52,8 +52,6 @@ def _is_id(value: Any) -> bool:
 
 
 Prompt: TypeAlias = Annotated[Text | Texts | Ids | Annotated[list[Ids], FIRST_FAULT], BeforeValidator(_prompt)]
-StopText: TypeAlias = Annotated[Text, Field(min_length=1)]
-Stop: TypeAlias = StopText | Annotated[list[StopText], FIRST_FAULT, Field(max_length=MAX_STOPS)]  # editors send dozens
 TopLogprobs: TypeAlias = Annotated[int, Field(ge=0, le=20, strict=True), INTEGRAL]
 Penalty: TypeAlias = Annotated[Number, Field(ge=-2, le=2)]
 
@@ -84,7 +82,6 @@ class OpenAIFields(GenerationFields):
     repetition_penalty: Annotated[Number, Field(gt=0, le=10)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    stop: Stop | None = None
     stream_options: StreamOptions | None = None
     return_token_ids: Flag = Field(False, description="The ids of prompt and text beside them, as vLLM has it.")
 
@@ -117,7 +114,6 @@ class FimRequest(OpenAIFields):
 
     prompt: Text
     suffix: Text = ""
-    stop: Stops | None = None  # Continue sends dozens
     random_seed: Seed | None = None
 
 
