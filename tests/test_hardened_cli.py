@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,18 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(arguments: list[str], me
     result = run(*(text.replace("PIPE", str(pipe)) for text in arguments))
     assert message in result.stderr.decode()
     assert len(result.stderr.splitlines()) <= 1
+
+
+@pytest.mark.skipif(find_spec("uvloop") is None, reason="needs the extra serve")
+def test_a_server_that_cannot_use_its_folder_says_so_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "cache"
+    result = run(
+        "serve", "--port", "0", "--max-length", "64", "--max-cache-batch-size", "1", "--cache-dir", str(folder)
+    )
+    told = result.stderr.decode().splitlines()
+    assert (result.returncode, "listening" in told[0]) == (1, True)
+    assert told[-1] == f"replit: cannot use --cache-dir {folder}: Not a directory; give a folder of your own"
 
 
 def test_help_and_serve_are_commands() -> None:

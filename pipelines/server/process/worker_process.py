@@ -234,8 +234,9 @@ class ModelWorker:
         """Ends the process, which stores what --cache-dir asks for."""
         self._stopping = True
         if self._saves:
-            self._socket.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            # A worker that has died has closed it, and has nothing to store.
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._socket.shutdown(socket.SHUT_WR)
                 self._process.wait(timeout=SAVING_SECONDS)
         self._process.kill()
         self._process.wait()
