@@ -19,6 +19,7 @@ from weights.embedded_models import EMBEDDED
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
 from weights.files.mapped_file import release_pages
+from weights.files.paths import exists
 from weights.tensor import Encoding, Tensor
 from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY, ByteLevelTokenizer
 from weights.tokenizers.load import load_tokenizer
@@ -76,7 +77,7 @@ def locate(model: str, weight_path: str | None, encoding: Encoding | None) -> Pa
         return EMBEDDED[model]
     from weights.hub import resolve
 
-    if weight_path is None and (wanted := _meant(model)) and not Path(model).exists():
+    if weight_path is None and (wanted := _meant(model)) and not exists(model):
         raise UserError(f"there is no model {model!r}; expected: --model {wanted}")
     return resolve(model, encoding=encoding, weight_path=weight_path)
 

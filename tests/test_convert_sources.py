@@ -52,6 +52,16 @@ def test_pytorch_files_execute_nothing(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_a_scalar_in_a_pytorch_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="reads a file that torch wrote")
+    directory = write_model(tmp_path / "scalar")
+    (directory / "model.safetensors").unlink()
+    state = {k: torch.from_numpy(v) for k, v in tiny_weights().items()} | {"transformer.scale": torch.tensor(5.0)}
+    torch.save(state, directory / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"unexpected tensor 'transformer\.scale'"):
+        run(directory, tmp_path / "out.gguf")
+
+
 def test_without_torch_a_pytorch_file_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     directory = write_model(tmp_path / "model")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from pipelines.pipeline import Pipeline
 from pipelines.terminal.report import visible
 from replit.runtime.compiled_file import read_compiled, read_header_alone
 from replit.runtime.cores import cpu_quota, memory_limit
+from weights.embedded_models import EMBEDDED
 from weights.errors import UserError
 
 COMMAND = [sys.executable, "-m", "pipelines"]
@@ -100,6 +104,95 @@ def test_one_line_that_says_what_was_meant(nano: Pipeline, arguments: list[str],
     assert (result.returncode, len(lines), result.stdout) == (status, 1, b""), result.stderr
     assert message in lines[0]
     assert "listening" not in lines[0]
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A folder with the files of a model, in which nobody may look."""
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    for name in ("m.gguf", "tokenizer.json", "config.json"):
+        (folder / name).write_bytes(EMBEDDED["nano"].read_bytes())
+    folder.chmod(0)
+    yield folder
+    folder.chmod(0o755)
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("inspect CLOSED", "cannot read CLOSED (Permission denied); expected a path that can be read"),
+        ("inspect CLOSED/m.gguf", "cannot read CLOSED/m.gguf (Permission denied)"),
+        ("convert CLOSED/m.gguf CLOSED/../o.gguf", "cannot read CLOSED/m.gguf (Permission denied)"),
+        ("convert nano CLOSED/o.gguf", "CLOSED/o.gguf"),
+        ("convert nano CLOSED", "Permission denied"),
+        ("convert nano CLOSED/", "cannot read CLOSED (Permission denied)"),
+        ("-p x --model CLOSED", "cannot read CLOSED (Permission denied)"),
+        ("-p x --weight-path CLOSED/m.gguf", "cannot read CLOSED/m.gguf (Permission denied)"),
+        ("-p x --tokenizer CLOSED/tokenizer.json", "CLOSED/tokenizer.json"),
+        ("-p x --config CLOSED/config.json", "cannot read CLOSED/config.json (Permission denied)"),
+        ("serve --model CLOSED/m.gguf", "cannot read CLOSED/m.gguf (Permission denied)"),
+        ("serve --config CLOSED/config.json", "cannot read CLOSED/config.json (Permission denied)"),
+        ("evaluate humaneval --generate-only --output CLOSED/out", "cannot use CLOSED/out (Permission denied)"),
+        (f"inspect {LONG}", "aaa (File name too long); expected a path that can be read"),
+        (f"convert nano {LONG}.gguf", "File name too long"),
+        (f"-p x --model {LONG}", "(File name too long)"),
+        (f"-p x --tokenizer {LONG}", "File name too long"),
+        ("convert FILE FILE/ --force", "nano.gguf is a file; expected a directory: leave the slash out"),
+    ],
+)
+def test_places_that_cannot_be_used_are_one_line(arguments: str, message: str, closed: Path) -> None:
+    told = [text.replace("CLOSED", str(closed)).replace("FILE", str(EMBEDDED["nano"])) for text in arguments.split()]
+    lines = run_unprivileged(*told).stderr.decode().splitlines()
+    assert len(lines) == 1, lines
+    assert message.replace("CLOSED", str(closed)) in lines[0]
+
+
+def run_unprivileged(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """The command without the power of root to look everywhere."""
+    if os.geteuid():
+        return run(*arguments)
+    tool = shutil.which("setpriv")
+    if tool is None:
+        pytest.skip("runs as root, whom permissions do not stop, and there is no setpriv")
+    rights = [tool, "--bounding-set", "-dac_override,-dac_read_search"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    command = [*rights, *COMMAND, *arguments]
+    return subprocess.run(
+        command, capture_output=True, env=environment, stdin=subprocess.DEVNULL, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "PIPE"], "PIPE is no regular file; expected a GGUF or safetensors file"),
+        (["evaluate", "humaneval", "--generate-only", "--data", "PIPE"], "PIPE holds no problems"),
+        (["-p", "x", "--suffix-file", "PIPE", "--max-new-tokens", "1"], ""),
+        (["-p", "x", "--config", "PIPE"], "PIPE is no regular file; expected a JSON object"),
+    ],
+)
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(arguments: list[str], message: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "PIPE"
+    os.mkfifo(pipe)
+    result = run(*(text.replace("PIPE", str(pipe)) for text in arguments))
+    assert message in result.stderr.decode()
+    assert len(result.stderr.splitlines()) <= 1
+
+
+@pytest.mark.skipif(find_spec("uvloop") is None, reason="needs the extra serve")
+def test_a_server_that_cannot_use_its_folder_says_so_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "cache"
+    result = run(
+        "serve", "--port", "0", "--max-length", "64", "--max-cache-batch-size", "1", "--cache-dir", str(folder)
+    )
+    told = result.stderr.decode().splitlines()
+    assert (result.returncode, "listening" in told[0]) == (1, True)
+    assert told[-1] == f"replit: cannot use --cache-dir {folder}: Not a directory; give a folder of your own"
 
 
 def test_help_and_serve_are_commands() -> None:

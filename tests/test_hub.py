@@ -30,12 +30,17 @@ BIG = bytes(range(256)) * 4096 * 12  # 12 MiB: more than one chunk of the client
 # Resolves each set of arguments in turn, in a process of its own: the library reads its
 # environment at import. One JSON line an answer: [path, content] or the error.
 CLIENT = """
+import importlib.util as util
 import json, sys
 from contextlib import suppress
 from pathlib import Path
+find = util.find_spec
+util.find_spec = lambda name, *rest: None if name == "torch" else find(name, *rest)
 from weights.errors import UserError
 from weights.hub import resolve
 for arguments in json.loads(sys.argv[1]):
+    if "headers" in arguments:
+        arguments["headers"] = Path(arguments["headers"])
     try:
         path = resolve(**arguments)
         if path.is_dir():
@@ -88,6 +93,20 @@ REPOSITORIES = {
     "some/ggufs": {"main": {"m-q4_0.gguf": b"GGUF q4", "m-q8_0.gguf": b"GGUF q8"}},
     "some/mixed": {"main": {"m-q4_0.gguf": b"GGUF q4", "m-bf16.gguf": b"GGUF bf16"}},
     "some/pickle": {"main": {"config.json": b"{}", "pytorch_model.bin": b"x"}},
+    "some/numbered": {
+        "main": {
+            "config.json": b"{}",
+            "model-00001-of-00002.safetensors": b"1",
+            "model-00002-of-00002.safetensors": b"2",
+            "adapter_model.safetensors": b"no model",
+        }
+    },
+    "some/consolidated": {"main": {"consolidated.safetensors": b"1", "m.gguf": b"GGUF"}},
+    "some/folders": {"main": {"q4/m-q4_0.gguf": b"GGUF q4", "q8/m-q8_0-00001-of-00001.gguf": b"GGUF q8"}},
+    "some/imatrix": {"main": {"imatrix.gguf": b"GGUF no", "m.gguf": b"GGUF m"}},
+    "some/cut": {"main": {"m-00001-of-00002.gguf": b"GGUF 1"}},
+    "some/adapter": {"main": {"adapter_config.json": b"{}", "adapter_model.safetensors": b"1"}},
+    "some/text": {"main": {"README.md": b"#"}},
     "some/big": {"main": {"model.gguf": BIG}},
     "gated/model": {"main": {"model.gguf": b"GGUF"}},
 }
@@ -211,15 +230,14 @@ def test_offline_and_not_in_the_cache(tmp_path: Path) -> None:
     offline = client("http://127.0.0.1:9", tmp_path, *calls, HF_HUB_OFFLINE="1")[:-1]
     assert offline[0] == (
         "the hub repository modularai/replit-code-1.5 is not in the cache and HF_HUB_OFFLINE is "
-        "set; expected its files there: unset HF_HUB_OFFLINE, or give a local file with "
-        "--weight-path"
+        "set; expected its files there: unset HF_HUB_OFFLINE, or give a local file"
     )
     assert offline[1].startswith("the hub repository some/tensors is not in the cache and HF_HUB")
     unreachable = client("http://127.0.0.1:9", tmp_path, *calls)[:-1]
     for answer, name in zip(unreachable, ("modularai/replit-code-1.5", "some/tensors"), strict=True):
         assert answer.startswith(f"cannot download the hub repository {name} (")
         assert "refused" in answer
-        assert answer.endswith("check the connection, or give a local file with --weight-path")
+        assert answer.endswith("check the connection, or give a local file")
 
 
 def test_an_interrupted_download_resumes(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
@@ -266,14 +284,56 @@ def test_what_the_hub_does_not_have(hub: fake_hub.FakeHub, tmp_path: Path) -> No
         "the hub repository some/tensors has no revision 'v9'; expected a branch, tag or commit: check it",
         "the hub repository some/tensors has no file 'other.gguf'; expected one that it holds: check the name",
         "the hub repository gated/model is gated; expected access to it: accept its terms, set HF_TOKEN",
-        "the hub repository some/pickle holds config.json, pytorch_model.bin; expected "
-        "model.safetensors or a .gguf file: type `replit convert some/pickle model.gguf`, then "
-        "--weight-path model.gguf",
+        "some/pickle holds PyTorch files only and torch is not installed; type `pip install torch` and this again, or "
+        "`replit convert some/pickle model.gguf` where torch is",
         "the hub repository some/ggufs holds m-q4_0.gguf, m-q8_0.gguf; expected one of them to be "
         "chosen: type --weight-path hf://some/ggufs/m-q4_0.gguf",
         "the hub repository some/ggufs holds m-q4_0.gguf, m-q8_0.gguf; expected one in float32 or "
         "in floats: type --weight-path hf://some/ggufs/m-q4_0.gguf",
     ]
+
+
+def test_what_opens_from_a_folder_opens_from_the_hub(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    numbered, consolidated, imatrix, folder, _ = client(
+        hub.url,
+        tmp_path,
+        {"model": "some/numbered"},
+        {"model": "some/consolidated"},
+        {"model": "some/imatrix@main"},
+        {"model": "some/folders", "encoding": "q8_0"},
+    )
+    assert numbered[1] == ["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    assert consolidated[1] == ["consolidated.safetensors"]
+    assert imatrix[1] == "GGUF m"
+    assert folder[1] == "GGUF q8"
+
+
+@pytest.mark.parametrize("headers", [True, False])
+def test_what_to_type_can_be_typed(headers: bool, hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    """In the commands that name a model by an argument, as in those with options."""
+    models = ("some/folders@main", "some/ggufs", "some/cut", "some/adapter", "some/text", "hf://some/text", "some")
+    calls = [{"model": model, "argument": headers} for model in models]
+    if headers:
+        calls = [call | {"headers": str(tmp_path)} for call in calls]
+    folders, ggufs, cut, adapter, text, address, name, _ = client(hub.url, tmp_path / "home", *calls)
+    option, place = ("", " in its place") if headers else ("--weight-path ", "")
+    assert folders == (
+        "the hub repository some/folders holds q4/m-q4_0.gguf, q8/m-q8_0-00001-of-00001.gguf; expected one of them to "
+        f"be chosen: type {option}hf://some/folders@main/q4/m-q4_0.gguf{place}"
+    )
+    assert ggufs.endswith(f"expected one of them to be chosen: type {option}hf://some/ggufs/m-q4_0.gguf{place}")
+    assert cut == (
+        "the hub repository some/cut has no file 'm-00002-of-00002.gguf'; expected all 2 parts of that model: give "
+        "another file or repository"
+    )
+    assert "holds a LoRA adapter; expected a whole model: type `hf download some/adapter --local-dir DIR`, " in adapter
+    assert text == (
+        "the hub repository some/text holds README.md; expected model.safetensors, its shards, a .gguf file or "
+        "pytorch_model.bin: check its name"
+    )
+    option = "" if headers else "--model "
+    assert address.startswith(f"{option}'hf://some/text' names no file; expected hf://owner/repository/file")
+    assert name.startswith(f"{option}'some' does not exist here; expected a file")
 
 
 def test_a_hub_that_never_answers(tmp_path: Path) -> None:
@@ -283,7 +343,7 @@ def test_a_hub_that_never_answers(tmp_path: Path) -> None:
         answers = client(url, tmp_path, *calls, HF_HUB_ETAG_TIMEOUT="1")[:-1]
     for answer in answers:
         assert "timed out" in answer
-        assert answer.endswith("check the connection, or give a local file with --weight-path")
+        assert answer.endswith("check the connection, or give a local file")
 
 
 def test_a_cache_that_cannot_be_written(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
@@ -382,6 +442,7 @@ def test_inspect_downloads_headers_only(tmp_path: Path) -> None:
         for repository, local in (("some/gguf", gguf), ("some/tensors", tensors)):
             found = inspected(repository, tmp_path / "home", hub.url)
             assert found["file"].pop("path") == repository
+            assert inspected(f"{repository}@main", tmp_path / "home", hub.url)["config"] == found["config"]
             expected = inspected(str(local), tmp_path / "home", hub.url)
             assert found.pop("values").startswith("not read: only the headers were downloaded")
             assert expected.pop("values") == "norms and embeddings were searched for NaN and infinity"
@@ -392,8 +453,22 @@ def test_inspect_downloads_headers_only(tmp_path: Path) -> None:
             for method, path, wanted in hub.requests
             if method == "GET" and path.endswith((".gguf", "model.safetensors"))
         ]
-        assert weights == ["bytes=0-16777215"] * 2
+        assert weights == ["bytes=0-16777215"] * 4  # twice each
         assert gguf.stat().st_size > 16 << 20
+
+
+def test_a_converted_revision_is_named_without_it(tmp_path: Path) -> None:
+    files = {file.name: file.read_bytes() for file in write_model(tmp_path / "tiny").iterdir()}
+    with fake_hub.serve({"some/tiny-v1_5": {"v7": files}}) as hub:
+        done = subprocess.run(
+            [*REPLIT, "convert", "some/tiny-v1_5@v7", str(tmp_path)],
+            cwd=ROOT,
+            env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.glob("*.gguf")] == ["tiny-1.6M-v1.5-BF16.gguf"]
 
 
 def test_inspect_of_a_missing_file(hub: fake_hub.FakeHub, tmp_path: Path) -> None:

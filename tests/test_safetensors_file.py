@@ -13,6 +13,7 @@ from model_files import ModelFile, hub_name, write_hub_directory
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save, save_file
 
+from pipelines.inspection import Run, inspect_model
 from weights.errors import UserError
 from weights.files.checkpoint import open_checkpoint
 from weights.files.safetensors_file import read_safetensors
@@ -126,11 +127,8 @@ DAMAGED = {
         "tensor 'a' has 8 bytes, its shape needs 4835703278458516698824704",
     ),
     "shape": (safetensors_bytes({"a": entry(shape="ab")}), "'a' has the shape ['a', 'b']"),
-    "scalar": (safetensors_bytes({"a": entry(0, 4, shape=())}, bytes(4)), "'a' has the shape []"),
-    "empty shape": (
-        safetensors_bytes({"a": entry(0, 0, shape=(0,))}, b""),
-        "'a' has the shape [0]",
-    ),
+    "a scalar's bytes": (safetensors_bytes({"a": entry(shape=())}), "'a' has 8 bytes, its shape needs 4"),
+    "bytes of nothing": (safetensors_bytes({"a": entry(shape=(0, 2))}), "'a' has 8 bytes, its shape needs 0"),
     "type": (
         safetensors_bytes({"a": entry(dtype="I64", shape=(1,))}),
         "tensor 'a' is stored as 'I64'; expected one of F64, F32, F16, BF16: save the model again",
@@ -144,7 +142,30 @@ def test_damage_is_named(path: Path, content: bytes, message: str) -> None:
     assert message in error_of(path, content)
 
 
-@pytest.mark.parametrize("name", sorted(DAMAGED.keys() - {"type", "scalar", "empty shape"}))
+def test_scalars_and_empty_tensors_are_sound(path: Path) -> None:
+    arrays = {"a": np.float32(5), "b": np.zeros((0, 4), np.float32), "c": np.ones((2, 3), np.float32)}
+    save_file({name: np.asarray(array) for name, array in arrays.items()}, path)
+    found = read_safetensors(path)
+    assert {name: tensor.shape for name, tensor in found.items()} == {"a": (), "b": (0, 4), "c": (2, 3)}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name].as_array(), array)
+
+
+@pytest.mark.parametrize("name", ["transformer.wte.weight", "transformer.other"])
+@pytest.mark.parametrize("config", [True, False])
+def test_a_model_with_a_scalar_is_refused_by_its_name_and_shown(name: str, config: bool, tmp_path: Path) -> None:
+    model = ModelFile()
+    write_hub_directory(tmp_path, model)
+    arrays = {hub_name(key): array for key, array in model.tensors().items()} | {name: np.asarray(np.float32(5))}
+    save_file(arrays, tmp_path / "model.safetensors")
+    if not config:
+        (tmp_path / "config.json").unlink()
+    report = inspect_model(open_checkpoint(tmp_path), Run(None, 64, 1))
+    assert f"tensor '{name}'" in report["problems"][0] or not config
+    assert [tensor["shape"] for tensor in report["tensors"] if tensor["name"] == name] == [[]]
+
+
+@pytest.mark.parametrize("name", sorted(DAMAGED.keys() - {"type"}))
 def test_the_library_refuses_the_same(path: Path, name: str) -> None:
     """What we call damaged the library does too, apart from what it can hold and we cannot."""
     path.write_bytes(DAMAGED[name][0])

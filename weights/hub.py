@@ -9,14 +9,16 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from weights.errors import UserError
 from weights.files.checkpoint import ARCHITECTURE_KEY
-from weights.files.directory import SAFETENSORS_INDEX, split_parts
+from weights.files.directory import SAFETENSORS_INDEX, model_files, split_parts
 from weights.files.gguf_file import read_gguf
+from weights.files.paths import exists
 from weights.files.safetensors_file import index_shards
 from weights.tensor import Encoding
 
@@ -50,6 +52,8 @@ _NAMES_IN_FILES = {
     "q4_k": ("q4_k", "q4_k_m", "q4_k_s"),
     "q5_k": ("q5_k", "q5_k_m", "q5_k_s"),
 }
+# Names that an error lists.
+_MOST_TOLD = 12
 _SMALL_FILES = ("*.json", "*.model", "merges.txt")  # configuration, tokenizer, index
 # What `headers` reads of a file: with a vocabulary of 50 000 tokens a GGUF header takes 2 to 4 MB.
 _HEADER_BYTES = 16 << 20
@@ -62,6 +66,7 @@ def resolve(
     revision: str | None = None,
     weight_path: str | None = None,
     headers: Path | None = None,
+    argument: bool = False,
 ) -> Path:
     """The local file or directory of a model.
 
@@ -69,33 +74,34 @@ def resolve(
     repository; `weight_path`, a path or `hf://…`, replaces its weights. `encoding` picks among a
     repository's files, `revision` is a branch, tag or commit. With `headers`, a folder, only the
     beginnings of weights that are not in the cache are downloaded, to files of full size in it.
+    `argument`: the command names models by an argument, and errors do not speak of options.
     Raises UserError for what does not exist or cannot be downloaded.
     """
     if weight_path is not None:
-        return _path_or_file(weight_path, revision, "--weight-path", headers)
-    if model.startswith(HUB_SCHEME) or Path(model).exists():
-        return _path_or_file(model, revision, "--model", headers)
-    model, _, pinned = model.partition("@")
+        return _path_or_file(weight_path, revision, "--weight-path ", headers)
+    option = "" if argument else "--model "
+    if model.startswith(HUB_SCHEME) or exists(model):
+        return _path_or_file(model, revision, option, headers)
+    name, _, pinned = model.partition("@")
     revision = pinned or revision
-    looks_like_file = model.endswith(_FILE_SUFFIXES) or not _REPOSITORY.fullmatch(model)
-    if looks_like_file:
-        raise _no_such_path(model, "--model")
-    if model in _PUBLISHED_NAMES:
-        name = _PUBLISHED_FILES.get(encoding or "", _PUBLISHED_DEFAULT)
-        return download_file(_PUBLISHED_REPOSITORY, name, revision, headers)
-    return _from_repository(model, encoding, revision, headers)
+    if name.endswith(_FILE_SUFFIXES) or not _REPOSITORY.fullmatch(name):
+        raise _no_such_path(model, option)
+    if name in _PUBLISHED_NAMES:
+        file = _PUBLISHED_FILES.get(encoding or "", _PUBLISHED_DEFAULT)
+        return download_file(_PUBLISHED_REPOSITORY, file, revision, headers)
+    return _from_repository(name, encoding, revision, headers, argument)
 
 
 def _path_or_file(name: str, revision: str | None, option: str, headers: Path | None) -> Path:
+    """`option` is what the name was given with, and a space, or nothing."""
     if not name.startswith(HUB_SCHEME):
-        path = Path(name)
-        if not path.exists():
+        if not exists(name):
             raise _no_such_path(name, option)
-        return path
+        return Path(name)
     match = _HUB_FILE.fullmatch(name)
     if match is None:
         raise UserError(
-            f"{option} {name!r} names no file; expected hf://owner/repository/file: "
+            f"{option}{name!r} names no file; expected hf://owner/repository/file: "
             "type the file's name after the repository"
         )
     revision = match["revision"] or revision
@@ -116,40 +122,72 @@ def _accompanied(path: Path, repository: str, revision: str | None) -> Path:
 
 def _no_such_path(name: str, option: str) -> UserError:
     return UserError(
-        f"{option} {name!r} does not exist here; expected a file, a directory, "
+        f"{option}{name!r} does not exist here; expected a file, a directory, "
         "owner/repository or hf://owner/repository/file: check the spelling"
     )
 
 
-def _from_repository(repository: str, encoding: str | None, revision: str | None, headers: Path | None) -> Path:
+def _from_repository(
+    repository: str, encoding: str | None, revision: str | None, headers: Path | None, argument: bool
+) -> Path:
+    """The same files as of a directory, and GGUF files in folders where there are no others."""
     files = list_files(repository, revision)
     names = [name for name in files if "/" not in name]
+    address = f"hf://{repository}{f'@{revision}' if revision else ''}/"
     index = f"model{SAFETENSORS_INDEX}"
-    if index in names or "model.safetensors" in names:
-        weights = ["model.safetensors"]
-        if "model.safetensors" not in names:
-            weights = index_shards(download_files(repository, [*_SMALL_FILES], revision) / index)
-        if headers is None:
-            return download_files(repository, [*_SMALL_FILES, *weights], revision)
-        for file in download_files(repository, [*_SMALL_FILES], revision).iterdir():
-            if file.name not in weights:
-                (headers / file.name).symlink_to(file.resolve())
-        _translated(lambda: _download_headers(repository, weights, revision, headers), repository, revision)
-        return headers
-    ggufs = [name for name in names if name.endswith(".gguf") and split_parts(name)[0] == name]
-    if not ggufs and headers is None and find_spec("torch") and any(name.startswith("pytorch_model") for name in names):
-        return download_files(repository, [*_SMALL_FILES, "pytorch_model*"], revision)
-    if not ggufs:
-        held = ", ".join(name for name in names if name.endswith(_FILE_SUFFIXES)) or "no model"
-        raise UserError(
-            f"the hub repository {repository} holds {held}; expected model.safetensors or a .gguf "
-            f"file: type `replit convert {repository} model.gguf`, then --weight-path model.gguf"
+    if "model.safetensors" in names:
+        return _download_tensors(repository, ["model.safetensors"], revision, headers)
+    if index in names:
+        shards = index_shards(download_files(repository, [*_SMALL_FILES], revision) / index)
+        return _download_tensors(repository, shards, revision, headers)
+    if tensors := model_files(names, ".safetensors"):
+        return _download_tensors(
+            repository, split_parts(_choose(repository, tensors, None, address, argument)), revision, headers
         )
-    return download_file(repository, _choose(repository, ggufs, encoding), revision, headers)
+    ggufs = model_files(names, ".gguf")
+    if not ggufs and any(name.startswith("pytorch_model") for name in names):
+        return _download_pickles(repository, revision, argument)
+    if ggufs := ggufs or model_files(files, ".gguf"):
+        return download_file(repository, _choose(repository, ggufs, encoding, address, argument), revision, headers)
+    if "adapter_config.json" in names:
+        raise UserError(
+            f"the hub repository {repository} holds a LoRA adapter; expected a whole model: type `hf download "
+            f"{repository} --local-dir DIR`, then `replit convert BASE NEW.gguf --adapter DIR` with the model that it "
+            "was trained on"
+        )
+    held = ", ".join(files[:_MOST_TOLD]) or "nothing"
+    raise UserError(
+        f"the hub repository {repository} holds {held}; expected model.safetensors, its shards, a .gguf file or "
+        "pytorch_model.bin: check its name"
+    )
 
 
-def _choose(repository: str, names: list[str], encoding: str | None) -> str:
-    """The only GGUF file, or the one named after the encoding, or one that can be converted to it."""
+def _download_tensors(repository: str, names: list[str], revision: str | None, headers: Path | None) -> Path:
+    if headers is None:
+        folder = download_files(repository, [*_SMALL_FILES, *names], revision)
+        for name in names:  # the library passes over what is missing
+            if not exists(folder / name):
+                raise _missing(repository, name)
+        return folder
+    for file in download_files(repository, [*_SMALL_FILES], revision).iterdir():
+        if file.name not in names:
+            (headers / file.name).symlink_to(file.resolve())
+    _download_headers(repository, names, revision, headers)
+    return headers
+
+
+def _download_pickles(repository: str, revision: str | None, argument: bool) -> Path:
+    if find_spec("torch"):
+        return download_files(repository, [*_SMALL_FILES, "pytorch_model*"], revision)
+    convert = "" if argument else f", or `replit convert {repository} model.gguf` where torch is"
+    raise UserError(
+        f"{repository} holds PyTorch files only and torch is not installed; type `pip install torch` and this "
+        f"again{convert}"
+    )
+
+
+def _choose(repository: str, names: list[str], encoding: str | None, address: str, argument: bool) -> str:
+    """The only file, or the GGUF file named after the encoding, or one that can be converted to it."""
     stated = {name: encoding_in_name(name) for name in names}
     # A quantized file is no source for another encoding, a float one is.
     wanted = (encoding, "bfloat16", "float16", "float32") if encoding else ()
@@ -161,8 +199,8 @@ def _choose(repository: str, names: list[str], encoding: str | None) -> str:
         return names[0]
     expected = f"one in {encoding} or in floats" if encoding else "one of them to be chosen"
     raise UserError(
-        f"the hub repository {repository} holds {', '.join(names)}; expected {expected}: type "
-        f"--weight-path hf://{repository}/{names[0]}"
+        f"the hub repository {repository} holds {', '.join(names[:_MOST_TOLD])}; expected {expected}: type "
+        f"{'' if argument else '--weight-path '}{address}{names[0]}{' in its place' if argument else ''}"
     )
 
 
@@ -223,42 +261,54 @@ def download_file(repository: str, name: str, revision: str | None = None, heade
     With `headers`, a folder, see `resolve`.
     """
 
-    def downloaded() -> Path:
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    parts = split_parts(name)
 
-        if not isinstance(try_to_load_from_cache(repository, name, revision=revision), str):
-            _listed_by_hub(repository, revision)  # says at once what is wrong with the connection
-            if headers is not None:
-                return _download_headers(repository, split_parts(name), revision, headers)
-        parts = [hf_hub_download(repository, part, revision=revision) for part in split_parts(name)]
-        return Path(parts[0])
+    def is_cached() -> bool:
+        from huggingface_hub import try_to_load_from_cache
 
-    return _translated(downloaded, repository, revision, name)
+        if isinstance(try_to_load_from_cache(repository, name, revision=revision), str):
+            return True
+        _listed_by_hub(repository, revision)  # says at once what is wrong with the connection
+        return False
+
+    if not _translated(is_cached, repository, revision, name) and headers is not None:
+        return _download_headers(repository, parts, revision, headers)
+
+    def downloaded(part: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(repository, part, revision=revision))
+
+    paths = [_translated(partial(downloaded, part), repository, revision, part) for part in parts]
+    return paths[0]
 
 
 def _download_headers(repository: str, names: Sequence[str], revision: str | None, folder: Path) -> Path:
     """Files of full size in `folder`: _HEADER_BYTES as the hub has them, then a hole. Returns the first's path."""
+    for name in names:
+        _translated(partial(_download_header, repository, name, revision, folder), repository, revision, name)
+    return folder / names[0]
+
+
+def _download_header(repository: str, name: str, revision: str | None, folder: Path) -> None:
     from huggingface_hub import get_hf_file_metadata, get_session, get_token, hf_hub_url, try_to_load_from_cache
 
-    token = get_token()
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cached = try_to_load_from_cache(repository, name, revision=revision)
+    if isinstance(cached, str):
+        path.symlink_to(Path(cached).resolve())
+        return
     wanted = {"Range": f"bytes=0-{_HEADER_BYTES - 1}", "Accept-Encoding": "identity"}
-    if token is not None:
+    if (token := get_token()) is not None:
         wanted["Authorization"] = f"Bearer {token}"
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cached = try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(cached, str):
-            path.symlink_to(Path(cached).resolve())
-            continue
-        url = hf_hub_url(repository, name, revision=revision)
-        size = get_hf_file_metadata(url).size
-        response = get_session().get(url, headers=wanted, follow_redirects=True)
-        response.raise_for_status()
-        with path.open("wb") as file:
-            file.write(response.content)
-            file.truncate(size)
-    return folder / names[0]
+    url = hf_hub_url(repository, name, revision=revision)
+    size = get_hf_file_metadata(url).size
+    response = get_session().get(url, headers=wanted, follow_redirects=True)
+    response.raise_for_status()
+    with path.open("wb") as file:
+        file.write(response.content)
+        file.truncate(size)
 
 
 def download_files(repository: str, patterns: list[str], revision: str | None = None) -> Path:
@@ -298,7 +348,7 @@ def _raise_hub_error(error: Exception, repository: str, revision: str | None, na
     elif isinstance(error, errors.RevisionNotFoundError):
         text = f"{where} has no revision {revision!r}; expected a branch, tag or commit: check it"
     elif isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
-        text = f"{where} has no file {name!r}; expected one that it holds: check the name"
+        raise _missing(repository, str(name)) from error
     elif isinstance(error, errors.HFValidationError):
         text = f"{repository!r} cannot be a hub repository ({error}); expected owner/name: check it"
     elif isinstance(error, OSError) and error.errno in _LOCAL_ERRORS:
@@ -309,18 +359,25 @@ def _raise_hub_error(error: Exception, repository: str, revision: str | None, na
     raise UserError(text) from error
 
 
+def _missing(repository: str, name: str) -> UserError:
+    expected = "one that it holds: check the name"
+    if (parts := len(split_parts(name))) > 1:
+        expected = f"all {parts} parts of that model: give another file or repository"
+    return UserError(f"the hub repository {repository} has no file {name!r}; expected {expected}")
+
+
 def _unreachable(error: Exception, where: str) -> str:
     from huggingface_hub import constants, errors
 
     if constants.HF_HUB_OFFLINE:
         return (
             f"{where} is not in the cache and HF_HUB_OFFLINE is set; expected its files there: "
-            "unset HF_HUB_OFFLINE, or give a local file with --weight-path"
+            "unset HF_HUB_OFFLINE, or give a local file"
         )
     # The library wraps the reason in two layers of advice of its own.
     cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None
     reason = str(cause or error) or type(cause or error).__name__
     return (
         f"cannot download {where} ({reason[:200]}); expected the hub to answer or the files in its "
-        "cache: check the connection, or give a local file with --weight-path"
+        "cache: check the connection, or give a local file"
     )

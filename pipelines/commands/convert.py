@@ -5,12 +5,10 @@ Imports only click at the top: the command line loads this module to print its h
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,13 +17,12 @@ import click
 
 from pipelines.terminal.options import shared
 from pipelines.terminal.report import visible
+from weights.files.paths import exists, is_dir
 from weights.written import WRITTEN
 
 if TYPE_CHECKING:
     from replit.decoder.gguf_export import Conversion
     from weights.files.checkpoint import Checkpoint
-
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w-]([\w.-]*[\w-])?")
 
 
 @click.command()
@@ -92,12 +89,15 @@ def convert(
     from pipelines import conversion as converting
     from replit.decoder import gguf_export
     from replit.decoder.hub_export import takes_directory
+    from weights.errors import UserError
     from weights.tensor import Encoding
 
     checkpoint, name = open_source(source, config=Path(config_path) if config_path else None)
     order = None if fim_order is None else fim_order == "suffix-first"
     tokens = tuple(fim.split(",")) if fim else ()
     path, tokenizer_file = Path(destination), Path(tokenizer_path) if tokenizer_path else None
+    if destination.endswith("/") and exists(path) and not is_dir(path):
+        raise UserError(f"{path} is a file; expected a directory: leave the slash out, or give another name")
     new = destination.endswith("/") and takes_directory(path, options["force"])
     wanted = converting.Wanted(Encoding(encoding), new, tokenizer_file, fim=tokens, suffix_first=order, **options)
     wanted.refuse_useless()
@@ -123,52 +123,20 @@ def open_source(
     """
     from weights.embedded_models import EMBEDDED
     from weights.files.checkpoint import open_checkpoint
+    from weights.hub import resolve
 
     if source in EMBEDDED:
         return open_checkpoint(EMBEDDED[source]), source
-    path = Path(source) if Path(source).exists() else _download(source, headers)
+    path = resolve(source, encoding=None, headers=headers, argument=True)
     return open_checkpoint(path, config, problems), _name(source)
-
-
-def _download(source: str, headers: Path | None) -> Path:
-    """The files of a hub repository; PyTorch's only where it holds no others."""
-    from weights import hub
-    from weights.errors import UserError
-
-    if source.startswith(hub.HUB_SCHEME):
-        return hub.resolve(source, encoding=None, headers=headers)
-    if not _REPOSITORY.fullmatch(source):
-        raise UserError(
-            f"{source!r} does not exist here; expected a file, a directory, owner/repository or "
-            "hf://owner/repository/file: check the spelling"
-        )
-    names = hub.list_files(source)
-    others = any(name.endswith((".safetensors", ".gguf")) for name in names)
-    if others or not any(name.startswith("pytorch_model") for name in names):
-        return hub.resolve(source, encoding=None, headers=headers)
-    if find_spec("torch") is None:
-        return _published_elsewhere(source, headers)
-    return hub.download_files(source, ["*.json", "*.model", "pytorch_model*"])
-
-
-def _published_elsewhere(source: str, headers: Path | None) -> Path:
-    """The GGUF form of a PyTorch repository: the one that matters has it in another repository."""
-    from weights import hub
-    from weights.errors import UserError
-
-    try:
-        return hub.resolve(source, encoding=None, headers=headers)
-    except UserError:
-        raise UserError(
-            f"{source} holds PyTorch files only and torch is not installed; type `pip install torch` and this again"
-        ) from None
 
 
 def _name(source: str) -> str:
     """The last part of a repository or path that is not a format's usual file name."""
-    path = Path(source).resolve() if Path(source).exists() else Path(source)
+    path = Path(source).resolve() if exists(source) else Path(source)
     usual = ("model", "pytorch_model", "ggml-model")
-    return path.parent.name if path.stem.split(".")[0] in usual else path.name
+    name = path.parent.name if path.stem.split(".")[0] in usual else path.name
+    return name if exists(source) else name.partition("@")[0]
 
 
 @contextmanager

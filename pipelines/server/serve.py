@@ -25,6 +25,7 @@ from pipelines.server.http.hosts import is_loopback
 from pipelines.server.options import ServeOptions
 from replit.runtime.cores import usable_cores
 from weights.errors import UserError
+from weights.files.paths import exists
 
 if TYPE_CHECKING:
     from pipelines.registry import ModelFiles
@@ -84,11 +85,11 @@ def check_local(options: ServeOptions) -> ModelFiles | None:
     if options.serialized_model_path is not None:
         read_compiled(Path(options.serialized_model_path), options.serialized_model_sha256)
     for path in (options.config_path, options.tokenizer_path):
-        if path is not None and not Path(path).exists():
+        if path is not None and not exists(path):
             raise UserError(f"{path} does not exist; expected a file or a directory: check the path")
     name = options.weight_path or options.model
     named = options.weight_path is None and options.model in EMBEDDED
-    from_hub = name.startswith("hf://") or (options.weight_path is None and not named and not Path(name).exists())
+    from_hub = name.startswith("hf://") or (options.weight_path is None and not named and not exists(name))
     if from_hub and re.fullmatch(r"(hf://.+|[\w.-]+/[\w.-]+(@.+)?)", name):
         return None
     return open_files(options)

@@ -49,9 +49,13 @@ def report(error: BaseException, debug: bool) -> int:
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" {error.filename}" if error.filename else " to standard output"
         return _line(f"cannot write{where}: {error.strerror}; expected a place that takes it", FAILURE)
+    if isinstance(error, OSError) and error.errno in _NOT_OURS and error.filename:
+        return _line(f"cannot use {error.filename}: {error.strerror}; expected a path that can be used", FAILURE)
     raise error
 
 
+# The path's owner and the system decide about these.
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 
 

@@ -15,6 +15,7 @@ from replit.decoder.weight_names import EMBEDDING, OUTPUT
 from weights.convert import Inputs, ggml_name, write_gguf
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
+from weights.files.paths import is_dir
 from weights.model_name import ModelName, file_name, parse_name
 from weights.tensor import Encoding, Tensor, stored_bytes
 from weights.tokenizers.gguf_tokenizer import add_keys, padded, tokenizer_keys
@@ -149,7 +150,7 @@ def _add_general(writer: GGUFWriter, conversion: Conversion) -> None:
 
 def destination(conversion: Conversion, path: Path) -> Path:
     """The file to write: `path`, or the conventional name in it where it is a directory."""
-    if path.is_dir():
+    if is_dir(path):
         return path / conversion.file_name
     if not path.suffix:
         raise UserError(f"there is no directory {path}; expected one, or a file name: create it, or type {path}.gguf")

@@ -104,6 +104,8 @@ def read_header_alone(path: Path) -> Mapping[str, Any]:
 def is_compiled_file(path: Path) -> bool:
     """Whether the file begins like a serialized model."""
     try:
+        if not path.is_file():  # a FIFO would be waited for
+            return False
         with path.open("rb") as file:
             return file.read(len(_MAGIC)) == _MAGIC
     except OSError:

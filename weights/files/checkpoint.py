@@ -11,6 +11,7 @@ from weights.errors import UserError
 from weights.files.directory import PYTORCH_INDEX, SAFETENSORS_INDEX, all_parts, split_parts, weights_in
 from weights.files.gguf_file import MAGIC, read_gguf
 from weights.files.mapped_file import EXPECTED, map_file, read_json
+from weights.files.paths import exists, is_dir
 from weights.files.safetensors_file import index_shards, looks_like_safetensors, read_safetensors, read_sharded
 from weights.tensor import Tensor
 
@@ -56,7 +57,7 @@ def open_checkpoint(path: str | Path, config: Path | None = None, problems: list
     from being shown ends up there instead.
     """
     path = Path(path)
-    return open_file(weights_in(path) if path.is_dir() else path, config, problems)
+    return open_file(weights_in(path) if is_dir(path) else path, config, problems)
 
 
 def open_file(path: Path, config: Path | None = None, problems: list[str] | None = None) -> Checkpoint:
@@ -104,9 +105,9 @@ def _guess(start: bytes) -> str:
 def read_config(path: Path, config: Path | None) -> Mapping[str, Any]:
     """The config.json that was given, or that lies beside the weights at `path`; {} if there is none."""
     if config is not None:
-        return read_json(config / "config.json" if config.is_dir() else config)
+        return read_json(config / "config.json" if is_dir(config) else config)
     beside = path.parent / "config.json"
-    return read_json(beside) if beside.exists() else {}
+    return read_json(beside) if exists(beside) else {}
 
 
 def _open_gguf(path: Path, config: Path | None, problems: list[str] | None) -> Checkpoint:

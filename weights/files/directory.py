@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
 from weights.errors import UserError
+from weights.files.paths import checked, exists, is_dir, listed
 
 SAFETENSORS_INDEX = ".safetensors.index.json"
 PYTORCH_INDEX = ".bin.index.json"
@@ -14,9 +16,9 @@ _SPLIT_NAME = re.compile(r"(?P<stem>.*)-(?P<part>\d{5})-of-(?P<count>\d{5})(?P<s
 _MAX_PARTS = 1000
 # What is looked for first. A whole file beside an index is newer than the shards that the index names.
 _USUAL_NAMES = ("model.safetensors", "model" + SAFETENSORS_INDEX)
-_PATTERNS = ("*.safetensors", "*.gguf")
+_SUFFIXES = (".safetensors", ".gguf")
 _PYTORCH_NAMES = ("pytorch_model.bin", "pytorch_model" + PYTORCH_INDEX)
-_PYTORCH_PATTERNS = ("*.bin", "*.pt", "*.pth")
+_PYTORCH_SUFFIXES = (".bin", ".pt", ".pth")
 # Files with such suffixes that are no model.
 _NO_MODEL = re.compile(r"adapter_model\..*|training_args\.bin|optimizer.*|scheduler.*|rng_state.*|.*imatrix.*")
 
@@ -33,7 +35,7 @@ def split_parts(name: str) -> list[str]:
 def all_parts(path: Path) -> list[Path]:
     """The files of the model that `path` is a part of. Raises UserError naming those that are missing."""
     parts = [path.parent / name for name in split_parts(path.name)]
-    missing = [part.name for part in parts if not part.exists()]
+    missing = [part.name for part in parts if not exists(part)]
     if missing:
         raise UserError(
             f"{path} is one of {len(parts)} parts and {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
@@ -48,58 +50,63 @@ def weights_in(directory: Path) -> Path:
     In a folder of the hub's cache that is the snapshot of its main branch, or the newest one.
     """
     directory = _snapshot(directory)
-    found = _usual(directory, _USUAL_NAMES) or _only(directory, _PATTERNS)
-    found = found or _usual(directory, _PYTORCH_NAMES) or _only(directory, _PYTORCH_PATTERNS)
+    found = _usual(directory, _USUAL_NAMES) or _only(directory, _SUFFIXES)
+    found = found or _usual(directory, _PYTORCH_NAMES) or _only(directory, _PYTORCH_SUFFIXES)
     if found is None:
         raise _nothing(directory)
     return found
 
 
 def _usual(directory: Path, names: tuple[str, ...]) -> Path | None:
-    return next((directory / name for name in names if (directory / name).exists()), None)
+    return next((directory / name for name in names if exists(directory / name)), None)
 
 
-def _only(directory: Path, patterns: tuple[str, ...]) -> Path | None:
-    for pattern in patterns:
-        models = {
-            directory / split_parts(path.name)[0]: path
-            for path in sorted(directory.glob(pattern))
-            if not _NO_MODEL.fullmatch(path.name)
-        }
+def _only(directory: Path, suffixes: tuple[str, ...]) -> Path | None:
+    names = [path.name for path in listed(directory)]
+    for suffix in suffixes:
+        models = model_files(names, suffix)
         if len(models) > 1:
-            names = ", ".join(path.name for path in models)
-            raise UserError(f"{directory} holds {names}; expected one model: give the file itself")
-        for first, present in models.items():
-            return first if first.exists() else present
+            raise UserError(f"{directory} holds {', '.join(models)}; expected one model: give the file itself")
+        for first in models:
+            return directory / next(name for name in (first, *split_parts(first)) if name in names)
     return None
+
+
+def model_files(names: Iterable[str], suffix: str) -> list[str]:
+    """Of file names those of models, of one in parts the first part's, whether it is there or not."""
+    models = (name for name in names if name.endswith(suffix) and not _NO_MODEL.fullmatch(PurePosixPath(name).name))
+    return sorted({split_parts(name)[0] for name in models})
 
 
 def _snapshot(directory: Path) -> Path:
     """The directory itself, or the snapshot that a folder of the hub's cache holds."""
-    if (directory / "hub").is_dir() and not (directory / "config.json").exists():
+    held = {path.name for path in listed(directory)}
+    if "hub" in held and "config.json" not in held and is_dir(directory / "hub"):
         directory = directory / "hub"
-    repositories = sorted(directory.glob("models--*"))
+    repositories = [path for path in listed(directory) if path.name.startswith("models--")]
     if len(repositories) > 1:
         names = ", ".join(path.name.removeprefix("models--").replace("--", "/") for path in repositories)
         raise UserError(f"{directory} is the hub's cache with {names}; expected one model: give one of these names")
     root = repositories[0] if repositories else directory
     snapshots = root if root.name == "snapshots" else root / "snapshots"
-    if not snapshots.is_dir():
+    if not is_dir(snapshots):
         return root
     main = root / "refs" / "main"
-    named = snapshots / main.read_text().strip() if main.is_file() else snapshots
-    if named != snapshots and named.is_dir():
+    with checked(main):
+        named = snapshots / main.read_text().strip() if exists(main) else snapshots
+    if named != snapshots and is_dir(named):
         return named
-    return max(snapshots.iterdir(), key=lambda path: path.stat().st_mtime, default=root)
+    with checked(snapshots):
+        return max(snapshots.iterdir(), key=lambda path: path.stat().st_mtime, default=root)
 
 
 def _nothing(directory: Path) -> UserError:
-    if (directory / "adapter_config.json").exists():
+    if exists(directory / "adapter_config.json"):
         return UserError(
             f"{directory} holds a LoRA adapter; expected a whole model: type `replit convert BASE NEW.gguf "
             f"--adapter {directory}` with the model that it was trained on"
         )
-    held = ", ".join(sorted(path.name for path in directory.iterdir())[:5]) or "nothing"
+    held = ", ".join(path.name for path in listed(directory)[:5]) or "nothing"
     return UserError(
         f"{directory} holds {held}; expected model.safetensors, its index, a .gguf file or pytorch_model.bin: "
         "check the path"

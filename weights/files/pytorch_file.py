@@ -11,6 +11,7 @@ from typing import Any
 from weights.errors import UserError
 from weights.files.directory import PYTORCH_INDEX, all_parts
 from weights.files.mapped_file import check_regular, read_json
+from weights.files.paths import exists
 from weights.tensor import Encoding, Tensor
 
 
@@ -34,7 +35,7 @@ def _shards(index: Path) -> list[Path]:
         raise UserError(
             f"{index} has no weight_map; expected one that names the shard of each tensor: download it again"
         )
-    missing = [shard for shard in shards if not (index.parent / shard).exists()]
+    missing = [shard for shard in shards if not exists(index.parent / shard)]
     if missing:
         raise UserError(
             f"{index} names {len(shards)} shards and {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
@@ -78,7 +79,7 @@ def _tensor(path: Path, name: str, value: Any) -> Tensor:
         torch.bfloat16: Encoding.BFLOAT16,
     }
     kind = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-    if kind not in encodings or not value.dim():
+    if kind not in encodings:
         raise UserError(
             f"{path}: {name!r} is {kind}; expected a float32, float16 or bfloat16 tensor: use the "
             "model's own pytorch_model.bin"

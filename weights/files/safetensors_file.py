@@ -16,6 +16,7 @@ import numpy as np
 from weights.errors import UserError
 from weights.files.directory import SAFETENSORS_INDEX, split_parts
 from weights.files.mapped_file import LARGEST_JSON, map_file, parse_json, read_json
+from weights.files.paths import exists, listed
 from weights.tensor import Encoding, Tensor, stored_bytes
 
 LARGEST_HEADER = LARGEST_JSON
@@ -99,7 +100,7 @@ def _other_type(path: Path, name: str, entry: dict[str, Any]) -> UserError | Non
 
 def _tensor(path: Path, name: str, entry: dict[str, Any], data: Any) -> Tensor:
     kind, shape = entry["dtype"], entry.get("shape")
-    if not _are_sizes(shape) or not 1 <= len(shape) <= MAX_DIMENSIONS or 0 in shape:
+    if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS:
         raise _damaged(path, f"tensor {name!r} has the shape {str(shape)[:80]}")
     encoding = _ENCODINGS[kind]
     expected = stored_bytes(tuple(shape), encoding)
@@ -118,7 +119,7 @@ def read_sharded(index: Path, problems: list[str] | None = None) -> dict[str, Te
     Raises UserError for a damaged index or shard, and where the two disagree.
     """
     shards = index_shards(index)
-    missing = [shard for shard in shards if not (index.parent / shard).exists()]
+    missing = [shard for shard in shards if not exists(index.parent / shard)]
     if missing:
         raise UserError(
             f"{index} names {len(shards)} shards and {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
@@ -147,9 +148,9 @@ def index_shards(index: Path) -> list[str]:
 def _numbered_shards(index: Path) -> list[str]:
     """The files beside an index that are numbered as shards are, where they are all of one model."""
     stem = index.name.removesuffix(SAFETENSORS_INDEX)
-    for path in sorted(index.parent.glob(f"{stem}-*.safetensors")):
+    for path in listed(index.parent):
         parts = split_parts(path.name)
-        if len(parts) > 1:
+        if len(parts) > 1 and path.name.startswith(f"{stem}-") and path.suffix == ".safetensors":
             return parts
     raise UserError(
         f"{index} has no weight_map; expected one that names the shard of each tensor: download it again, or the "

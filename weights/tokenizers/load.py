@@ -63,6 +63,6 @@ def embedding_rows(checkpoint: Checkpoint) -> int | None:
     stated = checkpoint.metadata.get("vocab_size")
     if table is None and stated is None:  # candle's files say nothing
         table = next((t for n, t in checkpoint.tensors.items() if n.endswith("wte.weight")), None)
-    if table is not None:
+    if table is not None and table.shape:
         return table.shape[0]
     return stated if type(stated) is int and stated > 0 else None
