@@ -171,7 +171,7 @@ class Pipeline:
     def generate_batch(self, prompts: Sequence[PromptLike], **sampling: Any) -> list[Completion]:
         """Completes several prompts, as many at once as `max_batch_size` allows; in order.
 
-        One that fails has an `error` in its completion and leaves the others alone.
+        All prompts are checked first. One that fails later has an `error` in its completion, and the others go on.
         """
         return self._completions(self._plans([self.prompt(prompt) for prompt in _several(prompts)], **sampling))
 

@@ -171,6 +171,11 @@ def test_what_is_mapped_is_a_matter_of_the_cpu() -> None:
         ("--temperature 0 inspect x", r"--temperature before inspect is lost"),
         ("--prompt x --port 99 --api-key k", r"--port, --api-key has no meaning without --serve; leave it out, or add"),
         ("--prompt x --cache-dir /tmp/x", r"--cache-dir has no meaning without --serve"),
+        ("--serve --quiet", r"--quiet has no meaning with --serve"),
+        ("--serve --no-prefix-caching --cache-dir /tmp/x", r"expected it without --no-prefix-caching"),
+        ("--serve --cache-dir-size 1000", r"--cache-dir-size is the size of --cache-dir; expected that too"),
+        ("--serve --open-metrics", r"--open-metrics opens what a key closes; expected --api-key too"),
+        ("--serve --cors-origin editor.example/", r"--cors-origin is 'editor.example/'; expected what browsers send"),
     ],
 )
 def test_options_that_would_be_lost_are_refused(arguments: str, message: str) -> None:

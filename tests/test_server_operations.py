@@ -119,6 +119,17 @@ def test_metrics_of_a_request(guarded: RunningServer) -> None:
     assert metric(guarded, "replit_cache_pages") > 8
 
 
+def test_what_is_refused_before_its_route_is_counted_there(guarded: RunningServer) -> None:
+    assert guarded.get("/v1/models").status_code == 401
+    encoded = {**KEY, "Content-Encoding": "br"}
+    assert httpx.post(guarded.url + "/v1/completions", content=b"{}", headers=encoded).status_code == 415
+    assert guarded.get("/nowhere/at/all", headers=KEY).status_code == 404
+    metrics = guarded.get("/metrics", headers=KEY).text
+    for route, status in (("/v1/models", 401), ("/v1/completions", 415), ("unknown", 404)):
+        assert f'replit_requests_total{{route="{route}",status="{status}"}}' in metrics
+    assert "nowhere" not in metrics
+
+
 def test_sigterm_lets_running_requests_finish(guarded: RunningServer) -> None:
     answers: list[Any] = []
 

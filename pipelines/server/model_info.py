@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import platform
 from collections import Counter
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from pipelines.registry import ModelFiles, parse_encoding
 from pipelines.server.options import ServeOptions
+from replit.runtime.cores import usable_cores
 from replit.runtime.weight_memory import weight_types
 from weights.tensor import Encoding, stored_bytes
 
@@ -80,7 +80,7 @@ def main_encoding(options: ServeOptions, files: ModelFiles) -> Encoding:
 
 def machine() -> str:
     """The processor's name and how many cores of it there are for this process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     return f"{processor_name()}, {cores} {'core' if cores == 1 else 'cores'}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -16,6 +17,8 @@ from weights.files.paths import open_stream
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+# A web origin as browsers send it: scheme, name or address, and the port if it is not the scheme's own.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:?#]+(:\d+)?|[a-z]+://\[[0-9a-f:]+\](:\d+)?|null")
 # Sequences at once where the command line does not say: a server for one at a time is rarely wanted.
 DEFAULT_BATCH = 16
 
@@ -130,7 +133,7 @@ _SHARED = (
     "suffix_first", "page", "strict_fields", "check_model", "strict_infill", "open_metrics", "token_healing",
 )  # fmt: skip
 _OTHERS = (
-    "serve", "debug", "quiet", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu", "api_key",
+    "serve", "debug", "max_cache_batch_size", "cors_origin", "max_body_size", "use_gpu", "api_key",
     "api_key_file", "allowed_host",
 )  # fmt: skip
 
@@ -148,11 +151,25 @@ def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptio
     _check_sampling(sampling)
     if options["cache_dir"] is not None and options["use_gpu"] is not None:
         raise click.UsageError("--cache-dir is for the CPU; expected it without --use-gpu: leave one of them out", ctx)
+    if options["cache_dir"] is not None and not options["prefix_caching"]:
+        raise click.UsageError("--cache-dir keeps the prefix cache; expected it without --no-prefix-caching", ctx)
+    if "cache_dir_bytes" in given and options["cache_dir"] is None:
+        raise click.UsageError("--cache-dir-size is the size of --cache-dir; expected that too", ctx)
+    keys = read_api_keys(options["api_key"], options["api_key_file"])
+    if options["open_metrics"] and not keys:
+        raise click.UsageError("--open-metrics opens what a key closes; expected --api-key too, or leave it out", ctx)
+    for origin in options["cors_origin"]:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise click.UsageError(
+                f"--cors-origin is {origin!r}; expected what browsers send: https://editor.example, with :PORT if it "
+                "has one and no slash at the end, or *",
+                ctx,
+            )
     return ServeOptions(
         **chosen(options, _SHARED) | {"max_length": length if "max_length" in given else 0},
         max_batch_size=batch if "max_cache_batch_size" in given else 0,
         device=device_name(options["use_gpu"]),
-        api_keys=read_api_keys(options["api_key"], options["api_key_file"]),
+        api_keys=keys,
         allowed_hosts=tuple(options["allowed_host"]),
         cors_origins=tuple(options["cors_origin"]),
         max_body_bytes=options["max_body_size"],

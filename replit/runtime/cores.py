@@ -26,14 +26,28 @@ def cpu_quota(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> f
 
 
 def memory_limit(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes that cgroups still leave this process; None for no limit."""
+    """Bytes that cgroups still leave this process; None for no limit.
+
+    Files that are cached count as used there, and give way: a model that was just downloaded is no less room.
+    """
     left = []
     for folder in _folders(root, own):
-        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        for limit, used, files in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
             most, now = _number(folder / limit), _number(folder / used)
             if most is not None and now is not None and most < 1 << 60:
-                left.append(max(0, most - now))
+                left.append(max(0, most - max(0, now - _statistic(folder, files))))
     return min(left, default=None)
+
+
+def _statistic(folder: Path, name: str) -> int:
+    try:
+        lines = (folder / "memory.stat").read_text().splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0)
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _folders(root: Path, own: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Literal
 
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipelines.server.http.api_error import CLOSE, ApiError
@@ -145,11 +146,16 @@ class Guard:
         return path in OPEN_PATHS or (path == "/metrics" and self._service.options.open_metrics)
 
     def _end(self, scope: Scope, record: Record) -> None:
-        route = scope.get("route")
-        record.route = getattr(route, "path", "unknown")
+        record.route = getattr(scope.get("route") or _route(scope), "path", "unknown")
         record.observe(self._service.metrics)
         if record.route not in ("/health", "/metrics"):
             self._service.log.request(record)
+
+
+def _route(scope: Scope) -> BaseRoute | None:
+    """The route that a request was for which never got there."""
+    routes: Sequence[BaseRoute] = scope["app"].routes if "app" in scope else ()
+    return next((route for route in routes if route.matches(scope)[0] is not Match.NONE), None)
 
 
 def has_body(headers: Headers) -> bool:
