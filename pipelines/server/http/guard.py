@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import traceback
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -154,8 +154,15 @@ class Guard:
 
 def _route(scope: Scope) -> BaseRoute | None:
     """The route that a request was for which never got there."""
-    routes: Sequence[BaseRoute] = scope["app"].routes if "app" in scope else ()
+    routes = _routes(scope["app"]) if "app" in scope else iter(())
     return next((route for route in routes if route.matches(scope)[0] is not Match.NONE), None)
+
+
+def _routes(router: Any) -> Iterator[BaseRoute]:
+    """Newer FastAPIs keep included routers as they are."""
+    for route in router.routes:
+        included = getattr(route, "original_router", None)
+        yield from [route] if included is None else _routes(included)
 
 
 def has_body(headers: Headers) -> bool:
