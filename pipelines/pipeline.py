@@ -186,10 +186,10 @@ class Pipeline:
     async def astream(self, prompt: PromptLike, **sampling: Any) -> AsyncIterator[TextPiece]:
         """`stream` for an event loop, which goes on while the model computes in a thread."""
         pieces = self.stream(prompt, **sampling)
-        running = None
+        running: asyncio.Future[TextPiece | None] | None = None
         try:
             while True:
-                running = asyncio.ensure_future(asyncio.to_thread(next, pieces, None))
+                running = asyncio.get_running_loop().run_in_executor(None, next, pieces, None)
                 piece = await asyncio.shield(running)
                 if piece is None:
                     return
@@ -198,6 +198,8 @@ class Pipeline:
             while running is not None and not running.done():  # a thread cannot be cancelled; it ends with its pass
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([running])
+            if running is not None:
+                running.exception()  # nobody asks for it any more
             pieces.close()  # type: ignore[attr-defined]
 
     def _plans(self, prompts: Sequence[Prompt], logprobs: int | None = None, **sampling: Any) -> list[Plan]:

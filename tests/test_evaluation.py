@@ -141,8 +141,10 @@ def test_files_that_are_refused(lines: str, message: str, tmp_path: Path) -> Non
 def test_a_pipe_is_read_once_and_one_without_a_writer_not_waited_for(tmp_path: Path) -> None:
     data, pipe = write_lines(tmp_path / "data", HUMAN_EVAL), tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(UserError, match="pipe holds no problems; expected lines of JSON"):
+    with pytest.raises(UserError, match=r"pipe \(nobody writes to this pipe\); expected problems as JSON lines"):
         read_problems(pipe)
+    with subprocess.Popen(["sh", "-c", f"sleep 0.5; cat {data} > {pipe}"]):
+        assert read_data(pipe) == data.read_bytes()
     with subprocess.Popen(["cat", data], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         found = read_data(Path(f"/dev/fd/{writer.stdout.fileno()}"))

@@ -170,8 +170,8 @@ def run_unprivileged(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     ("arguments", "message"),
     [
         (["inspect", "PIPE"], "PIPE is no regular file; expected a GGUF or safetensors file"),
-        (["evaluate", "humaneval", "--generate-only", "--data", "PIPE"], "PIPE holds no problems"),
-        (["-p", "x", "--suffix-file", "PIPE", "--max-new-tokens", "1"], ""),
+        (["evaluate", "humaneval", "--generate-only", "--data", "PIPE"], "nobody writes to this pipe"),
+        (["-p", "x", "--suffix-file", "PIPE", "--max-new-tokens", "1"], "nobody writes to this pipe"),
         (["-p", "x", "--config", "PIPE"], "PIPE is no regular file; expected a JSON object"),
     ],
 )

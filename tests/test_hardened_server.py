@@ -106,6 +106,14 @@ def test_a_wish_for_another_protocol_is_ignored(server: RunningServer, chunked: 
     assert answers.count(b'"text_completion"') == 2
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_what_follows_a_request_that_closes_is_not_read(server: RunningServer, version: str) -> None:
+    head = f"POST /v1/completions HTTP/{version}\r\nHost: localhost\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n"
+    body = json.dumps({"prompt": "def f(", "max_tokens": 1})
+    answer = send(server.port, f"{head}Content-Length: {len(body)}\r\n\r\n{body}junk".encode())
+    assert answer.startswith(b"HTTP/1.1 200 OK"), answer
+
+
 def test_very_many_wishes_for_another_protocol(server: RunningServer) -> None:
     wish = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:

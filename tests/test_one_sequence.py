@@ -160,6 +160,14 @@ def test_a_cancelled_stream_of_an_event_loop_frees_its_place(scripted: Pipeline)
             await task
 
     asyncio.run(cancelled())
+
+    async def left_behind() -> None:  # the event loop ends while a pass runs
+        task = asyncio.ensure_future(anext(scripted.astream("xN" * 40)))
+        await asyncio.sleep(0)
+        assert not task.done()
+
+    asyncio.run(left_behind())
+    assert all(user is None for user in scripted.slots._users)
     assert scripted.generate("xF").text == "foooST"
 
 

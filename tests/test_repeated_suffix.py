@@ -71,6 +71,20 @@ def test_a_suffix_repeated_at_length_ends_the_completion() -> None:
     assert part.stopped
 
 
+def test_a_long_line_repeated_ends_the_completion_wherever_the_limit_falls() -> None:
+    for spaces in range(12):
+        suffix = "x = [" + " " * spaces + ", ".join(f"value{i}" for i in range(200)) + "]\n"
+        part = RepeatedSuffix(suffix)
+        assert part.push(suffix) == ""
+        assert part.stopped
+
+
+def test_a_completion_that_ends_in_the_middle_of_its_suffix_has_not_ended_itself() -> None:
+    part = RepeatedSuffix("\nreturn total / count\n")
+    assert part.push("total = 1\nreturn total") + part.finish() == "total = 1"
+    assert not part.stopped  # it came to its length, say
+
+
 def test_what_is_shown_is_never_taken_back() -> None:
     part = RepeatedSuffix("abc)\n")
     assert [part.push(char) for char in "xabcd"] == ["x", "", "", "", "abcd"]

@@ -157,7 +157,11 @@ def replit(ctx: click.Context, /, **options: Any) -> None:
     if ctx.invoked_subcommand is not None:
         if early:
             name, given = ctx.invoked_subcommand, ", ".join(early)
-            raise click.UsageError(f"{given} before {name} is lost; expected after it: replit {name} {early[0]}", ctx)
+            command = replit.get_command(ctx, name)
+            takes = {flag for option in (command.params if command else ()) for flag in option.opts}
+            known = [flag for flag in early if flag in takes]
+            advice = f"expected after it: replit {name} {known[0]}" if known else "leave it out"
+            raise click.UsageError(f"{given} before {name} is lost; {advice}", ctx)
         return
     if options["serve"]:
         from pipelines.server.serve import serve

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from weights.errors import UserError
 from weights.files.mapped_file import json_object
-from weights.files.paths import open_stream
+from weights.files.paths import read_stream
 
 Kind = Literal["humaneval", "multipl-e", "infilling"]
 
@@ -60,8 +60,7 @@ def find_data() -> Path:
 def read_data(path: Path) -> bytes:
     """A file of problems as it is; a pipe is read to its end. Raises UserError for what cannot be read."""
     try:
-        with open_stream(path) as file:
-            return file.read(_LARGEST_FILE)
+        return read_stream(path, _LARGEST_FILE)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
 

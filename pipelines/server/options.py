@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from pipelines.terminal.options import MODEL, SAMPLING, chosen, device_name
 from weights.errors import UserError
-from weights.files.paths import open_stream
+from weights.files.paths import read_stream
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -205,8 +205,7 @@ def read_api_keys(key: str | None, path: str | None) -> tuple[str, ...]:
 def _lines(path: str) -> tuple[str, ...]:
     """The lines of a file of keys, a comment in none of them: `#` may begin a key."""
     try:
-        with open_stream(path) as file:
-            data = file.read(_MOST_KEY_BYTES + 1)
+        data = read_stream(path, _MOST_KEY_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot read --api-key-file {path}: {reason}; expected a file with the key") from None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import BinaryIO
 
 from pipelines.terminal.report import say
 from weights.errors import UserError
-from weights.files.paths import open_stream
+from weights.files.paths import read_stream
 
 # More than any model reads, and little enough for memory: /dev/zero never ends.
 LONGEST = 64 << 20
@@ -18,8 +17,7 @@ _BOM = b"\xef\xbb\xbf"
 def read_text(path: Path, quiet: bool = False) -> str:
     """A file's text, line ends as they are. Raises UserError for what cannot be read or is not UTF-8."""
     try:
-        with open_stream(path) as file:
-            return _text(file, str(path), quiet)
+        return _text(read_stream(path, LONGEST + 1), str(path), quiet)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); expected a text file: check the path") from None
     except ValueError as error:  # a name with a null character
@@ -29,13 +27,12 @@ def read_text(path: Path, quiet: bool = False) -> str:
 def read_stdin(quiet: bool = False) -> str:
     """All of standard input. Raises UserError like `read_text`."""
     try:
-        return _text(sys.stdin.buffer, "standard input", quiet)
+        return _text(sys.stdin.buffer.read(LONGEST + 1), "standard input", quiet)
     except OSError as error:
         raise UserError(f"cannot read standard input ({error.strerror}); expected text, or --prompt TEXT") from None
 
 
-def _text(file: BinaryIO, name: str, quiet: bool) -> str:
-    raw = file.read(LONGEST + 1)
+def _text(raw: bytes, name: str, quiet: bool) -> str:
     if len(raw) > LONGEST:
         raise UserError(f"{name} holds more than {LONGEST >> 20} MiB; expected text for a model to read: give less")
     if raw.startswith(_BOM):

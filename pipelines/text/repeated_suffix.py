@@ -42,7 +42,8 @@ class RepeatedSuffix:
             self._held.append(char)
             self._show(len(self._held) - self._beginning.feed(char), shown)
             full = len(self._held) == _MOST_HELD
-            if (char == "\n" or full) and not self._end(shown) and full:
+            self.stopped = (char == "\n" or full) and self._end(shown, full)
+            if full and not self.stopped:
                 self._show(_MOST_HELD, shown)
                 self._beginning.length = 0
         return "".join(shown)
@@ -50,7 +51,7 @@ class RepeatedSuffix:
     def finish(self) -> str:
         """See `TextFilter`."""
         shown: list[str] = []
-        if not self.stopped and not self._end(shown):
+        if not self.stopped and not self._end(shown):  # the text has ended for another reason
             self._show(len(self._held), shown)
         return "".join(shown)
 
@@ -61,27 +62,29 @@ class RepeatedSuffix:
             self._last = shown[-1]
             del self._held[:count], self._opens[:count]
 
-    def _end(self, shown: list[str]) -> bool:
-        """Whether what is held repeats the suffix, which is then dropped; what stands before it is shown."""
+    def _end(self, shown: list[str], goes_on: bool = False) -> bool:
+        """Whether what is held repeats the suffix, which is then dropped; what stands before it is shown.
+
+        If it `goes_on`, it is no end of a word where the repetition ends.
+        """
         held = "".join(self._held)
         blank = len(held) - len(held.rstrip())
         length = len(held)
         while length > blank:
             begin = len(held) - length
-            if not self._opens[begin] and self._counts(held, begin):
+            if not self._opens[begin] and self._counts(held, begin, goes_on):
                 self._show(begin, shown)
                 self._held.clear()
-                self.stopped = True
                 return True
             length = self._beginning.shorter(length)
         return False
 
-    def _counts(self, held: str, begin: int) -> bool:
+    def _counts(self, held: str, begin: int, goes_on: bool) -> bool:
         """Whether the end of what is held from `begin` on tells."""
         repeated = held[begin:]
         telling = repeated.strip()
         before, following = held[begin - 1] if begin else self._last, self._suffix[len(repeated) :][:1]
-        if _joined(before, repeated[:1]) or _joined(repeated[-1:], following):
+        if _joined(before, repeated[:1]) or (not goes_on and _joined(repeated[-1:], following)):
             return False
         same_line = "\n" not in repeated[: len(repeated) - len(repeated.lstrip())]
         least = _TELLING_WORD if telling.rstrip(":;").isidentifier() else _TELLING

@@ -5,14 +5,18 @@ Where the system refuses to tell (no permission, a name that is too long), the a
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from weights.errors import UserError
+
+# A shell opens what it writes to before it starts who writes.
+WRITER_SECONDS = 3.0
 
 
 def exists(path: str | Path) -> bool:
@@ -49,13 +53,29 @@ def _mode(path: str | Path) -> int | None:
             return None
 
 
-def open_stream(path: str | Path) -> BinaryIO:
-    """A file to read once: a pipe is read to its end, but one that nobody writes to is not waited for.
+def read_stream(path: str | Path, most: int) -> bytes:
+    """At most so many bytes of a file, or of a pipe, which is read to its end once somebody writes to it.
 
-    Raises OSError and ValueError as `open` does.
+    Raises OSError and ValueError as `open` does, and OSError for a pipe that nobody writes to for WRITER_SECONDS.
     """
     waitless = getattr(os, "O_NONBLOCK", 0)
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | waitless))  # noqa: SIM115
-    if waitless:
-        os.set_blocking(file.fileno(), True)
-    return file
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | waitless)) as file:
+        begun = b""
+        if waitless:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                begun = _first_bytes(file.fileno(), most)
+            os.set_blocking(file.fileno(), True)
+        return begun + file.read(most - len(begun))
+
+
+def _first_bytes(pipe: int, most: int) -> bytes:
+    """What stands in a pipe whose reading end does not wait, possibly nothing yet, as soon as it has a writer."""
+    end = time.monotonic() + WRITER_SECONDS
+    while time.monotonic() < end:
+        try:
+            if found := os.read(pipe, min(most, 1 << 16)):
+                return found
+        except BlockingIOError:  # a writer that has not written
+            return b""
+        time.sleep(0.02)
+    raise OSError(errno.EPIPE, "nobody writes to this pipe")

@@ -41,7 +41,10 @@ class RequestParser:
                 self._resume()
 
     def _resume(self) -> None:
+        start = b"POST / HTTP/" + self._protocol.scope["http_version"].encode()
         framing = [name + b": " + value for name, value in self._protocol.headers if name in _FRAMING]
+        if not self._protocol.cycle.keep_alive:
+            framing.append(b"connection: close")
         self._parser, self.resumes = self._new(), True
-        self._parser.feed_data(b"\r\n".join([b"POST / HTTP/1.1", *framing, b"", b""]))
+        self._parser.feed_data(b"\r\n".join([start, *framing, b"", b""]))
         self.resumes = False

@@ -29,7 +29,7 @@ from pipelines.server.routes.sampling import first
 from pipelines.server.service import DRAWN_SEEDS, Service
 from replit.runtime.weight_memory import weight_types
 
-# Of `usage`: they depend on what ran before and beside.
+# Of `usage`: they depend on what ran before and beside, as `timings` do.
 _CIRCUMSTANCES = ("prompt_tokens_details", "completion_tokens_details")
 
 
@@ -73,6 +73,7 @@ async def _answer(app: ASGIApp, line: Line, record: Record) -> tuple[int, dict[s
         traceback.print_exc()
         failed = ApiError("an internal error; see standard error", status=500)
         return failed.status, failed.body
+    body.pop("timings", None)
     for name in _CIRCUMSTANCES:
         body.get("usage", {}).pop(name, None)
     return status, body

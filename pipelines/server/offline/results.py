@@ -52,7 +52,9 @@ class ResultFile:
         whole = 0
         self._file.seek(0)
         for number, line in enumerate(self._file, 1):
-            result = _result(line) if line.endswith(b"\n") else None
+            result = _result(line)
+            if result is not None and not line.endswith(b"\n"):  # an editor's last line
+                self._file.write(b"\n")
             if line.strip() and result is None:
                 if line.endswith(b"\n") or not _may_be_cut_off(line):
                     raise UserError(
@@ -134,7 +136,7 @@ def _result(line: bytes) -> dict[str, Any] | None:
 
 def _may_be_cut_off(line: bytes) -> bool:
     """Whether a last line is the beginning of one of ours, or what a machine without power leaves: zeros."""
-    begun = line.rstrip(b"\0")
+    begun = line.rstrip(b"\0").replace(b'{"id": "', b'{"id":"')
     return _BEGINNING.startswith(begun) or begun.startswith(_BEGINNING)
 
 

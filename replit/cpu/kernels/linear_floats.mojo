@@ -42,9 +42,9 @@ comptime WORDS_TOGETHER = 8
 
 @always_inline
 def halves_together[rows: Int]() -> Int:
-    """Halves of a panel whose sums with so many rows fit in the registers."""
+    """Halves of a panel whose sums with so many rows fit in the registers, with a word of it and an activation."""
     comptime VECTORS = COLUMNS // LANES
-    return HALVES if rows * HALVES * VECTORS + HALVES < REGISTERS else 1
+    return HALVES if (rows + 1) * HALVES * VECTORS < REGISTERS else 1
 
 
 @no_inline

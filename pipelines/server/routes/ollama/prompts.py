@@ -43,8 +43,10 @@ def generate_prompt(service: Service, body: GenerateRequest, max_new_tokens: int
 
 def chat_prompt(service: Service, body: OllamaChatRequest, messages: Messages, max_new_tokens: int) -> Prompt:
     """The prompt of `/api/chat`."""
-    marked = marked_prompt(service, body, messages, max_new_tokens)
+    marked = marked_prompt(service, body, messages, max_new_tokens, whole=not body.truncate)
     if marked is not None:
+        if marked.truncated and not body.truncate:
+            raise _too_long("the code around the gap")
         return marked
     heal = max_new_tokens != 0 and service.heals(body.token_healing, editor=False)
     return _fitting(service, body, messages, max_new_tokens, lambda kept: messages_prompt(service, kept, heal))
@@ -73,7 +75,7 @@ def newest(tokenizer: Tokenizer, messages: Messages, room: int) -> list[tuple[st
     The last one, from the beginning of a line on where it is too long by itself; then the system's, then the others,
     the newest first.
     """
-    *before, (role, text) = messages
+    *before, (role, text) = [message for message in messages if message[1]] or messages
     ids = encode(tokenizer, end_of_text(tokenizer, text, room))
     kept = keep_end(tokenizer, ids, room - _AROUND, whole=True)
     left = room - _AROUND - len(kept)

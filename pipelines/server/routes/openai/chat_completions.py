@@ -6,6 +6,7 @@ And `/v1/fim/completions`, Mistral's: a gap in code, answered in the shape of a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -82,12 +83,13 @@ def _prompt(service: Service, body: ChatRequest, messages: Sequence[tuple[str, s
 
 
 def marked_prompt(
-    service: Service, body: MarkedFields, messages: Sequence[tuple[str, str]], most: int
+    service: Service, body: MarkedFields, messages: Sequence[tuple[str, str]], most: int, whole: bool = False
 ) -> Prompt | None:
-    """The prompt of a gap, where a chat's only message spells one, as templates of editors do."""
+    """The prompt of a gap, where a chat's only message spells one, as templates of editors do; see `Gap.whole`."""
     gap = service.marked_gap(messages[0][1], body.gap_markers) if len(messages) == 1 else None
     if gap is None:
         return None
+    gap = replace(gap, whole=whole)
     return service.gap(gap, most, "messages", cut=body.cut_suffix, heal=body.token_healing)
 
 
