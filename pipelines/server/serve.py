@@ -62,6 +62,8 @@ def _listen_and_serve(options: ServeOptions, log: Log) -> None:
     log.take_library_lines()
     with listener:
         host, port = listener.getsockname()[:2]
+        # The address decides who may ask, however it was spelled; the spelling is a name of this machine too.
+        options = replace(options, host=host, allowed_hosts=(*options.allowed_hosts, options.host))
         log.event("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
         if not options.api_keys and not is_loopback(host):
             log.event(
