@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -67,6 +70,29 @@ def test_streams_that_are_full_or_closed(
     lines = result.stderr.decode().splitlines()
     assert len(lines) == (1 if error else 0), lines
     assert error in "".join(lines)
+
+
+@pytest.mark.skipif(find_spec("uvloop") is None, reason="needs the extra serve")
+@pytest.mark.parametrize("shell", ["2>&-", "<&- >&- 2>&-"])
+def test_a_server_without_streams_serves(nano: Pipeline, shell: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", *COMMAND, "--serve", "--port", str(port), "--max-length", "64"]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        status = 0
+        while status != 200 and process.poll() is None:
+            time.sleep(0.1)
+            with contextlib.suppress(OSError):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection.request("GET", "/health")
+                status = connection.getresponse().status
+        assert status == 200
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize(

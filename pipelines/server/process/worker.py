@@ -24,6 +24,7 @@ from pipelines.engine.sequence import SequenceRequest
 from pipelines.server.options import ServeOptions
 from pipelines.server.process.messages import Cancel, Failed, Load, Loading, Ready, Step, Steps
 from pipelines.server.process.time_slice import react_at_once
+from pipelines.start import open_closed_streams
 from pipelines.terminal.options import MODEL, chosen
 from weights.errors import UserError
 
@@ -314,6 +315,7 @@ def run(
 
 def main() -> None:
     """Runs the worker on the pipe whose file descriptor is the first argument."""
+    open_closed_streams()
     faulthandler.enable()
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the HTTP process decides when to end
         signal.signal(number, signal.SIG_IGN)
