@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -150,6 +152,40 @@ def test_sigterm_while_loading_and_errors_at_start() -> None:
     # What is known without the hub is said before it listens.
     with pytest.raises(AssertionError, match="--max-length is 99999; expected at most 2048"):
         RunningServer("--max-length", "99999")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_worker_that_compiles_ends_with_its_server(tmp_path: Path, number: int) -> None:
+    """Also with --cache-dir, for which a loaded worker is given time."""
+    env = {"REPLIT_CACHE_DIR": str(tmp_path / "none yet")}
+    with RunningServer("--max-length", "256", "--cache-dir", str(tmp_path / "pages"), env=env) as server:
+        server.wait_for_log(" loading what=", 60)
+        (worker,) = children(server.process.pid)
+        started = time.monotonic()
+        server.stop(number)
+        wait_for(lambda: not Path(f"/proc/{worker}").exists(), seconds=5)
+        assert time.monotonic() - started < 5
+        assert "Traceback" not in server.log
+        assert server.process.returncode == (0 if number == signal.SIGINT else -number)
+
+
+def test_a_second_signal_ends_a_worker_that_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.server.process import worker_process
+    from pipelines.server.process.messages import Ready
+
+    popen = subprocess.Popen
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(worker_process.subprocess, "Popen", lambda command, **more: popen(sleeper, **more))
+    worker = worker_process.ModelWorker(lambda line: None)
+    worker.ready, worker._saves = Ready(), True
+    stopping = threading.Thread(target=worker.stop)
+    stopping.start()
+    time.sleep(0.3)
+    assert stopping.is_alive()  # what is ready gets its time
+    worker.kill()
+    stopping.join(timeout=5)
+    assert not stopping.is_alive()
 
 
 def test_a_small_model_leaves_a_core_to_http(monkeypatch: pytest.MonkeyPatch) -> None:

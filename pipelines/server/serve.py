@@ -162,8 +162,8 @@ async def _serve(options: ServeOptions, files: ModelFiles | None, listener: sock
     starting = Starting(waiting)
     server = HttpServer(starting, options)
     running = _Running(worker, server, log)
-    try:
-        with running.stop_on_signals():
+    with running.stop_on_signals():
+        try:
             serving = asyncio.ensure_future(server.run(listener))
             preparing = asyncio.ensure_future(_prepare(options, files, worker, starting, waiting, running))
             watching = asyncio.ensure_future(_watch(worker, running, log, started))
@@ -177,8 +177,8 @@ async def _serve(options: ServeOptions, files: ModelFiles | None, listener: sock
             watching.cancel()
             if failed:
                 preparing.result()
-    finally:
-        worker.stop()
+        finally:
+            await in_daemon(worker.stop)  # a second signal is heard while it stores what it has
     return None if worker.failure is None else worker.failure.message
 
 
@@ -274,6 +274,8 @@ class _Running:
     def stop(self) -> None:
         """One signal."""
         now, self.stopping = self.stopping, True
+        if now:
+            self._worker.kill()
         if self.service is not None:
             self.service.draining = True
         self.log.event("stopping", running=self._worker.in_flight)
