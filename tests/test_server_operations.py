@@ -154,6 +154,39 @@ def test_sigterm_while_loading_and_errors_at_start() -> None:
         RunningServer("--max-length", "99999")
 
 
+@pytest.mark.parametrize(("timeout", "signals"), [("0", 1), ("0.5", 1), ("30", 2)])
+def test_what_the_end_of_the_server_cuts_off_says_so(timeout: str, signals: int) -> None:
+    """To its client, in the log and without a trace: nothing has failed."""
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        answers.append(server.post("/v1/completions", LONG | {"max_tokens": 2000, "speculative": False, "n": 8}))
+
+    with RunningServer("--shutdown-timeout", timeout, "--max-length", "2048", "--log-format", "json") as server:
+        server.wait_ready()
+        whole = threading.Thread(target=ask)
+        whole.start()
+        wait_for(lambda: metric(server, "replit_running") == 8)
+        body = LONG | {"max_tokens": 2000, "speculative": False, "stream": True}
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            started = time.monotonic()
+            for _ in range(signals):
+                server.process.send_signal(signal.SIGINT)
+                time.sleep(0.2)
+            told = [line for line in lines if line]
+        whole.join()
+        assert server.process.wait(timeout=30) == 0
+        assert time.monotonic() - started < 5
+        assert json.loads(told[-1].removeprefix("data: "))["error"]["code"] == "shutting_down", told[-1]
+        assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "shutting_down")
+        log = [json.loads(line) for line in server.log.splitlines()]
+        requests = [line for line in log if line["message"] == "request"]
+        assert [line["status"] for line in requests if line["route"] == "/v1/completions"] == [503, 503]
+        assert not [line for line in log if line["message"] == "error" or "trace" in line], server.log
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker in /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_worker_that_compiles_ends_with_its_server(tmp_path: Path, number: int) -> None:
