@@ -221,6 +221,29 @@ def test_a_second_signal_ends_a_worker_that_stores(monkeypatch: pytest.MonkeyPat
     assert not stopping.is_alive()
 
 
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_closed_terminal_ends_a_server_that_does_not_outlive_it(nohup: bool, tmp_path: Path) -> None:
+    """As SIGTERM does: what its cache has not stored yet is stored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    try:
+        server = RunningServer("--max-length", "256", "--cache-dir", str(tmp_path))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with server:
+        server.wait_ready()
+        server.post("/v1/completions", {"prompt": [7] * 150, "max_tokens": 1})
+        for pid in (*children(server.process.pid), server.process.pid):  # a terminal's signal comes to all
+            os.kill(pid, signal.SIGHUP)
+        if nohup:
+            time.sleep(0.5)
+            assert server.get("/health").status_code == 200
+            assert "stopping" not in server.log
+        else:
+            assert server.process.wait(timeout=30) == 0
+            assert "stopping" in server.log
+            assert list(tmp_path.glob("*/*.page"))
+
+
 def test_a_small_model_leaves_a_core_to_http(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.registry import open_model
     from pipelines.server.options import ServeOptions

@@ -327,7 +327,8 @@ def main() -> None:
     """Runs the worker on the pipe whose file descriptor is the first argument."""
     open_closed_streams()
     faulthandler.enable()
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the HTTP process decides when to end
+    # Sent to a whole group; the HTTP process decides when to end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ["MAX_SERVE_DISABLE_TELEMETRY"] = "1"
     logging.basicConfig(level=logging.WARNING)
