@@ -14,7 +14,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def main() -> None:
     """Runs the command line and exits with its status."""
-    _open_closed_streams()
+    open_closed_streams()
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as nohup does it
     if not ignored:
         signal.signal(signal.SIGINT, _end)  # nothing is there to save or to say yet
@@ -56,8 +56,9 @@ def _end(number: int, frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
-def _open_closed_streams() -> None:
-    """Standard streams that were closed (`>&-`) exist again: files opened later must not get their numbers.
+def open_closed_streams() -> None:
+    """Standard streams that were closed (`>&-`) exist again, for child processes too: files opened later must not get
+    their numbers.
 
     Standard input is empty then, what goes to standard error is lost, and writing to standard output fails, as it must.
     """
@@ -65,7 +66,7 @@ def _open_closed_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, flags)
+            os.set_inheritable(os.open(os.devnull, flags), True)
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stdout is None:

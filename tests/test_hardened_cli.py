@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -69,6 +72,29 @@ def test_streams_that_are_full_or_closed(
     assert error in "".join(lines)
 
 
+@pytest.mark.skipif(find_spec("uvloop") is None, reason="needs the extra serve")
+@pytest.mark.parametrize("shell", ["2>&-", "<&- >&- 2>&-"])
+def test_a_server_without_streams_serves(nano: Pipeline, shell: str) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", *COMMAND, "--serve", "--port", str(port), "--max-length", "64"]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        status = 0
+        while status != 200 and process.poll() is None:
+            time.sleep(0.1)
+            with contextlib.suppress(OSError):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+                connection.request("GET", "/health")
+                status = connection.getresponse().status
+        assert status == 200
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -85,6 +111,10 @@ def test_streams_that_are_full_or_closed(
         (["serve", "--serialized-model-path", "/dev/zero"], 1, "is no regular file"),
         (["serve", "--model", "/nowhere.gguf"], 1, "/nowhere.gguf"),
         (["serve", "--api-key", ""], 1, "is empty; expected a key"),
+        (["serve", "--shutdown-timeout", "inf"], 2, "inf is not finite; expected a number"),
+        (["serve", "--shutdown-timeout", "nan"], 2, "nan is not finite; expected a number"),
+        (["serve", "--stall-timeout", "nan"], 2, "nan is not finite; expected a number"),
+        (["evaluate", "humaneval", "--timeout", "inf"], 2, "inf is not finite; expected a number"),
         (["serve", "--max-cache-batch-size", "1000000"], 1, "GB for keys and values; expected at most the"),
         (["-p", "x", "--max-cache-batch-size", "1000000"], 1, "GB for keys and values; expected at most the"),
         (["-p", "x", "--suffix-file", "/dev/zero"], 1, "holds more than 64 MiB"),

@@ -176,6 +176,18 @@ def test_names_of_this_machine_are_answered(server: RunningServer, host: str) ->
     assert server.get("/health", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize("spelled", ["127.1", "::ffff:127.0.0.1"])
+def test_a_loopback_address_in_another_spelling_is_one(spelled: str) -> None:
+    from running_server import RunningServer
+
+    with RunningServer("--host", spelled, "--max-length", "256") as server:
+        server.wait_ready()
+        assert server.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
+        for host in ("127.0.0.1", f"[{spelled}]:80" if ":" in spelled else spelled):
+            assert server.get("/v1/models", headers={"Host": host}).status_code == 200
+        assert "warning" not in server.log
+
+
 def test_allowed_hosts_and_programs_without_one() -> None:
     from pipelines.server.http.api_error import ApiError
     from pipelines.server.http.hosts import check_host

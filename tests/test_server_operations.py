@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -161,6 +163,96 @@ def test_sigterm_while_loading_and_errors_at_start() -> None:
     # What is known without the hub is said before it listens.
     with pytest.raises(AssertionError, match="--max-length is 99999; expected at most 2048"):
         RunningServer("--max-length", "99999")
+
+
+@pytest.mark.parametrize(("timeout", "signals"), [("0", 1), ("0.5", 1), ("30", 2)])
+def test_what_the_end_of_the_server_cuts_off_says_so(timeout: str, signals: int) -> None:
+    """To its client, in the log and without a trace: nothing has failed."""
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        answers.append(server.post("/v1/completions", LONG | {"max_tokens": 2000, "speculative": False, "n": 8}))
+
+    with RunningServer("--shutdown-timeout", timeout, "--max-length", "2048", "--log-format", "json") as server:
+        server.wait_ready()
+        whole = threading.Thread(target=ask)
+        whole.start()
+        wait_for(lambda: metric(server, "replit_running") == 8)
+        body = LONG | {"max_tokens": 2000, "speculative": False, "stream": True}
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            started = time.monotonic()
+            for _ in range(signals):
+                server.process.send_signal(signal.SIGINT)
+                time.sleep(0.2)
+            told = [line for line in lines if line]
+        whole.join()
+        assert server.process.wait(timeout=30) == 0
+        assert time.monotonic() - started < 5
+        assert json.loads(told[-1].removeprefix("data: "))["error"]["code"] == "shutting_down", told[-1]
+        assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "shutting_down")
+        log = [json.loads(line) for line in server.log.splitlines()]
+        requests = [line for line in log if line["message"] == "request"]
+        assert [line["status"] for line in requests if line["route"] == "/v1/completions"] == [503, 503]
+        assert not [line for line in log if line["message"] == "error" or "trace" in line], server.log
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_worker_that_compiles_ends_with_its_server(tmp_path: Path, number: int) -> None:
+    """Also with --cache-dir, for which a loaded worker is given time."""
+    env = {"REPLIT_CACHE_DIR": str(tmp_path / "none yet")}
+    with RunningServer("--max-length", "256", "--cache-dir", str(tmp_path / "pages"), env=env) as server:
+        server.wait_for_log(" loading what=", 60)
+        (worker,) = children(server.process.pid)
+        started = time.monotonic()
+        server.stop(number)
+        wait_for(lambda: not Path(f"/proc/{worker}").exists(), seconds=5)
+        assert time.monotonic() - started < 5
+        assert "Traceback" not in server.log
+        assert server.process.returncode == (0 if number == signal.SIGINT else -number)
+
+
+def test_a_second_signal_ends_a_worker_that_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.server.process import worker_process
+    from pipelines.server.process.messages import Ready
+
+    popen = subprocess.Popen
+    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(worker_process.subprocess, "Popen", lambda command, **more: popen(sleeper, **more))
+    worker = worker_process.ModelWorker(lambda line: None)
+    worker.ready, worker._saves = Ready(), True
+    stopping = threading.Thread(target=worker.stop)
+    stopping.start()
+    time.sleep(0.3)
+    assert stopping.is_alive()  # what is ready gets its time
+    worker.kill()
+    stopping.join(timeout=5)
+    assert not stopping.is_alive()
+
+
+@pytest.mark.parametrize("nohup", [False, True])
+def test_a_closed_terminal_ends_a_server_that_does_not_outlive_it(nohup: bool, tmp_path: Path) -> None:
+    """As SIGTERM does: what its cache has not stored yet is stored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
+    try:
+        server = RunningServer("--max-length", "256", "--cache-dir", str(tmp_path))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with server:
+        server.wait_ready()
+        server.post("/v1/completions", {"prompt": [7] * 150, "max_tokens": 1})
+        for pid in (*children(server.process.pid), server.process.pid):  # a terminal's signal comes to all
+            os.kill(pid, signal.SIGHUP)
+        if nohup:
+            time.sleep(0.5)
+            assert server.get("/health").status_code == 200
+            assert "stopping" not in server.log
+        else:
+            assert server.process.wait(timeout=30) == 0
+            assert "stopping" in server.log
+            assert list(tmp_path.glob("*/*.page"))
 
 
 def test_a_small_model_leaves_a_core_to_http(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.terminal.options import MODEL, SAMPLING, chosen, device_name, load_model, shared
+from pipelines.terminal.options import MODEL, SAMPLING, FiniteRange, chosen, device_name, load_model, shared
 from pipelines.terminal.report import visible
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list
     help="Where samples and results go; an evaluation there goes on [default: evaluation-BENCHMARK-MODEL].",
 )
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Sequences at once.")
-@click.option("--timeout", default=5.0, show_default=True, type=click.FloatRange(0.1), help="Seconds of a program.")
+@click.option("--timeout", default=5.0, show_default=True, type=FiniteRange(0.1), help="Seconds of a program.")
 @click.option("--memory", default=1024, show_default=True, type=click.IntRange(64), help="MiB of a program.")
 @click.option(
     "--workers",

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import click
 from click.core import ParameterSource
 
-from pipelines.terminal.options import MODEL, SAMPLING, chosen, device_name
+from pipelines.terminal.options import MODEL, SAMPLING, FiniteRange, chosen, device_name
 from weights.errors import UserError
 from weights.files.paths import read_stream
 
@@ -92,9 +92,9 @@ _OPTIONS = (
                  help="Sequences that may wait; further requests are answered with 429."),
     click.option("--max-body-size", type=click.IntRange(1), default=4 << 20, show_default=True, metavar="BYTES",
                  help="Longest request body."),
-    click.option("--shutdown-timeout", type=click.FloatRange(0), default=30.0, show_default=True, metavar="SECONDS",
+    click.option("--shutdown-timeout", type=FiniteRange(0), default=30.0, show_default=True, metavar="SECONDS",
                  help="How long running requests may go on after SIGTERM."),
-    click.option("--stall-timeout", type=click.FloatRange(1), default=60.0, show_default=True, metavar="SECONDS",
+    click.option("--stall-timeout", type=FiniteRange(1), default=60.0, show_default=True, metavar="SECONDS",
                  help="Without a pass of the model for so long, while sequences wait, the server is not healthy."),
     click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
                  help="How the server writes its log."),

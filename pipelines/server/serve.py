@@ -39,7 +39,7 @@ SMALL_MODEL_BYTES = 64 << 20
 
 
 def serve(options: ServeOptions) -> None:
-    """Serves until SIGTERM or SIGINT, then returns. Raises UserError for what keeps it from starting or going on."""
+    """Serves until a signal ends it, then returns. Raises UserError for what keeps it from listening."""
     check_installed()
     from pipelines.server.record import Log
 
@@ -57,11 +57,13 @@ def _listen_and_serve(options: ServeOptions, log: Log) -> None:
     files = check_local(options)
     listener = listen(options.host, options.port)
     # Until the loop takes over: nothing is running that could be lost.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         signal.signal(number, lambda number, frame: sys.exit(0))
     log.take_library_lines()
     with listener:
         host, port = listener.getsockname()[:2]
+        # The address decides who may ask, however it was spelled; the spelling is a name of this machine too.
+        options = replace(options, host=host, allowed_hosts=(*options.allowed_hosts, options.host))
         log.event("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
         if not options.api_keys and not is_loopback(host):
             log.event(
@@ -160,8 +162,8 @@ async def _serve(options: ServeOptions, files: ModelFiles | None, listener: sock
     starting = Starting(waiting)
     server = HttpServer(starting, options)
     running = _Running(worker, server, log)
-    try:
-        with running.stop_on_signals():
+    with running.stop_on_signals():
+        try:
             serving = asyncio.ensure_future(server.run(listener))
             preparing = asyncio.ensure_future(_prepare(options, files, worker, starting, waiting, running))
             watching = asyncio.ensure_future(_watch(worker, running, log, started))
@@ -175,15 +177,21 @@ async def _serve(options: ServeOptions, files: ModelFiles | None, listener: sock
             watching.cancel()
             if failed:
                 preparing.result()
-    finally:
-        worker.stop()
+        finally:
+            await in_daemon(worker.stop)  # a second signal is heard while it stores what it has
     return None if worker.failure is None else worker.failure.message
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """SIGTERM, Ctrl-C, and the end of the terminal unless the server was started so that it outlives it (`nohup`)."""
+    outlives = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGINT, *(() if outlives else (signal.SIGHUP,)))
 
 
 @contextlib.contextmanager
 def _signals_ignored() -> Iterator[None]:
-    """What starts inside never sees Ctrl-C, which a terminal sends to all: this process decides when to end."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    """What starts inside never sees what a terminal sends to all, as at Ctrl-C: this process decides when to end."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ending_signals()}
     try:
         yield
     finally:
@@ -260,7 +268,7 @@ async def _watch(worker: Any, running: _Running, log: Any, started: float) -> No
 
 
 class _Running:
-    """What a signal ends: SIGTERM and Ctrl-C: no new requests, running ones go on; the second time: at once."""
+    """What a signal ends: SIGTERM, SIGHUP and Ctrl-C: no new requests, running ones go on; the second time: at once."""
 
     def __init__(self, worker: Any, server: Any, log: Any) -> None:
         self.log = log
@@ -272,6 +280,8 @@ class _Running:
     def stop(self) -> None:
         """One signal."""
         now, self.stopping = self.stopping, True
+        if now:
+            self._worker.kill()
         if self.service is not None:
             self.service.draining = True
         self.log.event("stopping", running=self._worker.in_flight)
@@ -280,11 +290,11 @@ class _Running:
     @contextlib.contextmanager
     def stop_on_signals(self) -> Iterator[None]:
         """Takes the signals over."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        loop, numbers = asyncio.get_running_loop(), ending_signals()
+        for number in numbers:
             loop.add_signal_handler(number, self.stop)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in numbers:
                 loop.remove_signal_handler(number)

@@ -20,7 +20,7 @@ from pipelines.prompts.healing import healed
 from pipelines.prompts.markers import spelled_gap
 from pipelines.prompts.prompt import Prompt, encode_prompt
 from pipelines.registry import ModelFiles
-from pipelines.server.http.api_error import ApiError, sequence_failed, stalled, worker_failed
+from pipelines.server.http.api_error import ApiError, sequence_failed, shutting_down, stalled, worker_failed
 from pipelines.server.http.event_stream import beside
 from pipelines.server.metrics import Metrics
 from pipelines.server.model_info import model_facts
@@ -90,10 +90,7 @@ class Service:
     def check_ready(self) -> None:
         """Raises ApiError (503) while the model is loading, while its worker is stalled and while the server ends."""
         if self.draining:
-            raise ApiError(
-                "the server is shutting down", status=503, code="shutting_down",
-                headers={"Retry-After": "5"},
-            )  # fmt: skip
+            raise shutting_down()
         if self.worker.ready is None or self.worker.ended.is_set():
             raise self.waiting.error()
         if self.stall.is_stalled:
@@ -292,6 +289,8 @@ class Service:
 
     def _take(self, sequence: RunningSequence, step: Step, record: Record) -> Delta:
         if step.end == "failed":
+            if step.error is None and self.draining:  # the worker was ended with the server
+                raise shutting_down()
             raise worker_failed() if step.error is None else sequence_failed(step.error)
         delta = sequence.text.push(step.tokens, step.end)
         if sequence.first is None:

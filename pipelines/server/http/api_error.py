@@ -86,6 +86,16 @@ def loading(what: str = "") -> ApiError:
     )
 
 
+def shutting_down() -> ApiError:
+    """Nothing is begun any more, and what runs may be cut off."""
+    return ApiError(
+        "the server is shutting down",
+        status=503,
+        code="shutting_down",
+        headers={"Retry-After": "5"},
+    )
+
+
 def stalled(seconds: float) -> ApiError:
     """Sequences wait, and the worker has not run a pass for so long."""
     return ApiError(

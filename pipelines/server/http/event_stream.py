@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pipelines.server.http.api_error import ApiError
+from pipelines.server.http.api_error import ApiError, shutting_down
 from pipelines.server.http.json_answer import all_rows, json_answer
 
 T = TypeVar("T")
@@ -106,6 +106,7 @@ class EventStream(Response):
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
+        self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events until they end or the client leaves."""
@@ -117,35 +118,44 @@ class EventStream(Response):
                 scope["replit.record"].status = CLIENT_LEFT
             else:
                 sending.result()
+        except asyncio.CancelledError:
+            if sending.done() or not self._begun:
+                raise
+            await _end(sending)
+            await self._fail(shutting_down(), send, scope)
         finally:
             await _end(sending)
             await _end(watcher)
 
     async def _send(self, send: Send, scope: Scope) -> None:
-        begun, rested = False, time.monotonic()
+        rested = time.monotonic()
         async with aclosing(self._events) as events:
             try:
                 async for event in events:
-                    if not begun:
-                        await self._begin(send)
-                        begun = True
+                    await self._begin(send)
                     await self._data(send, event)
                     if time.monotonic() - rested > _BREATH:  # many at once: nothing above has to wait
                         await asyncio.sleep(0)
                         rested = time.monotonic()
             except ApiError as error:
-                if not begun:
+                if not self._begun:
                     raise
-                # The client has seen 200; the log and the metrics tell how it ended.
-                record = scope["replit.record"]
-                record.status, record.note = error.status, f"in the middle of a stream: {error.message}"
-                await self._data(send, error.body_for(scope["path"]))
-        if not begun:
-            await self._begin(send)
+                await self._fail(error, send, scope)
+                return
+        await self._begin(send)
         await send({"type": "http.response.body", "body": b""})
 
     async def _begin(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if not self._begun:
+            self._begun = True
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+    async def _fail(self, error: ApiError, send: Send, scope: Scope) -> None:
+        """The client has seen 200; the log and the metrics tell how it ended."""
+        record = scope["replit.record"]
+        record.status, record.note = error.status, f"in the middle of a stream: {error.message}"
+        await self._data(send, error.body_for(scope["path"]))
+        await send({"type": "http.response.body", "body": b""})
 
     def _data(self, send: Send, event: dict[str, Any] | str) -> Awaitable[None]:
         body = self._written(event).encode()

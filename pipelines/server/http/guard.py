@@ -14,7 +14,7 @@ from typing import Any, Literal
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipelines.server.http.api_error import CLOSE, ApiError
+from pipelines.server.http.api_error import CLOSE, ApiError, shutting_down
 from pipelines.server.http.body import Body, discard, too_large
 from pipelines.server.http.hosts import check_host, is_loopback
 from pipelines.server.record import Record
@@ -87,6 +87,11 @@ class Guard:
 
         try:
             await self._guarded(scope, receive, recorded)
+        except asyncio.CancelledError:  # see HttpServer.run, which has no use for it
+            error = shutting_down()
+            if not record.status:
+                await error.response(scope["path"])(scope, receive, recorded)
+            record.status, record.note = error.status, error.message
         finally:
             self._end(scope, record)
 
@@ -109,9 +114,6 @@ class Guard:
                 if closes and scope.get("replit.key") in ("none", "right"):
                     await discard(receive)
                 await error.response(scope["path"])(scope, receive, send)
-        except asyncio.CancelledError:
-            record.note = "cancelled at shutdown"
-            raise
         except Exception as error:
             record.note = f"{type(error).__name__}: {error}"
             self._service.log.event("error", id=record.id, trace=traceback.format_exc())

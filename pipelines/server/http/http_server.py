@@ -20,6 +20,8 @@ from pipelines.server.options import ServeOptions
 # Seconds for a request's head to arrive, and between requests of a connection.
 HEAD_TIMEOUT = 20.0
 KEEP_ALIVE = 75
+# Seconds in which requests that are cut off tell their clients.
+LAST_WORDS = 1.0
 # Of one request: bytes of its head (and of what may follow a body in chunks), and headers.
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 100
@@ -179,10 +181,10 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 log_config=None,  # record.py
                 timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=max(int(options.shutdown_timeout), 1),
                 server_header=False,
             )
         )
+        self._patience = options.shutdown_timeout
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -190,10 +192,19 @@ class HttpServer(uvicorn.Server):
         yield
 
     async def run(self, listener: socket.socket) -> None:  # type: ignore[override]
-        """Serves until `stop`."""
+        """Serves until `stop`. Requests that still run then are cancelled, and say so to their clients."""
         await self.serve(sockets=[listener])
+        running = set(self.server_state.tasks)
+        for task in running:
+            task.cancel()
+        if running and (await asyncio.wait(running, timeout=LAST_WORDS))[1]:
+            for connection in list(self.server_state.connections):  # whose clients do not read
+                connection.transport.abort()
+            await asyncio.wait(running, timeout=LAST_WORDS)
 
     def stop(self, now: bool) -> None:
-        """Ends after the running requests, or `now`."""
+        """Ends after the running requests, at the latest after the shutdown timeout, or `now`."""
+        if not self.should_exit:
+            asyncio.get_running_loop().call_later(self._patience, self.stop, True)
         self.should_exit = True
         self.force_exit = self.force_exit or now

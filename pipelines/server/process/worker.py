@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,6 +24,7 @@ from pipelines.engine.sequence import SequenceRequest
 from pipelines.server.options import ServeOptions
 from pipelines.server.process.messages import Cancel, Failed, Load, Loading, Ready, Step, Steps
 from pipelines.server.process.time_slice import react_at_once
+from pipelines.start import open_closed_streams
 from pipelines.terminal.options import MODEL, chosen
 from weights.errors import UserError
 
@@ -247,6 +248,8 @@ class _NoStatistics:
 
 def serve_requests(options: ServeOptions, connection: Connection) -> None:
     """Loads the model, says so, and serves until the pipe is closed."""
+    ready = threading.Event()
+    threading.Thread(target=_end_with_pipe, args=(connection, ready), daemon=True).start()
     loaded = load_model(options, _Report(connection))
     from pipelines.server.process.batch import BatchPipeline
     from replit.runtime.engine import Engine
@@ -263,6 +266,7 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
     )
     inbox, outbox = Inbox(connection, pipeline), Outbox(connection, pipeline)
     scheduler = make_scheduler(pipeline, cache, inbox, outbox, options, loaded.model.prompt_chunk)
+    ready.set()
     connection.send(Ready())
     react_at_once()  # not earlier: the engine's own threads shall not inherit it
     try:
@@ -272,6 +276,13 @@ def serve_requests(options: ServeOptions, connection: Connection) -> None:
             raise
     while cache.unsaved:
         cache.save_one()
+
+
+def _end_with_pipe(connection: Connection, ready: threading.Event) -> None:
+    """Ends a worker that still loads: the first thing that comes before it is ready is the end of the pipe."""
+    connection.poll(None)
+    if not ready.is_set():
+        os._exit(1)
 
 
 def run(
@@ -314,13 +325,18 @@ def run(
 
 def main() -> None:
     """Runs the worker on the pipe whose file descriptor is the first argument."""
+    open_closed_streams()
     faulthandler.enable()
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group; the HTTP process decides when to end
+    # Sent to a whole group; the HTTP process decides when to end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.environ["MAX_SERVE_DISABLE_TELEMETRY"] = "1"
     logging.basicConfig(level=logging.WARNING)
     connection: Any = Connection(int(sys.argv[1]))
-    options: ServeOptions = connection.recv()
+    try:
+        options: ServeOptions = connection.recv()
+    except (EOFError, OSError):
+        return  # the HTTP process ended before it knew what to load
     try:
         serve_requests(options, connection)
     except UserError as error:
@@ -330,10 +346,8 @@ def main() -> None:
 
 
 def _fail(connection: Connection, message: Failed) -> None:
-    try:
+    with suppress(OSError):  # the HTTP process has ended: nobody wants to know
         connection.send(message)
-    except OSError:
-        print(message.message, file=sys.stderr)
     sys.stderr.flush()
     os._exit(1)  # no exit handlers: the engine's threads may be anywhere
 

@@ -230,15 +230,23 @@ class ModelWorker:
             return f"killed by {signal.Signals(-status).name}{hint}"
         return f"exit status {status}"
 
-    def stop(self) -> None:
-        """Ends the process, which stores what --cache-dir asks for."""
+    def kill(self) -> None:
+        """Ends the process at once, also where `stop` waits for it in another thread."""
         self._stopping = True
-        if self._saves:
-            with contextlib.suppress(OSError):  # it has ended already
-                self._socket.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=SAVING_SECONDS)
         self._process.kill()
+
+    def stop(self) -> None:
+        """Ends the process, which stores what --cache-dir asks for, and waits for its end."""
+        stores = self._saves and self.ready is not None and not self._stopping
+        self._stopping = True
+        try:
+            if stores:
+                with contextlib.suppress(OSError):  # it has ended already
+                    self._socket.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(timeout=SAVING_SECONDS)
+        finally:
+            self.kill()
         self._process.wait()
         if self._lines is not None:
             self._lines.join(timeout=1.0)  # its last words; what it has started may hold the pipe for longer
