@@ -17,6 +17,7 @@ import warnings
 from collections.abc import AsyncGenerator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -197,6 +198,25 @@ def test_allowed_hosts_and_programs_without_one() -> None:
     check_host("anything", ("*",))
     with pytest.raises(ApiError, match="other.example"):
         check_host("other.example", ("build.example",))
+
+
+@pytest.mark.parametrize("options", [{"host": "0.0.0.0"}, {"api_keys": ("k",)}, {"host": "127.0.0.1"}], ids=str)
+def test_allowed_hosts_count_wherever_they_are_given(options: dict[str, Any]) -> None:
+    from pipelines.server.http.api_error import ApiError
+    from pipelines.server.http.guard import Guard
+    from pipelines.server.options import ServeOptions
+
+    def asked(host: bytes, **more: Any) -> None:
+        service: Any = SimpleNamespace(options=ServeOptions(**options, **more))
+        scope = {"headers": [(b"host", host), (b"authorization", b"Bearer k")], "path": "/v1/models"}
+        Guard(service, service)._admit(scope, service)
+
+    asked(b"a.example:8000", allowed_hosts=("a.example",))
+    asked(b"localhost", allowed_hosts=("a.example",))
+    with pytest.raises(ApiError, match="answers to names of this machine and of --allowed-host only"):
+        asked(b"evil.example", allowed_hosts=("a.example",))
+    if options != {"host": "127.0.0.1"}:
+        asked(b"evil.example")
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "a\n", "\t", "\x1b[31m"])

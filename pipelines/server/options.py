@@ -83,7 +83,8 @@ _OPTIONS = (
     click.option("--api-key-file", metavar="PATH",
                  help="A file of keys, one a line: those on the command line are seen by other users of the machine."),
     click.option("--allowed-host", multiple=True, metavar="NAME",
-                 help="A name of this machine in requests to a server without a key; may be repeated, * allows all."),
+                 help="Answer requests for this name and this machine's own names only; may be repeated, * allows all "
+                      "[default: the machine's own, where there is no key and the host is loopback]."),
     click.option("--cors-origin", multiple=True, metavar="ORIGIN",
                  help="A web origin that may call the server; may be repeated, * allows all."),
     click.option("--served-model-name", metavar="NAME",

@@ -59,7 +59,8 @@ class Guard:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
-        self._checks_host = not service.options.api_keys and is_loopback(service.options.host)
+        options = service.options
+        self._checks_host = bool(options.allowed_hosts) or (not options.api_keys and is_loopback(options.host))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it with an error."""

@@ -41,7 +41,7 @@ def check_host(header: str | None, allowed: Sequence[str]) -> None:
         return
     shown = name[:80].encode("unicode_escape").decode()
     raise ApiError(
-        f"this server has no key and answers to names of this machine only; the request was for {shown!r}: "
-        "start the server with --allowed-host and that name, or with --api-key",
+        f"this server answers to names of this machine and of --allowed-host only; the request was for {shown!r}: "
+        "start the server with --allowed-host and that name, or without that option and with --api-key",
         status=403, code="host_not_allowed", headers={"Connection": "close"},
     )  # fmt: skip
