@@ -39,23 +39,28 @@ SMALL_MODEL_BYTES = 64 << 20
 
 
 def serve(options: ServeOptions) -> None:
-    """Serves until a signal ends it, then returns. Raises UserError for what keeps it from listening."""
+    """Serves until a signal ends it, then returns.
+
+    Raises UserError for what keeps it from listening, and SystemExit, once that is logged, for what ends it later.
+    """
     check_installed()
     from pipelines.server.record import Log
 
     log = Log(options.log_format)
+    listens = False
     try:
-        _listen_and_serve(options, log)
+        files = check_local(options)
+        listener = listen(options.host, options.port)
+        listens = True
+        _serve_on(listener, options, files, log)
     except UserError as error:
-        if options.log_format != "json":
-            raise
+        if options.log_format == "text" and not listens:
+            raise  # as any command says what is wrong with it
         log.event("error", reason=str(error))
         raise SystemExit(1) from error
 
 
-def _listen_and_serve(options: ServeOptions, log: Log) -> None:
-    files = check_local(options)
-    listener = listen(options.host, options.port)
+def _serve_on(listener: socket.socket, options: ServeOptions, files: ModelFiles | None, log: Log) -> None:
     # Until the loop takes over: nothing is running that could be lost.
     for number in ending_signals():
         signal.signal(number, lambda number, frame: sys.exit(0))
