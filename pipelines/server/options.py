@@ -18,7 +18,7 @@ from weights.files.paths import read_stream
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 # A web origin as browsers send it: scheme, name or address, and the port if it is not the scheme's own.
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:?#]+(:\d+)?|[a-z]+://\[[0-9a-f:]+\](:\d+)?|null")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*://)?[^/\s?#]+")
 # Sequences at once where the command line does not say: a server for one at a time is rarely wanted.
 DEFAULT_BATCH = 16
 
