@@ -163,7 +163,7 @@ LONG = "a" * 300
         ("convert CLOSED/m.gguf CLOSED/../o.gguf", "cannot read CLOSED/m.gguf (Permission denied)"),
         ("convert nano CLOSED/o.gguf", "CLOSED/o.gguf"),
         ("convert nano CLOSED", "Permission denied"),
-        ("convert nano CLOSED/", "cannot read CLOSED (Permission denied)"),
+        ("convert nano CLOSED/", "Permission denied"),
         ("-p x --model CLOSED", "cannot read CLOSED (Permission denied)"),
         ("-p x --weight-path CLOSED/m.gguf", "cannot read CLOSED/m.gguf (Permission denied)"),
         ("-p x --tokenizer CLOSED/tokenizer.json", "CLOSED/tokenizer.json"),
