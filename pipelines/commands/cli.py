@@ -153,8 +153,8 @@ def replit(ctx: click.Context, /, **options: Any) -> None:
 
     replit --prompt "def fibonacci(n):"
     """
-    early = [flag for name, flag in typed(ctx).items() if name != "debug"]
     if ctx.invoked_subcommand is not None:
+        early = [flag for name, flag in typed(ctx).items() if name != "debug"]
         if early:
             name, given = ctx.invoked_subcommand, ", ".join(early)
             command = replit.get_command(ctx, name)

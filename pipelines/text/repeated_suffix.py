@@ -9,8 +9,6 @@ _QUOTES = "\"'`"
 _OPERATORS = "=<>!+-*/%&|^:."
 # Characters below which a line, and a line of one word such as `end` or `else:`, may well stand in both places.
 _TELLING, _TELLING_WORD = 6, 12
-
-
 # Characters that are held back at most: as many of the suffix, repeated, tell enough.
 _MOST_HELD = 1000
 

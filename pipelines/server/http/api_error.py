@@ -76,44 +76,31 @@ class ApiError(Exception):
         return JSONResponse(self.body_for(path), self.status, dict(self.headers or {}))
 
 
+def _unavailable(message: str, code: str, retry_after: int = 5) -> ApiError:
+    """The server cannot answer now; it, or another one, may in so many seconds."""
+    return ApiError(message, status=503, code=code, headers={"Retry-After": str(retry_after)})
+
+
 def loading(what: str = "") -> ApiError:
     """The model is not there yet; `what` it waits for."""
-    return ApiError(
-        f"the model is still loading{f' ({what})' if what else ''}; try again in a few seconds",
-        status=503,
-        code="model_loading",
-        headers={"Retry-After": "2"},
-    )
+    message = f"the model is still loading{f' ({what})' if what else ''}; try again in a few seconds"
+    return _unavailable(message, "model_loading", retry_after=2)
 
 
 def shutting_down() -> ApiError:
     """Nothing is begun any more, and what runs may be cut off."""
-    return ApiError(
-        "the server is shutting down",
-        status=503,
-        code="shutting_down",
-        headers={"Retry-After": "5"},
-    )
+    return _unavailable("the server is shutting down", "shutting_down")
 
 
 def stalled(seconds: float) -> ApiError:
     """Sequences wait, and the worker has not run a pass for so long."""
-    return ApiError(
-        f"the model worker has not answered for {seconds:.0f} s while sequences wait",
-        status=503,
-        code="worker_stalled",
-        headers={"Retry-After": "5"},
-    )
+    message = f"the model worker has not answered for {seconds:.0f} s while sequences wait"
+    return _unavailable(message, "worker_stalled")
 
 
 def worker_failed() -> ApiError:
     """The generation ended because its worker did."""
-    return ApiError(
-        "the model worker has failed; the server is ending",
-        status=503,
-        code="worker_failed",
-        headers={"Retry-After": "5"},
-    )
+    return _unavailable("the model worker has failed; the server is ending", "worker_failed")
 
 
 def sequence_failed(error: str) -> ApiError:
