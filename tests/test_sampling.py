@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.engine import sampling
 from pipelines.engine.sampling import (
     LLAMA_ORDER,
     VLLM_ORDER,
+    Candidates,
     NothingToDraw,
     SamplingParams,
     biased,
-    candidates,
     log_softmax,
     penalized,
     sample,
-    softmax,
     top_k_ids,
 )
 from weights.errors import UserError
@@ -29,7 +30,9 @@ LOGITS = np.log(np.array([0.1, 0.4, 0.05, 0.3, 0.15], np.float32))  # probabilit
 
 
 def kept(**params: float) -> list[int]:
-    return candidates(LOGITS, SamplingParams(**({"top_k": 5} | params)))[0].tolist()  # type: ignore[arg-type]
+    found = Candidates.highest(LOGITS, len(LOGITS))
+    found.filter(SamplingParams(**({"top_k": 5} | params)))  # type: ignore[arg-type]
+    return found.ids.tolist()
 
 
 def test_candidates_come_most_probable_first() -> None:
@@ -187,8 +190,34 @@ def test_the_seed_fixes_the_draws() -> None:
     assert first == second
 
 
-def test_softmax_survives_large_logits() -> None:
-    assert softmax(np.array([1e4, 0], np.float32)).tolist() == [1.0, 0.0]
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0.1, 1.0, 3.0]), any_params)
+def test_what_is_looked_at_first_changes_no_draw(seed: int, spread: float, options: dict[str, object]) -> None:
+    """Most draws of the widest spread are within 128 ids, of the least beyond 4 096."""
+    source = np.random.default_rng(seed)
+    logits = source.standard_normal(9000).astype(np.float32) * np.float32(spread)
+    logits[source.integers(0, 9000, 3000)] = source.choice([-np.inf, 0.5, 1.0])  # banned ones, or ties
+    params = SamplingParams(**options)  # type: ignore[arg-type]
+    drawn = []
+    for heads in (sampling.HEADS, ()):
+        with mock.patch.object(sampling, "HEADS", heads):
+            drawn.append([sample(logits, params, [5, 6], [7], np.random.default_rng(i)) for i in range(5)])
+    assert drawn[0] == drawn[1]
+
+
+def test_draws_of_a_large_vocabulary_follow_the_probabilities() -> None:
+    """To its least probable ids: 0 to 8 191 have half of it, the other half is that of 8 192 alone."""
+    logits = np.zeros(8193, np.float32)
+    logits[8192] = math.log(8192)
+    generator, params = np.random.default_rng(1), SamplingParams(top_k=0)
+    draws = np.array([sample(logits, params, (), (), generator) for _ in range(4000)])
+    assert np.mean(draws == 8192) == pytest.approx(0.5, abs=0.03)
+    rest = draws[draws != 8192]
+    assert rest.mean() == pytest.approx(4096, abs=250)
+    assert rest.max() > 8000
+
+
+def test_log_softmax_survives_large_logits() -> None:
     np.testing.assert_allclose(log_softmax(np.array([[1e4, 1e4]], np.float32)), np.log([[0.5, 0.5]]), atol=1e-6)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
@@ -29,6 +30,7 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 _LARGEST = float(np.finfo(np.float32).max)
+_NEAR = np.float32(10)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def sample(
         check_finite(logits.logits[0])
         if params.greedy:
             return int(logits.ids[0])
-        return _draw(*_filtered(logits.ids, logits.logits, params), generator)
+        return _draw(Candidates(logits.ids, logits.logits), params, generator.random())
     best = int(logits.argmax())  # one that is no number, if there is one
     check_finite(logits[best])
     if params.logit_bias:
@@ -132,7 +134,11 @@ def sample(
     if params.greedy:
         changed = params.logit_bias or params.penalizes or allowed is not None
         return int(logits.argmax()) if changed else best
-    return _draw(*candidates(logits, params), generator)
+    chance = generator.random()  # one a token, so that a seed gives the same text whatever the vocabulary's order
+    for most in (*HEADS, len(logits)):
+        with suppress(Undecided):
+            return _draw(Candidates.highest(logits, most), params, chance)
+    raise AssertionError("all of the vocabulary decides")
 
 
 def only(logits: Floats, allowed: Ids) -> Floats:
@@ -177,27 +183,117 @@ def penalized(logits: Floats, params: SamplingParams, prompt: Sequence[int], gen
     In float64 and kept in float32's range, since a penalty near zero would divide into infinity.
     """
     window = slice(-params.penalty_last_n if params.penalty_last_n > 0 else None, None)
-    everything = np.asarray([*prompt, *generated][window], np.int64)
-    counted = everything if params.penalize_prompt else np.asarray(list(generated)[window], np.int64)
-    result = logits.astype(np.float64)
-    if params.repetition_penalty != 1.0:
-        seen = np.unique(everything)
-        scores = result[seen]
+    everything = [*prompt, *generated][window]
+    before = 0 if params.penalize_prompt else max(len(everything) - len(generated), 0)  # what is not counted
+    ids, places = np.unique(np.asarray(everything, np.int64), return_inverse=True)
+    counts = np.bincount(places[before:], minlength=len(ids))
+    scores = logits[ids].astype(np.float64)
+    with np.errstate(over="ignore"):
+        divided = scores / params.repetition_penalty
+        changed = np.where(scores > 0, divided, scores * params.repetition_penalty)
+    changed -= counts * params.frequency_penalty + (counts > 0) * params.presence_penalty
+    result: Floats = logits.copy()
+    result[ids] = np.where(np.isneginf(scores), scores, np.clip(changed, -_LARGEST, _LARGEST))
+    return result
+
+
+class Undecided(Exception):
+    """More candidates have to be looked at before it is known which of them a filter keeps, or which is drawn."""
+
+
+class Candidates:
+    """Ids that may be drawn, most probable first, and their scores: logits less the highest, scaled.
+
+    A vocabulary takes longer to sort than a small model to run, so that only some of the highest are `ids`; what the
+    others weigh together comes from `everything`, and a filter that would keep one of those raises Undecided.
+    """
+
+    def __init__(self, ids: Ids, logits: Floats, everything: Floats | None = None) -> None:
+        """`logits` `[n]` are those of `ids`; `everything` the vocabulary's, None where `ids` are all there are."""
+        self.ids = ids
+        self._everything, self._highest, self._temperature = everything, logits[0], 1.0
         with np.errstate(over="ignore"):
-            divided = scores / params.repetition_penalty
-            result[seen] = np.where(scores > 0, divided, scores * params.repetition_penalty)
-    ids, counts = np.unique(counted, return_counts=True)
-    result[ids] -= counts * params.frequency_penalty + params.presence_penalty
-    banned = np.isneginf(logits)
-    result = np.clip(result, -_LARGEST, _LARGEST)
-    result[banned] = -np.inf
-    return result.astype(np.float32)
+            self.scores: Floats = logits - logits[0]  # before any division: what is far below becomes -inf and not NaN
+        banned = int(np.searchsorted(-self.scores, np.inf))  # they stand last
+        if banned < len(ids):
+            self._keep(banned)
+
+    @property
+    def whole(self) -> bool:
+        """Whether no other id may be drawn."""
+        return self._everything is None
+
+    @classmethod
+    def highest(cls, logits: Floats, most: int) -> Candidates:
+        """The `most` highest of a vocabulary's `logits`."""
+        ids = top_k_ids(logits, most)
+        return cls(ids, logits[ids], logits if most < len(logits) else None)
+
+    def filter(self, params: SamplingParams) -> None:
+        """Applies the filters in their order."""
+        for name in params.order:
+            if name != "penalties":
+                _FILTERS[name](self, params)
+
+    def temperature(self, params: SamplingParams) -> None:
+        """Divides the scores."""
+        divisor = min(params.temperature, _LARGEST)
+        self._temperature = min(self._temperature * divisor, _LARGEST)
+        with np.errstate(over="ignore"):
+            self.scores = self.scores / np.float32(divisor)
+
+    def top_k(self, params: SamplingParams) -> None:
+        """Keeps the highest."""
+        if params.top_k > 0:
+            self._keep(params.top_k)
+
+    def top_p(self, params: SamplingParams) -> None:
+        """Keeps the fewest that are as probable together; a token stays while those before it are less."""
+        if params.top_p < 1:
+            reached, whole = self.weights()
+            self._keep(int(np.searchsorted(reached, params.top_p * whole)) + 1)
+
+    def min_p(self, params: SamplingParams) -> None:
+        """Keeps those that are so probable beside the highest, which itself always stays."""
+        if params.min_p > 0:
+            self._keep(max(int(np.sum(np.exp(self.scores) >= params.min_p)), 1))
+
+    def weights(self) -> tuple[npt.NDArray[np.float64], float]:
+        """The sums of their probabilities to each of `ids`, not normalized, and that of all candidates."""
+        reached = np.cumsum(np.exp(self.scores), dtype=np.float64)
+        if self._everything is None:
+            return reached, float(reached[-1])
+        with np.errstate(over="ignore"):
+            scores = (self._everything - self._highest) / np.float32(self._temperature)
+        return reached, float(np.exp(scores).sum(dtype=np.float64))
+
+    def _keep(self, count: int) -> None:
+        """Keeps the first `count` of all candidates."""
+        if count < len(self.ids):
+            self.ids, self.scores, self._everything = self.ids[:count], self.scores[:count], None
+        elif self._everything is not None:
+            raise Undecided
 
 
-def candidates(logits: Floats, params: SamplingParams) -> tuple[Ids, Floats]:
-    """The ids that may be drawn, most probable first, and their probabilities (not renormalized)."""
-    ids = top_k_ids(logits, _head(params))
-    return _filtered(ids, logits[ids], params)
+# How many of the highest logits are looked at first, then second: most tokens are drawn from few.
+HEADS = (128, 4096)
+_FILTERS: dict[str, Callable[[Candidates, SamplingParams], None]] = {
+    "temperature": Candidates.temperature, "top_k": Candidates.top_k, "top_p": Candidates.top_p,
+    "min_p": Candidates.min_p,
+}  # fmt: skip
+
+
+def _draw(candidates: Candidates, params: SamplingParams, chance: float) -> int:
+    """The candidate at `chance`, from 0 to below 1, of all their probabilities. Raises Undecided."""
+    candidates.filter(params)
+    reached, whole = candidates.weights()
+    chosen = int(np.searchsorted(reached, chance * whole, side="right"))
+    if chosen < len(reached):
+        return int(candidates.ids[chosen])
+    if not candidates.whole:
+        raise Undecided
+    # The last one with a probability, should rounding go past it.
+    return int(candidates.ids[np.searchsorted(reached, reached[-1])])
 
 
 def _head(params: SamplingParams) -> int:
@@ -211,68 +307,16 @@ def _head(params: SamplingParams) -> int:
     return 0 if "top_p" in before else params.top_k
 
 
-def _filtered(ids: Ids, logits: Floats, params: SamplingParams) -> tuple[Ids, Floats]:
-    """Which of `ids`, most probable first, pass the filters, and their probabilities."""
-    with np.errstate(over="ignore"):
-        scores = logits - logits[0]  # before any division: what is far below becomes -inf and not NaN
-    scores = scores[: int(np.searchsorted(-scores, np.inf))]  # what is banned stands last
-    for name in params.order:
-        if name != "penalties":
-            scores = _FILTERS[name](scores, params)
-    probabilities = softmax(scores)
-    return ids[: len(probabilities)], probabilities
-
-
-def _temperature(scores: Floats, params: SamplingParams) -> Floats:
-    with np.errstate(over="ignore"):
-        divided: Floats = scores / np.float32(params.temperature)
-    return divided
-
-
-def _top_k(scores: Floats, params: SamplingParams) -> Floats:
-    return scores[: params.top_k] if params.top_k > 0 else scores
-
-
-def _top_p(scores: Floats, params: SamplingParams) -> Floats:
-    if params.top_p >= 1:
-        return scores
-    # A token stays while those before it have less than top_p together, so the first always does.
-    return scores[: int(np.searchsorted(np.cumsum(softmax(scores)), params.top_p)) + 1]
-
-
-def _min_p(scores: Floats, params: SamplingParams) -> Floats:
-    return scores if params.min_p <= 0 else scores[: max(int(np.sum(np.exp(scores) >= params.min_p)), 1)]
-
-
-# Each takes scores, highest first and that one 0, and returns a beginning of them, or the same ones scaled.
-_FILTERS: dict[str, Callable[[Floats, SamplingParams], Floats]] = {
-    "temperature": _temperature, "top_k": _top_k, "top_p": _top_p, "min_p": _min_p,
-}  # fmt: skip
-
-
-def _draw(ids: Ids, probabilities: Floats, generator: np.random.Generator) -> int:
-    # One uniform number a token, so that a seed gives the same text whatever the vocabulary's order.
-    cumulative = np.cumsum(probabilities, dtype=np.float64)
-    chosen = np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right")
-    last = np.searchsorted(cumulative, cumulative[-1])  # the last one with a probability, should rounding go past it
-    return int(ids[min(chosen, last)])
-
-
 def top_k_ids(logits: Floats, k: int) -> Ids:
     """Ids of the `k` highest logits (0 and -1: all), highest first, ties by id."""
     if 0 < k < len(logits):
-        threshold = np.partition(logits, -k)[-k]
+        near = np.flatnonzero(logits > logits.max() - _NEAR)  # quick, and mostly few
+        high = logits[near] if len(near) >= k else logits
+        threshold = np.partition(high, -k)[-k]
         ids = np.flatnonzero(logits >= threshold)
     else:
         ids = np.arange(len(logits))
     return ids[np.argsort(-logits[ids], kind="stable")][: k if k > 0 else None]
-
-
-def softmax(scores: Floats) -> Floats:
-    """Probabilities of `scores`, computed against their maximum."""
-    weights = np.exp(scores - scores.max())
-    result: Floats = weights / weights.sum()
-    return result
 
 
 def log_softmax(logits: Floats) -> Floats:
