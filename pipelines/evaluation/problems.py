@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from weights.errors import UserError
 from weights.files.mapped_file import json_object
-from weights.files.paths import read_stream
+from weights.files.paths import read_stream, reason
 
 Kind = Literal["humaneval", "multipl-e", "infilling"]
 
@@ -77,8 +77,7 @@ def parse_problems(raw: bytes, path: Path) -> list[Problem]:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return UserError(f"cannot read {path} ({reason}); expected problems as JSON lines: check the path")
+    return UserError(f"cannot read {path} ({reason(error)}); expected problems as JSON lines: check the path")
 
 
 def _records(raw: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

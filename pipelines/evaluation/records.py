@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pipelines.evaluation.sandbox import Outcome, Status
 from weights.errors import UserError
 from weights.files.mapped_file import json_object
-from weights.files.paths import exists
+from weights.files.paths import exists, reason
 
 SETTINGS, SAMPLES, OUTCOMES, RESULTS = "settings.json", "samples.jsonl", "outcomes.jsonl", "results.json"
 Key = tuple[str, int]  # task id, number of the sample
@@ -92,7 +92,7 @@ class Records:
 
     def _unusable(self, error: OSError) -> UserError:
         return UserError(
-            f"cannot use {self.directory} ({error.strerror or error}); expected a directory that can be written: give "
+            f"cannot use {self.directory} ({reason(error)}); expected a directory that can be written: give "
             "another --output"
         )
 
