@@ -111,6 +111,11 @@ def _problem(record: dict[str, Any], path: Path, number: int) -> Problem:
     check = f"{text('test')}\ncheck({_identifier(text('entry_point'))})"
     canonical = text("canonical_solution")
     if "suffix" in record:
+        if "\n" in canonical.strip("\n") or not text("prompt").endswith("\n"):
+            raise UserError(
+                f"line {number} of {path} has a gap that is not one line; expected HumanEval-SingleLineInfilling: give "
+                "that file"
+            )
         return Problem(text("task_id"), "infilling", text("prompt"), text("suffix"), check, (), canonical)
     # As the harness gives it: without line breaks at either end.
     prompt = text("prompt").strip()
