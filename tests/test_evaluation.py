@@ -8,8 +8,10 @@ import json
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from model_files import ModelFile, write_gguf
 from test_cli import ROOT, run
 
 from pipelines.engine.sampling import SamplingParams
+from pipelines.evaluation.confinement import lacking
 from pipelines.evaluation.problems import Problem, parse_problems, read_data
 from pipelines.evaluation.records import Records, Sample
 from pipelines.evaluation.run import Report, Task, keep_samples, make_samples, tasks
@@ -130,6 +133,7 @@ def test_infilling(tmp_path: Path) -> None:
         (json.dumps(MULTIPL_E[0] | {"language": "rs"}), "is in the language 'rs'; expected 'py'"),
         (json.dumps(MULTIPL_E[0] | {"stop_tokens": [""]}), r"stop_tokens is \[''\]"),
         ((json.dumps(HUMAN_EVAL[0]) + "\n") * 2, "names 1 problems twice"),
+        (json.dumps(INFILLING[0] | {"canonical_solution": "    d = a\n    c = d + b"}), "a gap that is not one line"),
     ],
 )
 def test_files_that_are_refused(lines: str, message: str, tmp_path: Path) -> None:
@@ -175,13 +179,19 @@ BAD_PROGRAMS = {
     "endless recursion": ("def f(): f()\nf()", "failed", "RecursionError"),
     "reading input": ("input()", "failed", "EOFError"),
     "no Python": ("def", "failed", "SyntaxError"),
+    "an answer nested without end": ("import os\nfor i in range(64):\n try: os.write(i, b'[' * 4000)\n"
+                                     " except OSError: pass\nos._exit(0)", "killed", "exit status"),
+    "a folder that its owner may not read": ("import os\nos.mkdir('a', 0o300); open('a/b', 'w')", "passed", ""),
+    "half a character": ("'\ud83d'", "failed", "SyntaxError"),
+    "an error with a long name": ("raise type('E' * 10 ** 5, (Exception,), {})", "failed", "EEE"),
     "an error whose text fails": ("class E(Exception):\n def __str__(self): raise self\nraise E", "failed", "E: "),
     "a wrong answer": ("assert 1 == 2", "failed", "AssertionError"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD_PROGRAMS)
-def test_programs_that_misbehave(name: str) -> None:
+def test_programs_that_misbehave(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     source, status, detail = BAD_PROGRAMS[name]
     start = time.monotonic()
     outcome = run_program(source, QUICK)
@@ -189,6 +199,7 @@ def test_programs_that_misbehave(name: str) -> None:
     assert outcome.detail.startswith(detail)
     assert time.monotonic() - start < QUICK.seconds + 2
     assert not remaining()
+    assert not list(tmp_path.iterdir())
     assert not Path("/tmp/replit-evaluation-escape").exists()
 
 
@@ -199,6 +210,10 @@ OUTSIDE = {
     "the harness's processors": "os.sched_setaffinity(os.getppid(), {0})",
     "the harness's environment": "open(f'/proc/{os.getppid()}/environ', 'rb').read()",
     "its own memory": "open('/proc/self/mem', 'rb')",
+    "the clock": "import time\ntime.clock_settime(time.CLOCK_REALTIME, time.time())",
+    "a device of its own": "os.mknod('own', 0o600 | 0x2000, os.makedev(1, 5))",
+    "a file's flags": "import fcntl\nfcntl.ioctl(os.open(os.__file__, 0), 0x80086601, bytes(8))",
+    "a lease of a file": "import fcntl\nfcntl.fcntl(os.open(os.__file__, 0), 1024, 0)",
     "times": "os.utime(TARGET)",
     "a mode": "os.chmod(TARGET, 0)",
     "a mode by an open file": "os.fchmod(os.open(os.__file__, 0), 0)",
@@ -257,6 +272,13 @@ def test_saying_that_it_is_over_does_not_make_it_pass() -> None:
     assert not run_program(source, QUICK).passed
 
 
+def test_nothing_is_left_of_folders_in_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than recursion reaches."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert run_program("import os\nfor i in range(1100): os.mkdir('a'); os.chdir('a')", Limits(60.0)).passed
+    assert not list(tmp_path.iterdir())
+
+
 def test_ordinary_programs_pass() -> None:
     source = (
         "import collections, functools, hashlib, heapq, itertools, math, random, re, threading, typing\n"
@@ -265,6 +287,28 @@ def test_ordinary_programs_pass() -> None:
         "assert hashlib.md5(b'').hexdigest().startswith('d41d')\n"
     )
     assert run_program(source, Limits(10.0)).status == "passed"
+
+
+@pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 1200, reason="needs 1 200 descriptors")
+def test_descriptors_of_any_number_are_waited_for() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1200), hard))
+    held = [os.dup(2) for _ in range(1100)]
+    try:
+        assert run_program("pass", Limits(10.0)).passed
+    finally:
+        for number in held:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_cannot_be_confined_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    tmp_path.chmod(0o700)
+    said = lacking(str(tmp_path))
+    assert said[0].startswith("they run as root")
+    assert "there is no filter of system calls for this system" in said
 
 
 def remaining() -> list[str]:
@@ -307,6 +351,10 @@ def test_a_killed_harness_leaves_no_program_behind(tmp_path: Path) -> None:
         ("os.kill(os.getppid(), 0)", "filter_system_calls()"),
         ("socket.socket()", "filter_system_calls()"),
         ("os.setsid()", "filter_system_calls()"),
+        ("socket.socketpair()", "filter_system_calls()"),
+        ("raw(297, 240, os.getppid(), os.getppid(), 0, struct.pack('iii116x', 0, 0, -1))", "filter_system_calls()"),
+        ("raw(30, 196, 0, None, 0)", "filter_system_calls()"),  # memory of another process
+        ("os.mknod('device', 0o600 | 0x2000, os.makedev(1, 5))", "drop_capabilities()"),
         ("open('../outside', 'w')", "restrict_files(os.getcwd())"),
         ("os.remove('../victim')", "restrict_files(os.getcwd())"),
         ("os.rename('../victim', 'mine')", "restrict_files(os.getcwd())"),
@@ -319,8 +367,12 @@ def test_the_kernel_refuses_without_the_audit_hook(attempt: str, layer: str, tmp
     (tmp_path / "work").mkdir()
     (tmp_path / "victim").write_text("x")
     code = (
-        f"import os, socket, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"import ctypes, os, platform, socket, struct, sys; sys.path.insert(0, {str(ROOT)!r})\n"
         f"from pipelines.evaluation.confinement import *\n"
+        f"def raw(x86, arm, *arguments):\n"
+        f"    libc = ctypes.CDLL(None, use_errno=True)\n"
+        f"    if libc.syscall(x86 if platform.machine() == 'x86_64' else arm, *arguments) < 0:\n"
+        f"        raise OSError(ctypes.get_errno(), 'refused')\n"
         f"open('own', 'w').close()\n"
         f"print({layer})\n"
         f"open('own', 'w').close()\n"
@@ -434,6 +486,19 @@ def test_damaged_records_are_refused(name: str, content: bytes, message: str, tm
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
         Records(tmp_path, {})
+
+
+def test_settings_bind_who_made_something_with_them(tmp_path: Path) -> None:
+    """A run that ended before its first sample does not; a file of another program is not written over."""
+    Records(tmp_path, {"max_length": 32})
+    records = Records(tmp_path, {"max_length": 64})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "settings.json").write_text('{"font": 1}')
+    with pytest.raises(UserError, match="holds an evaluation with font"):
+        Records(tmp_path / "other", {"max_length": 64})
+    records.add_sample(Sample("a", 0, "é", 1, "stop"))
+    with pytest.raises(UserError, match="holds an evaluation with max_length 64"):
+        Records(tmp_path, {"max_length": 32})
 
 
 @pytest.mark.parametrize("rest", [b"\0" * 100, b'{"task_id": "\xc3', b'{"task_id": "a"\0\0\0'])

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -152,7 +153,7 @@ def _model_sha256(options: dict[str, Any]) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name.rpartition("/")[2])
+    return re.sub(r"[^\w.-]+", "-", name.rstrip("/").rpartition("/")[2])
 
 
 def _take_canonical(wanted: list[Task], records: Records) -> None:
@@ -199,6 +200,7 @@ def _samples(missing: list[Task], params: SamplingParams, options: dict[str, Any
 
 
 def _judge(wanted: list[Task], records: Records, settings: dict[str, Any], options: dict[str, Any]) -> None:
+    from pipelines.evaluation.confinement import lacking
     from pipelines.evaluation.report import results_of, table
     from pipelines.evaluation.run import run_programs
     from pipelines.evaluation.sandbox import Limits
@@ -206,6 +208,8 @@ def _judge(wanted: list[Task], records: Records, settings: dict[str, Any], optio
 
     limits = Limits(options["timeout"], options["memory"] << 20)
     missing = sum(task.key not in records.outcomes for task in wanted)
+    if missing and not options["quiet"] and (less := lacking(tempfile.gettempdir())):
+        click.echo(f"programs are confined less here: {'; '.join(less)} (docs/security.md)", err=True)
     with _progress("running", missing, options["quiet"]) as report:
         run_programs(wanted, records, limits, options["workers"], report)
     results = results_of(wanted, records, options["ks"], settings, find(settings["model"]))

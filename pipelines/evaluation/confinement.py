@@ -27,11 +27,13 @@ NO_MORE_FILES = 64
 _DENIED = {
     "x86_64": {
         "socket": 41, "fork": 57, "vfork": 58, "execve": 59, "kill": 62, "ptrace": 101, "tkill": 200,
-        "rt_sigqueueinfo": 129, "process_vm_writev": 311, "execveat": 322, "setsid": 112, "setpgid": 109,
+        "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297, "process_vm_writev": 311, "execveat": 322, "setsid": 112,
+        "setpgid": 109, "socketpair": 53,
     },
     "aarch64": {
         "socket": 198, "execve": 221, "kill": 129, "ptrace": 117, "tkill": 130, "rt_sigqueueinfo": 138,
-        "process_vm_writev": 271, "execveat": 281, "setsid": 157, "setpgid": 154,
+        "rt_tgsigqueueinfo": 240, "process_vm_writev": 271, "execveat": 281, "setsid": 157, "setpgid": 154,
+        "socketpair": 199,
     },
 }  # fmt: skip
 # What is done to other processes by their numbers, or to files without opening them for writing. A limit, priority or
@@ -44,8 +46,8 @@ _DENIED_CHANGES = {
         "utimes": 235, "futimesat": 261, "utimensat": 280, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
         "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199, "perf_event_open": 298, "bpf": 321,
         "userfaultfd": 323, "mount": 165, "unshare": 272, "setns": 308, "chroot": 161, "add_key": 248,
-        "request_key": 249, "keyctl": 250, "kcmp": 312, "open_by_handle_at": 304, "mq_open": 240, "shmget": 29,
-        "semget": 64, "msgget": 68,
+        "request_key": 249, "keyctl": 250, "kcmp": 312, "open_by_handle_at": 304, "mq_open": 240, "shmat": 30,
+        "shmctl": 31, "semop": 65, "semctl": 66, "semtimedop": 220, "msgsnd": 69, "msgrcv": 70, "msgctl": 71,
     },
     "aarch64": {
         "process_vm_readv": 270, "setpriority": 140, "ioprio_set": 30, "sched_setaffinity": 122,
@@ -53,18 +55,20 @@ _DENIED_CHANGES = {
         "fchmodat": 53, "fchownat": 54, "fchown": 55, "utimensat": 88, "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7,
         "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16, "perf_event_open": 241, "bpf": 280,
         "userfaultfd": 282, "mount": 40, "unshare": 97, "setns": 268, "chroot": 51, "add_key": 217, "request_key": 218,
-        "keyctl": 219, "kcmp": 272, "open_by_handle_at": 265, "mq_open": 180, "shmget": 194, "semget": 190,
-        "msgget": 186,
+        "keyctl": 219, "kcmp": 272, "open_by_handle_at": 265, "mq_open": 180, "shmat": 196,
+        "shmctl": 195, "semop": 193, "semctl": 191, "semtimedop": 192, "msgsnd": 189, "msgrcv": 188, "msgctl": 187,
     },
 }  # fmt: skip
 _DENIED_EVERYWHERE = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "pidfd_open": 434, "pidfd_getfd": 438, "fchmodat2": 452,
     "move_mount": 429, "setxattrat": 463, "removexattrat": 466,
 }  # fmt: skip
-# By an argument: fcntl's and ioctl's ways to have the kernel send a signal to any process, and to type for others.
+# By an argument: fcntl's ways to have the kernel send a signal to any process, and to keep others from a file.
 _FCNTL_IOCTL = {"x86_64": (72, 16), "aarch64": (25, 29)}
-_DENIED_FCNTL = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
-_DENIED_IOCTL = (0x8901, 0x8902, 0x5412, 0x541C)  # FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
+_DENIED_FCNTL = (8, 10, 15, 1024)  # F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE
+# What Python itself asks of a file: TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. Others sign files,
+# change their flags, type for others.
+_ALLOWED_IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _PRLIMIT = {"x86_64": 302, "aarch64": 261}  # of another process
 _ARCHITECTURES = {"x86_64": (0xC000003E, 56, 234), "aarch64": (0xC00000B7, 220, 131)}  # audit name, clone, tgkill
 _CLONE3 = 435
@@ -74,6 +78,7 @@ _LOAD, _EQUAL, _AT_LEAST, _BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENT, _SECOND_ARGUMENT = 0, 4, 16, 24  # offsets in struct seccomp_data
 _EPERM, _ENOSYS = 1, 38
+_CAPABILITIES_VERSION = 0x20080522
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 
 # Landlock: rights to change files, and to do so beneath a directory.
@@ -101,15 +106,28 @@ def confine(directory: str, memory: int, cpu_seconds: int) -> None:
     drop_user(directory)
     limit_resources(memory, cpu_seconds)
     if sys.platform == "linux":
+        drop_capabilities()
         die_with_parent()
         restrict_files(directory)
         filter_system_calls()
     sys.addaudithook(audit_hook(directory))
 
 
+def lacking(temporary: str) -> list[str]:
+    """What is not taken from a program here, in words for a person; its directory will lie in `temporary`."""
+    found = []
+    if os.geteuid() == 0 and not _suits_nobody(temporary):
+        found.append("they run as root, since others cannot enter the folders of Python or temporary files")
+    if sys.platform != "linux" or platform.machine() not in _ARCHITECTURES:
+        found.append("there is no filter of system calls for this system")
+    if sys.platform != "linux" or _libc().syscall(_CREATE_RULESET, None, 0, _VERSION) < 1:
+        found.append("files can be read everywhere, since this system has no Landlock")
+    return found
+
+
 def drop_user(directory: str) -> bool:
-    """Becomes nobody, where the harness is root and Python can be read by all; False where it stays who it is."""
-    if os.geteuid() != 0 or not all(_open_to_all(path) for path in {*python_folders(), os.path.abspath(__file__)}):
+    """Becomes nobody, where the harness is root and others can enter what is needed; False where it stays who it is."""
+    if os.geteuid() != 0 or not _suits_nobody(os.path.dirname(directory)):
         return False
     os.chown(directory, NOBODY, NOBODY)
     os.setgroups([])
@@ -122,6 +140,10 @@ def python_folders() -> list[str]:
     """Where this interpreter and its packages lie."""
     found = {sys.prefix, sys.base_prefix, sys.exec_prefix, *(path for path in sys.path if os.path.isdir(path))}
     return sorted({os.path.realpath(path) for path in found} | {path for path in found if path})
+
+
+def _suits_nobody(temporary: str) -> bool:
+    return all(_open_to_all(path) for path in {*python_folders(), os.path.abspath(__file__), temporary})
 
 
 def _open_to_all(path: str) -> bool:
@@ -142,6 +164,12 @@ def limit_resources(memory: int, cpu_seconds: int) -> None:
     for kind, value in limits.items():
         with contextlib.suppress(OSError, ValueError):  # macOS knows no limit of addresses
             resource.setrlimit(kind, (value, value))
+
+
+def drop_capabilities() -> bool:
+    """Root that stays root may no more make devices, set the clock or pass over the permissions of others' files."""
+    done: int = _libc().capset(struct.pack("<Ii", _CAPABILITIES_VERSION, 0), bytes(24))
+    return done == 0
 
 
 def die_with_parent() -> None:
@@ -208,9 +236,10 @@ def _filter(machine: str, pid: int) -> list[tuple[int, int, int, int]]:
     ]  # fmt: skip
     for number in (_DENIED[machine] | _DENIED_CHANGES[machine] | _DENIED_EVERYWHERE).values():
         lines += [(_EQUAL, 0, 1, number), refuse]
-    for number, values in zip(_FCNTL_IOCTL[machine], (_DENIED_FCNTL, _DENIED_IOCTL), strict=True):
-        tests = [line for value in values for line in ((_EQUAL, 0, 1, value), refuse)]
-        lines += [(_EQUAL, 0, len(tests) + 2, number), (_LOAD, 0, 0, _SECOND_ARGUMENT), *tests, allow]
+    arguments = ((_DENIED_FCNTL, refuse, allow), (_ALLOWED_IOCTL, allow, refuse))
+    for number, (values, listed, other) in zip(_FCNTL_IOCTL[machine], arguments, strict=True):
+        tests = [line for value in values for line in ((_EQUAL, 0, 1, value), listed)]
+        lines += [(_EQUAL, 0, len(tests) + 2, number), (_LOAD, 0, 0, _SECOND_ARGUMENT), *tests, other]
     lines += [(_EQUAL, 0, 4, _PRLIMIT[machine]), (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 0, 1, 0), allow, refuse]
     lines += [(_EQUAL, 0, 4, clone), (_LOAD, 0, 0, _ARGUMENT), (_BITS, 0, 1, _CLONE_THREAD), allow, refuse]
     lines += [(_EQUAL, 0, 4, tgkill), (_LOAD, 0, 0, _ARGUMENT), (_EQUAL, 0, 1, pid), allow, refuse]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from weights.errors import UserError
 from weights.files.mapped_file import json_object
-from weights.files.paths import read_stream
+from weights.files.paths import read_stream, reason
 
 Kind = Literal["humaneval", "multipl-e", "infilling"]
 
@@ -77,8 +77,7 @@ def parse_problems(raw: bytes, path: Path) -> list[Problem]:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return UserError(f"cannot read {path} ({reason}); expected problems as JSON lines: check the path")
+    return UserError(f"cannot read {path} ({reason(error)}); expected problems as JSON lines: check the path")
 
 
 def _records(raw: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -112,6 +111,11 @@ def _problem(record: dict[str, Any], path: Path, number: int) -> Problem:
     check = f"{text('test')}\ncheck({_identifier(text('entry_point'))})"
     canonical = text("canonical_solution")
     if "suffix" in record:
+        if "\n" in canonical.strip("\n") or not text("prompt").endswith("\n"):
+            raise UserError(
+                f"line {number} of {path} has a gap that is not one line; expected HumanEval-SingleLineInfilling: give "
+                "that file"
+            )
         return Problem(text("task_id"), "infilling", text("prompt"), text("suffix"), check, (), canonical)
     # As the harness gives it: without line breaks at either end.
     prompt = text("prompt").strip()

@@ -14,7 +14,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from confinement import confine  # type: ignore[import-not-found]  # not a package here
 
-LONGEST_MESSAGE = 300
+LONGEST_NAME, LONGEST_MESSAGE = 100, 300  # characters, twelve bytes each at most: a report is read at once
 OVER = b"over\n"  # as in sandbox.py
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         exec(compile(program, "program.py", "exec"), {"__name__": "__main__"})
         result = {"word": ""}
     except BaseException as error:  # whatever a program raises is a failure of that program
-        name = type(error).__name__
+        name = type(error).__name__[:LONGEST_NAME]
         try:
             message = str(error)[:LONGEST_MESSAGE]
         except BaseException:  # even its text may fail

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipelines.evaluation.sandbox import Outcome, Status
+from weights.atomic_write import written_whole
 from weights.errors import UserError
 from weights.files.mapped_file import json_object
-from weights.files.paths import exists
+from weights.files.paths import exists, reason
 
 SETTINGS, SAMPLES, OUTCOMES, RESULTS = "settings.json", "samples.jsonl", "outcomes.jsonl", "results.json"
 Key = tuple[str, int]  # task id, number of the sample
@@ -46,18 +47,17 @@ class Records:
     def __init__(self, directory: Path, settings: Mapping[str, Any]) -> None:
         """Raises UserError for a directory that cannot be written or is of an evaluation with other settings."""
         self.directory = directory
+        before = self._path(SETTINGS)
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            before = self._path(SETTINGS)
-            if exists(before):
-                found = json_object(before.read_bytes())
-                if found is None:
-                    raise UserError(f"{before} is damaged; expected a JSON object: give another --output")
-                _compare(found, settings, directory)
-            else:
-                before.write_text(json.dumps(settings, indent=2) + "\n")
+            found = json_object(before.read_bytes()) if exists(before) else settings
         except OSError as error:
             raise self._unusable(error) from None
+        if found is None:
+            raise UserError(f"{before} is damaged; expected a JSON object: give another --output")
+        if exists(self._path(SAMPLES)) or found.keys() != settings.keys():
+            _compare(found, settings, directory)
+        self._write(SETTINGS, settings)  # what was wanted by a run that made nothing does not bind the next one
         samples = (Sample(**line) for line in self._lines(SAMPLES, _SAMPLE))
         self.samples: dict[Key, Sample] = {(sample.task_id, sample.number): sample for sample in samples}
         self.outcomes: dict[Key, Outcome] = {
@@ -92,7 +92,7 @@ class Records:
 
     def _unusable(self, error: OSError) -> UserError:
         return UserError(
-            f"cannot use {self.directory} ({error.strerror or error}); expected a directory that can be written: give "
+            f"cannot use {self.directory} ({reason(error)}); expected a directory that can be written: give "
             "another --output"
         )
 
@@ -117,9 +117,13 @@ class Records:
 
     def write_results(self, results: Mapping[str, Any]) -> Path:
         """Writes results.json; its path."""
-        path = self._path(RESULTS)
+        return self._write(RESULTS, results)
+
+    def _write(self, name: str, value: Mapping[str, Any]) -> Path:
+        path = self._path(name)
         try:
-            path.write_text(json.dumps(results, indent=2) + "\n")
+            with written_whole(path) as whole:
+                whole.write_text(json.dumps(value, indent=2) + "\n")
         except OSError as error:
             raise self._unusable(error) from None
         return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import secrets
@@ -16,6 +15,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from weights.files.mapped_file import json_object
 
 Status = Literal["passed", "failed", "timed out", "out of memory", "killed"]
 _RUNNER = Path(__file__).parent / "program_runner.py"
@@ -46,27 +47,52 @@ class Outcome:
 
 def run_program(source: str, limits: Limits) -> Outcome:
     """Runs Python source. Its output goes nowhere; its process group is gone when this returns."""
+    folder = tempfile.mkdtemp(prefix="replit-evaluation-")
+    try:
+        return _run_in(folder, source, limits)
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(folder)
+
+
+def _run_in(folder: str, source: str, limits: Limits) -> Outcome:
     word = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix="replit-evaluation-", ignore_cleanup_errors=True) as folder:
-        reading, writing = os.pipe()
-        word_reading, word_writing = os.pipe()
-        process = _start(folder, writing, word_reading, limits)
-        os.close(writing)
-        os.close(word_reading)
-        try:
-            deadline = time.monotonic() + limits.seconds
-            _send(process, source)
+    reading, writing = os.pipe()
+    word_reading, word_writing = os.pipe()
+    process = _start(folder, writing, word_reading, limits)
+    os.close(writing)
+    os.close(word_reading)
+    try:
+        deadline = time.monotonic() + limits.seconds
+        _send(process, source)
+        raw = _report(reading, deadline)
+        if raw == OVER:
+            # Not earlier: what is in the pipe while the program runs could be read by it.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(word_writing, word.encode())
             raw = _report(reading, deadline)
-            if raw == OVER:
-                # Not earlier: what is in the pipe while the program runs could be read by it.
-                with contextlib.suppress(BrokenPipeError):
-                    os.write(word_writing, word.encode())
-                raw = _report(reading, deadline)
-        finally:
-            _kill_group(process)
-            os.close(reading)
-            os.close(word_writing)
+    finally:
+        _kill_group(process)
+        os.close(reading)
+        os.close(word_writing)
     return _outcome(raw, word, process.returncode)
+
+
+def _remove(folder: str) -> None:
+    """Removes a folder, each one in it moved up first: a program may nest more than recursion or open files reach."""
+    folders = [folder]
+    for each in folders:
+        with os.scandir(each) as found:
+            entries = list(found)
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                os.chmod(entry.path, 0o700)
+                folders.append(os.path.join(folder, secrets.token_hex(8)))
+                os.rename(entry.path, folders[-1])
+            else:
+                os.unlink(entry.path)
+    for each in reversed(folders):
+        os.rmdir(each)
 
 
 def _start(folder: str, report: int, words: int, limits: Limits) -> subprocess.Popen[bytes]:
@@ -86,13 +112,14 @@ def _start(folder: str, report: int, words: int, limits: Limits) -> subprocess.P
 def _send(process: subprocess.Popen[bytes], source: str) -> None:
     assert process.stdin is not None  # it is a pipe, by _start
     with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
-        pipe.write(source.encode("utf-8", errors="surrogateescape"))
+        pipe.write(source.encode("utf-8", errors="surrogatepass"))  # half a character is the program's own fault
 
 
 def _report(reading: int, deadline: float) -> bytes | None:
     """What the process reports: empty if it ends without a word, None if its time is over."""
-    ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
-    return os.read(reading, _LONGEST_REPORT) if ready else None
+    waiting = select.poll()  # which any descriptor's number suits
+    waiting.register(reading, select.POLLIN)
+    return os.read(reading, _LONGEST_REPORT) if waiting.poll(max(0.0, deadline - time.monotonic()) * 1000) else None
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -105,10 +132,8 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 def _outcome(raw: bytes | None, word: str, status: int) -> Outcome:
     if raw is None:
         return Outcome("timed out")
-    try:
-        report = json.loads(raw)
-        report = report if isinstance(report, dict) else {}
-    except ValueError:
+    report = json_object(raw)
+    if report is None:
         return Outcome("killed", f"exit status {status}")
     if report.get("word") == word:
         return Outcome("passed")

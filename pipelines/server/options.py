@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from pipelines.terminal.options import MODEL, SAMPLING, FiniteRange, chosen, device_name
 from weights.errors import UserError
-from weights.files.paths import read_stream
+from weights.files.paths import read_stream, reason
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -208,8 +208,7 @@ def _lines(path: str) -> tuple[str, ...]:
     try:
         data = read_stream(path, _MOST_KEY_BYTES + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot read --api-key-file {path}: {reason}; expected a file with the key") from None
+        raise UserError(f"cannot read --api-key-file {path}: {reason(error)}; expected a file with the key") from None
     text = data.decode("utf-8-sig", errors="replace")
     if len(data) > _MOST_KEY_BYTES or "\ufffd" in text:
         raise UserError(f"--api-key-file {path} holds no key; expected one a line, {_MOST_KEY_BYTES} bytes at most")

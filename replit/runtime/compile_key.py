@@ -16,6 +16,7 @@ from typing import Any
 from replit.decoder.architecture import Architecture, DecoderConfig
 from replit.runtime.target import CPU, Target
 from weights.errors import UserError
+from weights.files.paths import reason
 from weights.tensor import Encoding
 
 _PACKAGE = "replit-code-max"
@@ -189,8 +190,7 @@ def cache_folder() -> Path:
             "this user has no home directory; expected REPLIT_CACHE_DIR, a folder to keep models in"
         ) from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"{str(base)[:200]} cannot be used: {reason}; expected a folder: set REPLIT_CACHE_DIR"
+            f"{str(base)[:200]} cannot be used: {reason(error)}; expected a folder: set REPLIT_CACHE_DIR"
         ) from None
     return Path(base)

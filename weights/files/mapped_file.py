@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weights.errors import UserError
+from weights.files.paths import reason
 
 EXPECTED = "a GGUF or safetensors file"
 LARGEST_JSON = 100 << 20  # the limit of the safetensors library; real ones take up to 20 MB
@@ -31,7 +32,7 @@ def map_file(path: Path, expected: str = EXPECTED) -> mmap.mmap:
             if size:
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise _unreadable(path, error.strerror or str(error), expected) from None
+        raise _unreadable(path, error, expected) from None
     raise UserError(f"{path} is empty; expected {expected}: download it again")
 
 
@@ -67,15 +68,14 @@ def check_regular(path: Path, expected: str = EXPECTED) -> None:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise _unreadable(path, reason, expected) from None
+        raise _unreadable(path, error, expected) from None
     if not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
         raise UserError(f"{path} is {kind}; expected {expected}: check the path")
 
 
-def _unreadable(path: Path, reason: str, expected: str) -> UserError:
-    return UserError(f"cannot read {path} ({reason}); expected {expected}: check the path")
+def _unreadable(path: Path, error: Exception, expected: str) -> UserError:
+    return UserError(f"cannot read {path} ({reason(error)}); expected {expected}: check the path")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise UserError(f"{path} is larger than {LARGEST_JSON} bytes; expected {expected}")
         return parse_json(path.read_bytes(), str(path))
     except OSError as error:
-        raise _unreadable(path, error.strerror or str(error), expected) from None
+        raise _unreadable(path, error, expected) from None
 
 
 def parse_json(raw: bytes, source: str) -> dict[str, Any]:

@@ -19,6 +19,11 @@ from weights.errors import UserError
 WRITER_SECONDS = 3.0
 
 
+def reason(error: Exception) -> str:
+    """Why the system refused, in its own words: an error that Python raises by itself has no number, only a text."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def exists(path: str | Path) -> bool:
     """Whether there is anything. Raises UserError where that cannot be known."""
     return _mode(path) is not None
@@ -41,8 +46,7 @@ def checked(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot read {path} ({reason}); expected a path that can be read: check it") from None
+        raise UserError(f"cannot read {path} ({reason(error)}); expected a path that can be read: check it") from None
 
 
 def _mode(path: str | Path) -> int | None:
