@@ -81,6 +81,7 @@ PYTHON_CASES = {
     "indented first line": ("def f():\n    x = 1\n", "    return x", "\nf()"),
     "tabs": ("def f():\n\t", "if x:\n\t\ty\n\treturn", "\nz"),
     "one-line suite": ("def f():\n    if x: return 1", "\n    return 2", "\nz"),
+    "a walrus is no header's end": ("def f():\n    while x := g(", "1):\n        h(x)", "\n    return 1"),
     "lambda is no header": ("f = lambda x:", " x", "\ny = 1"),
     "match is a name": ("def f():\n    match = 1", "\n    return match", "\nz"),
     "match": ("match x:\n    ", "case 1:\n        a\n    case 2:\n        b", "\nc"),
@@ -115,6 +116,15 @@ BRACE_CASES = {
     "annotations lead": ("", "@Test\nvoid f() {\n}", "\nvoid g()"),
     "return f(x) is no head": ("int f() {\n  return g(x", ");\n}", "\nint h"),
     "a struct": ("struct A {\n", "  int x;\n};", "\nint y;"),
+    "do": ("do {\n", "  x();\n} while (y);", "\nz();"),
+    "a name after the brace": ("typedef struct {\n", "  int x;\n} empty_t;", "\nint y;"),
+    "from where it is imported": ("import {\n", "  a,\n  b\n} from 'x';", "\nc();"),
+    "more on the line of the brace, and the next": ("f({\n", "  a,\n}, {\n  b,\n});", "\ng();"),
+    "a statement without braces": ("void f() {\n  if (x)", "\n    return;\n  else\n    g(1);", "\n  h();\n}"),
+    "a loop without braces in another": ("", "for (i = 0; i < n; i++)\n  while (g(i))\n    h();", "\nk();"),
+    "an else without braces": ("void f() {\n  if (x) {\n    ", "g();\n  } else\n    h();", "\n  k();\n}"),
+    "a comment after a statement": ("", "x = 1; // one", "\ny = 2;"),
+    "a comment like C's after a statement": ("", "x = 1; /* one */", "\ny = 2;"),
     "of the statement only": ("void f() {\n  if (x)", " return;", "\n}\n"),
 }
 

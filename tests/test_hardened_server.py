@@ -115,6 +115,59 @@ def test_what_follows_a_request_that_closes_is_not_read(server: RunningServer, v
     assert answer.startswith(b"HTTP/1.1 200 OK"), answer
 
 
+def test_answers_under_way_are_whole_before_what_cannot_be_read(server: RunningServer) -> None:
+    """A refusal in the middle of a stream would be taken for a part of it."""
+    body = json.dumps({"prompt": "def f(", "max_tokens": 60, "ignore_eos": True, "stream": True}).encode()
+    stream = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(stream)
+        answer = connection.recv(1 << 16)
+        connection.sendall(START + b"\r\n" + b"nonsense\r\n\r\n")
+        while data := connection.recv(1 << 16):
+            answer += data
+    first, _, second = answer.partition(b"data: [DONE]")
+    assert (first.count(b"HTTP/1.1 "), second.count(b"HTTP/1.1 200 OK"), answer.count(b"invalid_http")) == (1, 1, 0)
+    assert second.endswith(b'{"status":"ok"}')
+
+
+def test_a_client_that_leaves_while_another_request_waits_behind_is_no_error(server: RunningServer) -> None:
+    body = json.dumps({"prompt": "def f(", "max_tokens": 900, "ignore_eos": True, "stream": True}).encode()
+    stream = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(stream)
+        connection.recv(1 << 16)
+        connection.sendall(stream)
+        time.sleep(0.1)
+    server.wait_idle()
+    assert "Traceback" not in server.log
+
+
+def test_nobody_is_asked_for_a_body_that_is_refused(server: RunningServer) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+    started = time.monotonic()
+    assert send(server.port, head + b"Content-Length: 99999999\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+    assert time.monotonic() - started < 4
+
+
+def test_a_client_that_leaves_before_its_body_is_whole_has_left(server: RunningServer) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+
+    def left() -> float:
+        ended = 'replit_requests_total{route="/v1/completions",status="499"}'
+        lines = server.get("/metrics").text.splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith(ended))
+
+    before = left()
+    for framing in (b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(head + framing)
+            time.sleep(0.1)
+    deadline = time.monotonic() + 10
+    while left() < before + 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_very_many_wishes_for_another_protocol(server: RunningServer) -> None:
     wish = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
@@ -328,6 +381,7 @@ def test_what_keeps_a_server_from_starting_is_json_too() -> None:
     for options, reason in (
         (["--model", "/nowhere/x.gguf"], "/nowhere/x.gguf"),
         (["--host", "203.0.113.1"], "cannot listen on 203.0.113.1"),
+        (["--host", "a..b"], "cannot listen on a..b port 0: no such name can be"),
     ):
         ended = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
         (line,) = ended.stderr.splitlines()

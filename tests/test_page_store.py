@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import time
@@ -62,6 +63,15 @@ def test_a_longer_page_takes_the_place_of_its_beginning(tmp_path: Path) -> None:
     assert len(open_store(tmp_path)) == 2
 
 
+def test_what_cannot_be_removed_is_not_used(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    store.write(ROOT, ids(1, 2), data(0))
+    (page,) = store.candidates(ROOT)
+    page.path.unlink()
+    page.path.mkdir()  # not even its owner removes that like a file
+    assert (store.read(page), list(store.candidates(ROOT))) == (None, [])
+
+
 @pytest.mark.parametrize("place", [0, 10, 45, 60, -1])
 def test_a_damaged_file_is_not_used(tmp_path: Path, place: int) -> None:
     open_store(tmp_path).write(ROOT, ids(1, 2), data(0))
@@ -101,6 +111,31 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot use --cache-dir"):
         open_store(tmp_path / "file")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", denied)
+    with pytest.raises(UserError, match="cannot use --cache-dir .*: Permission denied"):
+        open_store(tmp_path)
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache")
+    store.write(ROOT, ids(1), data(0))
+    assert len(open_store(tmp_path / "cache")) == 1
+
+
+def test_a_size_without_room_for_a_page_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    store = open_store(tmp_path, limit=100)
+    store.write(ROOT, ids(1), data(0))
+    store.write(ROOT, ids(2), data(0))
+    assert capfd.readouterr().err.splitlines() == [
+        f"cannot store in --cache-dir {tmp_path}: --cache-dir-size is 100 bytes, and a page takes 712"
+    ]
 
 
 def test_other_weights_have_another_digest() -> None:

@@ -135,8 +135,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(2048)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
+        reason = "no such name can be" if isinstance(error, UnicodeError) else reason
         raise UserError(
             f"cannot listen on {host} port {port}: {reason}; expected a free port of this machine: "
             "give --host and --port (0 picks a free one)"

@@ -162,7 +162,9 @@ class PythonBlock:
             line.word += char
             return
         line.complete = True
-        if code and line.colon and self._lexer.comment != "line":
+        if char == "=" and line.colon and not line.after_colon:
+            line.colon = False  # of a `:=`
+        elif code and line.colon and self._lexer.comment != "line":
             line.after_colon = True
         elif char == ":" and code and not self._lexer.brackets:
             line.colon = True

@@ -15,6 +15,7 @@ _TYPES = {
     500: "server_error",
     503: "service_unavailable",
 }
+CLIENT_LEFT = 499  # nginx's status for it; nobody receives it
 # An answer's header where what follows the request's head is not read.
 CLOSE = {"Connection": "close"}
 LLAMA_PATHS = (

@@ -9,7 +9,7 @@ import zlib
 
 from starlette.types import Message, Receive
 
-from pipelines.server.http.api_error import CLOSE, ApiError
+from pipelines.server.http.api_error import CLIENT_LEFT, CLOSE, ApiError
 from pipelines.server.http.json_limits import JsonLimits
 
 # Seconds for a whole body to arrive.
@@ -114,7 +114,7 @@ class Body:
         if self._size > self._limit:
             raise too_large(self._limit)
         if message["type"] != "http.request":
-            return message
+            raise ApiError("the client has left", status=CLIENT_LEFT)
         if self._decoder is not None:
             data = self._decoder.decode(data, self._whole)
         self._json.feed(data)

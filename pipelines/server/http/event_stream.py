@@ -13,11 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pipelines.server.http.api_error import ApiError, shutting_down
+from pipelines.server.http.api_error import CLIENT_LEFT, ApiError, shutting_down
 from pipelines.server.http.json_answer import all_rows, json_answer
 
 T = TypeVar("T")
-CLIENT_LEFT = 499  # nginx's status for it; nobody receives it
 DONE = "[DONE]"
 
 

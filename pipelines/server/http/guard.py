@@ -112,7 +112,8 @@ class Guard:
         except ApiError as error:
             if not record.status:
                 closes = (error.headers or {}).get("Connection") == "close" and error.status != 408
-                if closes and scope.get("replit.key") in ("none", "right"):
+                waits = any(name == b"expect" for name, _ in scope["headers"])  # for our word before it sends a body
+                if closes and not waits and scope.get("replit.key") in ("none", "right"):
                     await discard(receive)
                 await error.response(scope["path"])(scope, receive, send)
         except Exception as error:

@@ -39,6 +39,8 @@ class Protocol(HttpToolsProtocol):
     _head_count = 0
     _silent_bytes = 0  # received since the parser told anything
     _too_large = False
+    _refused = False  # nothing that comes is read any more
+    _running: RequestResponseCycle | None = None  # the request that is answered; `cycle` is the last that came
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -51,7 +53,7 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """After the end of one request, the head of the next must come in time too."""
-        if self._too_large or self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._expect_head()
@@ -99,6 +101,7 @@ class Protocol(HttpToolsProtocol):
         self._silent_bytes = 0
         self._forget_head()
         super().on_headers_complete()
+        self._running = self._running if self.pipeline else self.cycle
         if self.scope["http_version"] == "1.0" and self.cycle is not None:
             self.cycle.send = partial(send_unframed, self.cycle, self.cycle.send)  # type: ignore[method-assign]
 
@@ -114,31 +117,44 @@ class Protocol(HttpToolsProtocol):
         self._silent_bytes = 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """The next of those that came meanwhile."""
+        self._running = self.pipeline[-1][0] if self.pipeline else self._running
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """What cannot be parsed, or is refused while it is."""
         if self._too_large:
             self._refuse_head()
-        elif self._may_answer():
-            self._answer(ApiError("the request is not valid HTTP/1.1", code="invalid_http"))
         else:
-            self.transport.close()
+            self._refuse(ApiError("the request is not valid HTTP/1.1", code="invalid_http"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is expected any more."""
         self._forget_head()
+        if self._running is not None:  # uvicorn tells the last one only
+            self._running.disconnected = not self._running.response_complete
+            self._running.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def _refuse_head(self) -> None:
         self._too_large = True
-        if not self._may_answer():
-            self.transport.close()
-            return
         message = f"the request's head is too large; expected at most {MAX_HEADERS} headers, {MAX_HEAD_BYTES} bytes"
-        self._answer(ApiError(message, status=431, code="head_too_large"))
+        self._refuse(ApiError(message, status=431, code="head_too_large"))
 
-    def _may_answer(self) -> bool:
-        """Whether no answer to an earlier request is under way on this connection."""
-        return self.cycle is None or self.cycle.response_complete or not self.cycle.response_started
+    def _refuse(self, error: ApiError) -> None:
+        """Answers what has just come, unless earlier requests are still to be answered, and ends the connection."""
+        self._refused = True
+        running = self._running
+        if running is None or running.response_complete:
+            self._answer(error)
+        elif not self.cycle.more_body:  # a new request, behind those
+            self.cycle.keep_alive = False
+        elif self.cycle is running and not running.response_started:
+            self._answer(error)
+        else:
+            self.transport.close()
 
     def _answer(self, error: ApiError) -> None:
         """An answer from below the application, and the end of the connection."""

@@ -8,9 +8,11 @@ anything is used. What was not used longest goes first when they take more than 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -68,8 +70,11 @@ class PageStore:
         """`limit` is the most bytes that all models' files may take. Raises UserError for an unusable folder."""
         self._root, self._folder = folder, folder / key[:32]
         self._page_bytes, self._limit = page_bytes, limit
+        self._told: int | None = None  # of what cannot be written, the last reason
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, probe = self._new_file()
+            os.close(handle)
+            os.unlink(probe)
         except OSError as error:
             raise UserError(f"cannot use --cache-dir {folder}: {error.strerror}; give a folder of your own") from None
         self._pages: dict[bytes, dict[str, StoredPage]] = {}
@@ -80,6 +85,11 @@ class PageStore:
             with contextlib.suppress(OSError):
                 if time.time() - left.stat().st_mtime > _ABANDONED:  # else another server may be writing it
                     left.unlink()
+
+    def _new_file(self) -> tuple[int, str]:
+        """A file for its owner alone, and its folder where that is gone: others clean up in /tmp."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return tempfile.mkstemp(".part", "", self._folder)
 
     def __len__(self) -> int:
         return sum(map(len, self._pages.values()))
@@ -114,20 +124,27 @@ class PageStore:
         temporary = None
         try:
             self._make_room(len(body) + _CHECK)
-            handle, temporary = tempfile.mkstemp(".part", "", self._folder)  # for its owner alone
+            handle, temporary = self._new_file()
             with os.fdopen(handle, "wb") as file:
                 file.write(body + _checksum(body))
             os.replace(temporary, self._folder / name)
-        except OSError:
+        except OSError as error:
             if temporary is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
+            self._tell(error)
             return
         shorter = [page for page in self.candidates(prefix) if np.array_equal(ids[: len(page.ids)], page.ids)]
         for page in shorter:
             self._drop(page)
         page = StoredPage(self._folder / name, prefix, ids.copy(), len(body) + _CHECK)
         self._pages.setdefault(prefix, {})[name] = page
+
+    def _tell(self, error: OSError) -> None:
+        """Says why nothing is stored, once for each reason: the server goes on without."""
+        if error.errno != self._told:
+            self._told = error.errno
+            print(f"cannot store in --cache-dir {self._root}: {error.strerror}", file=sys.stderr, flush=True)
 
     def _make_room(self, size: int) -> None:
         files = [(entry.stat(), entry) for entry in self._root.glob("*/*.page")]
@@ -141,10 +158,11 @@ class PageStore:
                 if path.parent == self._folder:
                     pages.pop(path.name, None)
         if used + size > self._limit:
-            raise OSError
+            raise OSError(errno.EFBIG, f"--cache-dir-size is {self._limit} bytes, and a page takes {size}")
 
     def _drop(self, page: StoredPage) -> None:
-        page.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone, another's, or no file any more
+            page.path.unlink()
         self._pages.get(page.prefix, {}).pop(page.path.name, None)
 
     def _read_header(self, path: Path) -> StoredPage | None:
