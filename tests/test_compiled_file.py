@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -194,6 +195,22 @@ def test_a_cache_that_cannot_be_used_stops_nothing(model: RandomModel, monkeypat
         assert message in notes.pop()
         with pytest.raises(UserError, match=message):
             kept_models()
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "message"),
+    [(96, None), (97, "^97 heads of the model share one head of keys and values; expected at most 96 on the CPU$"),
+     (4, "^the model's heads have 388 dimensions; expected a multiple of 16 on the CPU$")],
+)  # fmt: skip
+def test_heads_that_the_kernels_do_not_have(
+    model: RandomModel, monkeypatch: pytest.MonkeyPatch, n_heads: int, message: str | None
+) -> None:
+    """Said before half a minute of compiling, not by each pass."""
+    width = 1552 if message else 1536
+    config = replace(model.config, d_model=width, n_heads=n_heads, n_kv_heads=1)
+    monkeypatch.setattr("replit.runtime.compile._read_cached", lambda key: key)
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        compile_model(config, {}, CompileOptions(), Quiet(), REPLIT)
 
 
 # What a graph is built from, by the targets on whose graphs it bears.
