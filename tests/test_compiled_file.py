@@ -213,6 +213,24 @@ def test_heads_that_the_kernels_do_not_have(
         compile_model(config, {}, CompileOptions(), Quiet(), REPLIT)
 
 
+def test_a_full_disk_after_compiling_stops_nothing(
+    model: RandomModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def export_mef(self, path: Path) -> None:
+            raise ValueError("File too large")  # what MAX says under `ulimit -f`
+
+    monkeypatch.setenv("REPLIT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("replit.runtime.compile._compile", lambda *_: Full())
+    notes: list[str] = []
+    monkeypatch.setattr(Quiet, "note", lambda self, message: notes.append(message))
+    types = weight_types(model.tensors(Encoding.FLOAT32), None)
+    assert isinstance(compile_model(model.config, types, CompileOptions(), Quiet(), REPLIT), Full)
+    assert "cannot write the compiled model to a temporary file: File too large; expected a writable" in notes[0]
+    with pytest.raises(UserError, match="File too large"):
+        compile_model(model.config, types, CompileOptions(save_to=tmp_path / "x"), Quiet(), REPLIT)
+
+
 # What a graph is built from, by the targets on whose graphs it bears.
 SHARED = [
     "replit/decoder/graph.py",

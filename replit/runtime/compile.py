@@ -169,7 +169,7 @@ def _save(compiled: Any, key: CompileKey, path: Path) -> None:
             body = Path(folder) / "model.mef"
             compiled.export_mef(body)
             write_compiled(path, key, body)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # MAX raises any of them where the disk is full
         reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
         raise UserError(
             f"cannot write the compiled model to a temporary file: {reason}; expected a writable place with some "
