@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import reprlib
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -268,7 +269,7 @@ def _several(prompts: object) -> Sequence[PromptLike]:
 
 
 def _checked(sampling: dict[str, Any]) -> dict[str, Any]:
-    """Keywords of `SamplingParams`. Raises UserError for others, and for stop strings that are none."""
+    """Keywords of `SamplingParams`. Raises UserError for others, and for stop strings and biases that are none."""
     known = [field.name for field in fields(SamplingParams)]
     if unknown := set(sampling) - set(known):
         raise UserError(
@@ -278,7 +279,17 @@ def _checked(sampling: dict[str, Any]) -> dict[str, Any]:
     stop = (stop,) if isinstance(stop, str) else stop
     if not isinstance(stop, (list, tuple)) or not all(isinstance(text, str) for text in stop):
         raise UserError(f"stop is {stop!r}; expected a text or a list of texts")
-    return sampling | {"stop": tuple(stop)}
+    return sampling | {"stop": tuple(stop), "logit_bias": _biases(sampling.get("logit_bias"))}
+
+
+def _biases(given: object) -> tuple[tuple[int, float], ...]:
+    """Pairs of an id and its bias, also those of a mapping. Raises UserError for what is neither."""
+    pairs = () if given is None else list(given.items()) if isinstance(given, Mapping) else given
+    with suppress(TypeError, ValueError):
+        if isinstance(pairs, (list, tuple)):
+            return tuple((token, bias) for token, bias in pairs)
+    found = reprlib.repr(given)
+    raise UserError(f"logit_bias is {found}; expected a number for each of some token ids, such as {{50: -1.5}}")
 
 
 def load(

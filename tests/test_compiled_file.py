@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -194,6 +195,40 @@ def test_a_cache_that_cannot_be_used_stops_nothing(model: RandomModel, monkeypat
         assert message in notes.pop()
         with pytest.raises(UserError, match=message):
             kept_models()
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "message"),
+    [(96, None), (97, "^97 heads of the model share one head of keys and values; expected at most 96 on the CPU$"),
+     (4, "^the model's heads have 388 dimensions; expected a multiple of 16 on the CPU$")],
+)  # fmt: skip
+def test_heads_that_the_kernels_do_not_have(
+    model: RandomModel, monkeypatch: pytest.MonkeyPatch, n_heads: int, message: str | None
+) -> None:
+    """Said before half a minute of compiling, not by each pass."""
+    width = 1552 if message else 1536
+    config = replace(model.config, d_model=width, n_heads=n_heads, n_kv_heads=1)
+    monkeypatch.setattr("replit.runtime.compile._read_cached", lambda key: key)
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        compile_model(config, {}, CompileOptions(), Quiet(), REPLIT)
+
+
+def test_a_full_disk_after_compiling_stops_nothing(
+    model: RandomModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def export_mef(self, path: Path) -> None:
+            raise ValueError("File too large")  # what MAX says under `ulimit -f`
+
+    monkeypatch.setenv("REPLIT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("replit.runtime.compile._compile", lambda *_: Full())
+    notes: list[str] = []
+    monkeypatch.setattr(Quiet, "note", lambda self, message: notes.append(message))
+    types = weight_types(model.tensors(Encoding.FLOAT32), None)
+    assert isinstance(compile_model(model.config, types, CompileOptions(), Quiet(), REPLIT), Full)
+    assert "cannot write the compiled model to a temporary file: File too large; expected a writable" in notes[0]
+    with pytest.raises(UserError, match="File too large"):
+        compile_model(model.config, types, CompileOptions(save_to=tmp_path / "x"), Quiet(), REPLIT)
 
 
 # What a graph is built from, by the targets on whose graphs it bears.

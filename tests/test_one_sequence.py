@@ -6,6 +6,7 @@ On a model whose output is a script (scripted_model.py), through Python here and
 from __future__ import annotations
 
 import asyncio
+import math
 import multiprocessing
 import threading
 from collections.abc import Iterator
@@ -214,6 +215,9 @@ def test_texts_without_a_seed_leave_others_random_numbers_alone(scripted: Pipeli
         ({"foo": 1}, "'foo' is no keyword of a completion; expected some of max_new_tokens"),
         ({"stop": 5}, "stop is 5; expected a text or a list of texts"),
         ({"stop": ["a", 5]}, "expected a text or a list of texts"),
+        ({"logit_bias": [5]}, "logit_bias is [5]; expected a number for each of some token ids, such as {50: -1.5}"),
+        ({"logit_bias": iter([(5, 1)])}, "expected a number for each of some token ids, such as {50: -1.5}"),
+        ({"logit_bias": {"5": 1}}, "--logit-bias is '5'; expected a whole number from 0 up"),
         ({"logprobs": "5"}, "--logprobs is '5'; expected a whole number from 0 up"),
         ({"logprobs": -1}, "--logprobs is -1; expected a whole number from 0 up"),
         ({"max_new_tokens": "3"}, "--max-new-tokens is '3'; expected a whole number from -1 up"),
@@ -233,6 +237,9 @@ def test_numbers_of_numpy_and_paths_are_taken(scripted: Pipeline, scripted_path:
         "xN", max_new_tokens=np.int64(3), temperature=np.float32(0.5), top_k=np.int32(1)
     )
     assert done.text == "n1n2n3"
+    first = done.token_ids[0]
+    for ban in ({first: -math.inf}, [[np.int64(first), -math.inf]]):  # as OpenAI writes it, and as pairs
+        assert scripted.generate("xN", max_new_tokens=1, logit_bias=ban).token_ids[:1] != [first]
     with pytest.raises(UserError, match="--drafted-sequences is -1; expected a whole number from 1 up"):
         load(scripted_path, drafted_sequences=-1)
 

@@ -46,7 +46,7 @@ def test_products_on_another_processor(processor: str, tmp_path: Path) -> None:
     subprocess.run(build, check=True, capture_output=True, text=True)
     first, *lines = subprocess.run([program], check=True, capture_output=True, text=True).stdout.splitlines()
     assert first == f"lanes {lanes}"
-    assert len(lines) == 5 * len(FORMATS)
+    assert len(lines) == 6 * len(FORMATS)
     for line in lines:
         name, _, _, error, different = line.split()
         # float32 sums; bfloat16 is rounded where there is an instruction for it; 8 bits in blocks of 32 or 256

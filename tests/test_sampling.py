@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import replace
+from fractions import Fraction
 from unittest import mock
 
 import numpy as np
@@ -131,8 +133,8 @@ any_params = st.fixed_dictionaries(
         "top_p": positive(1.0),
         "min_p": st.just(0.0) | positive(1.0),
         "repetition_penalty": positive(1e300),
-        "presence_penalty": st.sampled_from([0.0, 2.0, -2.0, 1e300, -1e300]),
-        "frequency_penalty": st.sampled_from([0.0, 2.0, -2.0, 1e300, -1e300]),
+        "presence_penalty": st.sampled_from([0.0, 2.0, -2.0, sys.float_info.max, -1e300]),
+        "frequency_penalty": st.sampled_from([0.0, 2.0, -2.0, 1e300, -sys.float_info.max]),
         "penalty_last_n": st.sampled_from([-1, 0, 1, 64]),
         "penalize_prompt": st.booleans(),
         "logit_bias": st.sampled_from([(), ((0, 100.0),), ((0, -math.inf),), ((1, 1e300), (0, -1e300))]),
@@ -232,6 +234,10 @@ def test_log_softmax_survives_large_logits() -> None:
         ("temperature", float("inf"), "--temperature is inf; expected a number from 0"),
         ("top_p", 0.0, "--top-p is 0.0; expected a number above 0 to 1"),
         ("min_p", 1.5, "--min-p is 1.5; expected a number from 0 to 1"),
+        ("frequency_penalty", Fraction(1, 3), "--frequency-penalty is Fraction(1, 3); expected a finite number"),
+        ("temperature", np.float32("inf"), "--temperature is np.float32(inf); expected a number from 0"),
+        ("temperature", 10**400, f"--temperature is 1{17 * '0'}...{19 * '0'}; expected a number from 0"),
+        ("order", ("top_k", ["p"]), "the filter ['p'] is unknown; expected some of " + ", ".join(VLLM_ORDER)),
         ("repetition_penalty", 0.0, "--repetition-penalty is 0.0; expected a number above 0"),
         ("max_new_tokens", -2, "--max-new-tokens is -2; expected a whole number from -1 up"),
         ("seed", -1, "--seed is -1; expected a whole number from 0 up"),

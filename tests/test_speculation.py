@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from tiny_model import write_model
 
 from pipelines.drafting import open_drafter
 from pipelines.engine.draft_model import DraftModel, same_vocabulary
+from pipelines.engine.drafter import Drafter
 from pipelines.engine.sampling import SamplingParams
 from pipelines.engine.sequence import Sequence, SequenceRequest
 from pipelines.pipeline import Completion, Pipeline, load
@@ -141,6 +143,51 @@ def test_ids_that_a_small_model_has_no_row_for(plain: Pipeline) -> None:
     beyond = plain.config.vocab_size
     assert guess("a", [*known, beyond, beyond + 9000, *known]) == guess("b", known)
     assert guess("c", [*known, beyond]) == ([], [])
+
+
+@pytest.mark.parametrize("length", [96, 512])
+def test_a_small_model_of_short_sequences_reads_a_text_once(plain: Pipeline, length: int) -> None:
+    """Not the same hundreds of tokens before each guess, and never more than it holds."""
+    model = load("nano", max_length=length).model
+    draft = DraftModel(model, plain.tokenizer, plain.tokenizer)
+    prompt = (plain.tokenizer.encode(CODE) * 30)[:900]
+    sequence = Sequence(SequenceRequest("a", prompt, SamplingParams(), (0,)), plain.tokenizer, plain.max_length)
+    usual, read, guessed = model.extend, 0, 0
+
+    def counted(slots: Any, ids: Any, rows: Any) -> Any:
+        nonlocal read
+        read += sum(map(len, ids))
+        return usual(slots, ids, rows)
+
+    model.extend = counted  # type: ignore[method-assign]
+    for token in plain.tokenizer.encode(CODE)[:60]:
+        guessed += len(draft.guess(sequence, 3, lambda share: True)[0])
+        sequence.ids.append(token)
+    assert guessed > 60
+    assert read < length + 60 * 4
+
+
+def test_sequences_that_the_small_model_does_not_follow_say_nothing_of_its_time(plain: Pipeline) -> None:
+    class Busy:
+        """Follows one sequence, in 2 ms a token."""
+
+        def guess(self, sequence: Sequence, most: int, worth: Callable[[float], bool]) -> tuple[list[int], list[float]]:
+            if sequence.request.id != "0" or not worth(0.9):
+                return [], []
+            time.sleep(0.002)
+            return [5], [0.9]
+
+    drafter = Drafter(ngrams=False, small=cast(DraftModel, Busy()))
+    wanted = [SequenceRequest(str(i), [1], SamplingParams(), (0,)) for i in range(3)]
+    sequences = [Sequence(request, plain.tokenizer, plain.max_length) for request in wanted]
+    for _ in range(20):
+        guesses = drafter.guess(sequences)
+        drafter.passed(3 + sum(map(len, guesses)), 0.1)
+        for sequence, guessed in zip(sequences, guesses, strict=True):
+            sequence.ids.append(5)
+            if guessed:
+                drafter.accepted(sequence, len(guessed), 1)
+    assert drafter._small_costs.seconds(1) >= 0.002
 
 
 def test_a_small_model_that_fails_is_left_alone(plain: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

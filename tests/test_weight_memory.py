@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from models import as_tensor
-from replit.runtime.weight_memory import aligned_copy, materialize, total_bytes, weight_types, writable_view
+from replit.runtime.weight_memory import (
+    aligned_copy,
+    fits_in_memory,
+    materialize,
+    total_bytes,
+    weight_types,
+    writable_view,
+)
 from weights.tensor import Encoding, Tensor
 
 MATRIX = np.linspace(-1, 1, 64 * 32, dtype=np.float32).reshape(64, 32)
@@ -33,6 +40,12 @@ def test_a_view_keeps_the_map_open(tmp_path: Path) -> None:
     view = writable_view(mapped_tensor(tmp_path / "w", Encoding.FLOAT32).data)
     gc.collect()
     np.testing.assert_array_equal(view.view(np.float32).reshape(MATRIX.shape), MATRIX)
+
+
+def test_weights_are_read_into_what_the_container_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replit.runtime.free_memory.memory_limit", lambda: 1000)
+    assert fits_in_memory(900)
+    assert not fits_in_memory(1000)
 
 
 def test_a_copy_begins_at_a_cache_line() -> None:

@@ -20,10 +20,13 @@ Floats = npt.NDArray[np.float32]
 # Ids, and how probable each is together with those before it.
 Guess = tuple[list[int], list[float]]
 
-# Of a long text the end is read: more is not worth the time, and the small model was not trained on more.
+# Of a long text the end is read, at most half of what the small model holds: more is not worth the time, and it was not
+# trained on more.
 WINDOW = 512
 # Characters before the cursor that are split again together with a guess, to find the seam.
 _SEAM = 40
+# Characters at the end of the text that are split anew when it has grown, and what is before them on their line.
+_LAST_LINES = 200
 
 
 @dataclass
@@ -43,6 +46,8 @@ class _Reader:
     text: str = ""  # with another vocabulary: the text so far
     decoded: int = 0  # generated ids that are in it
     split: list[int] = field(default_factory=list)  # with another vocabulary: the text's ids in the small one
+    kept_text: int = 0  # characters that are not split again,
+    kept: list[int] = field(default_factory=list)  # and their ids
 
 
 class DraftModel:
@@ -51,6 +56,7 @@ class DraftModel:
     def __init__(self, model: SlotModel, tokenizer: Tokenizer, target: Tokenizer) -> None:
         """`tokenizer` is the small model's, `target` that of the sequences."""
         self._model, self._tokenizer, self._target = model, tokenizer, target
+        self._window = min(WINDOW, model.max_length // 2)
         self.same_vocabulary = same_vocabulary(tokenizer, target)
         self._slots = [_Slot() for _ in range(model.slots)]
         self._readers: dict[str, _Reader] = {}
@@ -100,17 +106,18 @@ class DraftModel:
             prompt = sequence.request.prompt_ids
             text = "" if self.same_vocabulary else before_cursor(self._target, prompt)
             wanted = prompt if self.same_vocabulary else []
-            slot = max(free, key=lambda index: common_length(self._slots[index].held, wanted[-WINDOW:]))
+            slot = max(free, key=lambda index: common_length(self._slots[index].held, wanted[-self._window :]))
             self._slots[slot].user = name
-            self._readers[name] = _Reader(slot, max(0, len(prompt) - WINDOW), text[-4 * WINDOW :])
+            self._readers[name] = _Reader(slot, max(0, len(prompt) - self._window), text[-4 * self._window :])
         return self._readers[name]
 
     def _ids(self, sequence: EngineSequence, reader: _Reader) -> list[int]:
         """The text so far in the small model's ids, from the window's beginning on."""
         if self.same_vocabulary:
             prompt = sequence.request.prompt_ids
-            if len(prompt) + len(sequence.ids) - reader.start > self._model.max_length - WINDOW // 4:
-                reader.start = len(prompt) + len(sequence.ids) - WINDOW
+            length = len(prompt) + len(sequence.ids)
+            if length - reader.start > self._model.max_length - self._window // 4:
+                reader.start = length - self._window
             return self._known([*prompt, *sequence.ids][reader.start :])
         fresh = self._target.decode(sequence.ids[reader.decoded :])
         if "\ufffd" not in fresh:  # else half a character: the rest comes with the next token
@@ -128,10 +135,13 @@ class DraftModel:
 
     def _split(self, reader: _Reader) -> list[int]:
         """Splits the text; only its last lines anew, since splitting does not look further."""
-        ids = self._tokenizer.encode(reader.text, parse_special=False)
-        if len(ids) > self._model.max_length - WINDOW // 4:
-            reader.text = self._tokenizer.decode(ids[-WINDOW:])
-            ids = self._tokenizer.encode(reader.text, parse_special=False)
+        ids = reader.kept + self._tokenizer.encode(reader.text[reader.kept_text :], parse_special=False)
+        if len(ids) > self._model.max_length - self._window // 4:
+            reader.text, reader.kept_text, reader.kept = self._tokenizer.decode(ids[-self._window :]), 0, []
+            return self._split(reader)
+        lines = reader.text[reader.kept_text : -_LAST_LINES].rpartition("\n")[0].rstrip()
+        reader.kept += self._tokenizer.encode(lines, parse_special=False)
+        reader.kept_text += len(lines)
         return ids
 
     def _read(self, slot: int, ids: Sequence[int]) -> Floats:

@@ -63,7 +63,7 @@ class Drafter:
     def _guess_all(self, sequences: Several[Sequence]) -> list[list[int]]:
         spare = max(MOST_ROWS - len(sequences), 0)
         rows = len(sequences)
-        if any(sequence.request.id not in self._drafts for sequence in sequences):
+        if any(each.request.speculative and each.request.id not in self._drafts for each in sequences):
             self._value.restart(rows)
         found: list[list[int]] = []
         for sequence in sequences:
@@ -131,8 +131,10 @@ class Drafter:
             traceback.print_exc()
             self._small = None
             return []
+        if not tried:
+            return []  # it follows others, or cannot read this text: nothing was learned of it
         draft.spent = time.perf_counter() - started
-        self._small_costs.observe(1, draft.spent / max(tried, 1))
+        self._small_costs.observe(1, draft.spent / tried)
         count, _ = self._value.best([probability * draft.trust for probability in sure], rows)
         draft.sure = sure[:count]
         if count == 0:

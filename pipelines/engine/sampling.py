@@ -7,11 +7,12 @@ Between filters the candidates stand most probable first, so that each of them k
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -75,9 +76,10 @@ class SamplingParams:
         check_integer("penalty-last-n", self.penalty_last_n, -1)
         for token, bias in self.logit_bias:
             check_integer("logit-bias", token, 0)
-            _check_number("logit-bias", max(bias, -_LARGEST), -math.inf, math.inf)
-        if unknown := set(self.order) - {*_FILTERS, "penalties"}:
-            raise UserError(f"the filter {min(unknown)!r} is unknown; expected some of {', '.join(VLLM_ORDER)}")
+            if bias != -math.inf:
+                _check_number("logit-bias", bias, -math.inf, math.inf)
+        if unknown := [name for name in self.order if name not in VLLM_ORDER]:
+            raise UserError(f"the filter {unknown[0]!r} is unknown; expected some of {', '.join(VLLM_ORDER)}")
         if self.seed is not None:
             check_integer("seed", self.seed, 0)
         if any(not text for text in self.stop):
@@ -188,10 +190,10 @@ def penalized(logits: Floats, params: SamplingParams, prompt: Sequence[int], gen
     ids, places = np.unique(np.asarray(everything, np.int64), return_inverse=True)
     counts = np.bincount(places[before:], minlength=len(ids))
     scores = logits[ids].astype(np.float64)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # what is banned stays so
         divided = scores / params.repetition_penalty
         changed = np.where(scores > 0, divided, scores * params.repetition_penalty)
-    changed -= counts * params.frequency_penalty + (counts > 0) * params.presence_penalty
+        changed -= counts * params.frequency_penalty + (counts > 0) * params.presence_penalty
     result: Floats = logits.copy()
     result[ids] = np.where(np.isneginf(scores), scores, np.clip(changed, -_LARGEST, _LARGEST))
     return result
@@ -329,13 +331,17 @@ def log_softmax(logits: Floats) -> Floats:
 def check_integer(name: str, value: object, low: int) -> None:
     """Raises UserError for an option that is no whole number from `low` up."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
-        raise UserError(f"--{name} is {value!r}; expected a whole number from {low} up")
+        raise UserError(f"--{name} is {reprlib.repr(value)}; expected a whole number from {low} up")
 
 
 def _check_number(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    inside = number and (low < value if above else low <= value) and value <= high
-    if not inside or math.isinf(value):
+    number = math.nan
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        with suppress(OverflowError):  # a whole number that no float holds
+            number = float(value)
+    inside = (low < number if above else low <= number) and number <= high
+    if not inside or math.isinf(number):
         bound = "" if math.isinf(low) else f" above {low:g}" if above else f" from {low:g}"
         limit = "" if math.isinf(high) else f" to {high:g}"
-        raise UserError(f"--{name} is {value!r}; expected a {'finite ' if not bound else ''}number{bound}{limit}")
+        kind = "number" if bound else "finite number"
+        raise UserError(f"--{name} is {reprlib.repr(value)}; expected a {kind}{bound}{limit}")

@@ -23,8 +23,10 @@ from replit.runtime.target import CPU, Target
 from replit.runtime.weight_memory import WeightTypes
 from weights.errors import UserError
 
-# Elements of a head that the CPU's attention takes together (replit/cpu/kernels/attention_products.mojo).
+# Elements of a head that the CPU's attention takes together, and most heads that may share keys and values
+# (replit/cpu/kernels/attention_cache.mojo).
 HEAD_MULTIPLE = 16
+MOST_HEADS = 96
 
 
 class Reporter(Protocol):
@@ -69,6 +71,11 @@ def compile_model(
     if target.own_kernels and config.head_dim % HEAD_MULTIPLE:
         raise UserError(
             f"the model's heads have {config.head_dim} dimensions; expected a multiple of {HEAD_MULTIPLE} on the CPU"
+        )
+    if target.own_kernels and config.n_heads > MOST_HEADS * config.n_kv_heads:
+        raise UserError(
+            f"{config.n_heads // config.n_kv_heads} heads of the model share one head of keys and values; expected at "
+            f"most {MOST_HEADS} on the CPU"
         )
     key = CompileKey.of(architecture, config, types, target)
     if options.load_from is not None:
@@ -162,7 +169,7 @@ def _save(compiled: Any, key: CompileKey, path: Path) -> None:
             body = Path(folder) / "model.mef"
             compiled.export_mef(body)
             write_compiled(path, key, body)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # MAX raises any of them where the disk is full
         reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
         raise UserError(
             f"cannot write the compiled model to a temporary file: {reason}; expected a writable place with some "

@@ -7,7 +7,6 @@ for machines short of memory. A weight that already has its encoding is never co
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from collections.abc import Mapping
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replit.decoder.encodings import COMPUTED_IN, choose_encodings
+from replit.runtime.free_memory import free_memory
 from weights.errors import UserError
 from weights.files.mapped_file import release_pages
 from weights.tensor import Encoding, Tensor, stored_bytes
@@ -63,14 +63,9 @@ def total_bytes(types: WeightTypes) -> int:
 
 
 def fits_in_memory(size: int) -> bool:
-    """Whether `size` bytes can be read into memory with room to spare, as far as the system tells."""
-    try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
-        available = int(fields["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError):
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    return size * 1.1 < available
+    """Whether `size` bytes can be read into memory with room to spare, as far as system and container tell."""
+    free = free_memory()
+    return free is None or size * 1.1 < free
 
 
 def materialize(tensor: Tensor, encoding: Encoding, mapped: bool) -> Bytes:

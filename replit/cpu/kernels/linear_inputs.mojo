@@ -18,7 +18,9 @@ struct Inputs[F: Format](TrivialRegisterPassable):
     def __init__(out self, rows: Int, depth: Int):
         self.rows = rows
         self.depth = depth
-        self.start = scratch(ceildiv(depth, Self.F.BLOCK) * align_up(rows, TOGETHER) * Self.F.RECORD)
+        # AMX reads as many rows from any one on, also where those that go through together end (CHUNK_ROWS)
+        var records = ceildiv(depth, Self.F.BLOCK) * align_up(rows, TOGETHER) + TOGETHER
+        self.start = scratch(records * Self.F.RECORD)
 
     def blocks(self) -> Int:
         return ceildiv(self.depth, Self.F.BLOCK)
