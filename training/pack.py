@@ -36,7 +36,7 @@ VARIANTS = 60  # of each definition of the collection
 FIM_SHARE = 0.3  # of the textbook documents
 # Packages that teach, or whose functions are short and stand for themselves.
 TEACHING = set(
-    """algorithms algorithmadts algorithms-lib algos-py algozen allalgorithms arprax-algorithms boltons core-algorithms
+    """algorithms algorithmadts algorithms-lib algos-py algozen arprax-algorithms boltons core-algorithms
     core-data-structures cs-algorithms data-structure-hub data-structures-lib dsa-toolkit funcy humanize inflection
     more-itertools pydash pydatastructs pygorithm sortedcontainers textdistance toolz validators""".split()
 )
