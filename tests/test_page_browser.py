@@ -384,7 +384,7 @@ def test_without_suggest_only_who_asks_is_answered(tab: Tab) -> None:
     tab.page.keyboard.insert_text("x")
     tab.page.uncheck("#enabled")
     count = asked(tab)
-    tab.page.click(".cm-content")
+    tab.page.focus(".cm-content")
     tab.page.keyboard.insert_text("y")
     tab.page.wait_for_timeout(400)
     assert (tab.ghost, asked(tab)) == ("", count)
@@ -393,16 +393,18 @@ def test_without_suggest_only_who_asks_is_answered(tab: Tab) -> None:
     tab.page.goto("about:blank")
     tab.page.go_back()
     tab.page.wait_for_function("() => document.querySelector('#state').textContent === 'ready'")
+    if tab.page.is_checked("#enabled"):  # this browser does not bring it back as it was
+        assert tab.settled()
     tab.page.wait_for_timeout(400)
     assert bool(tab.ghost) == tab.page.is_checked("#enabled")
 
 
 def test_a_text_is_not_cut_within_a_character(tab: Tab) -> None:
     tab.clear()
-    with tab.page.expect_request(f"{tab.url}/v1/completions") as asked_for:
+    with tab.page.expect_response(f"{tab.url}/v1/completions") as answered:
         tab.page.keyboard.insert_text("\U0001f600" * 10_000 + "x")
-    assert json.loads(asked_for.value.post_data)["prompt"].encode()
-    tab.settled()
+    assert json.loads(answered.value.request.post_data)["prompt"].encode()
+    assert answered.value.ok
 
 
 KEY = "schlüssel"  # which a browser would send in Latin-1
