@@ -279,6 +279,13 @@ def test_nothing_is_left_of_folders_in_folders(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.iterdir())
 
 
+def test_files_without_end_are_ended() -> None:
+    """Each within its limit; where they lie may be memory, which is limited too."""
+    source = "for i in range(10 ** 6): open(str(i), 'wb').write(bytes(1 << 20))"
+    outcome = run_program(source, Limits(60.0, 128 << 20))
+    assert outcome == Outcome("failed", "OSError: its files are larger than the memory it may use")
+
+
 def test_ordinary_programs_pass() -> None:
     source = (
         "import collections, functools, hashlib, heapq, itertools, math, random, re, threading, typing\n"

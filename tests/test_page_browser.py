@@ -282,11 +282,139 @@ def test_the_theme_can_be_chosen_and_stays(tab: Tab) -> None:
     assert tab.page.evaluate(colour) == dark
 
 
+@pytest.fixture
+def troubled(browser: Any, server: RunningServer) -> Iterator[Tab]:
+    """A tab that is not open yet, whose console may have errors."""
+    tab = Tab(browser, server.url)
+    yield tab
+    tab.context.close()
+
+
+def asked(tab: Tab) -> int:
+    """How often a completion was asked for."""
+    return len([url for _, url in tab.requests if url.endswith("/v1/completions")])
+
+
+def refuse(tab: Tab, code: str) -> None:
+    """Has all completions refused."""
+    body = json.dumps({"error": {"message": "refused for a test", "code": code}})
+    tab.page.route("**/v1/completions", lambda route: route.fulfill(status=400, body=body))
+
+
+def test_metrics_that_a_proxy_keeps_to_itself_are_not_missed(troubled: Tab) -> None:
+    troubled.page.route("**/metrics", lambda route: route.fulfill(status=403, body="no"))
+    troubled.open()
+    troubled.page.wait_for_timeout(2500)
+    assert asked(troubled) == 1
+    assert troubled.page.inner_text("#state") == "ready"
+    assert not troubled.page.inner_text("#running").isdigit()
+
+
+@pytest.mark.parametrize("fills", [True, False])
+def test_a_suggestion_longer_than_the_model_is_refused_once(troubled: Tab, fills: bool) -> None:
+    """A continuation is tried with less text before, but not for ever."""
+    props = {"model_path": "m", "fill_in_the_middle": fills, "default_generation_settings": {"n_ctx": 64}}
+    troubled.page.route("**/props", lambda route: route.fulfill(json=props))
+    refuse(troubled, "context_length_exceeded")
+    troubled.open(ghost=False)
+    troubled.page.wait_for_function("() => document.querySelector('#note').textContent === 'refused for a test'")
+    count = asked(troubled)
+    assert count == 1 if fills else 1 < count < 8
+    troubled.page.wait_for_timeout(500)
+    assert asked(troubled) == count
+    troubled.page.unroute("**/v1/completions")
+    troubled.page.fill("#max_tokens", "8")
+    troubled.settled()
+
+
+def test_line_ends_of_another_system(troubled: Tab) -> None:
+    part = {"tokens": ["a\r\n", "b"], "token_logprobs": [0, 0], "top_logprobs": [{}, {}], "text_offset": [0, 3]}
+    choice = {"text": "a\r\nb", "logprobs": part, "finish_reason": "stop"}
+    body = f"data: {json.dumps({'choices': [choice]})}\n\ndata: [DONE]\n\n"
+    sent = {"body": body, "content_type": "text/event-stream"}
+    troubled.page.route("**/v1/completions", lambda route: route.fulfill(**sent))
+    troubled.open()
+    troubled.clear()
+    troubled.page.keyboard.insert_text("x")
+    assert troubled.settled() == "a\nb"
+    troubled.page.keyboard.press("Tab")
+    troubled.page.keyboard.insert_text("c")
+    assert troubled.text == "xa\nbc"
+    assert not troubled.wrong
+
+
+def test_a_browser_that_keeps_nothing(troubled: Tab) -> None:
+    troubled.page.add_init_script(
+        "for (const name of ['localStorage', 'sessionStorage'])"
+        " Object.defineProperty(window, name, { get() { throw new DOMException('', 'SecurityError') } })"
+    )
+    troubled.open()
+    troubled.page.click("#theme")
+    assert troubled.page.get_attribute("html", "data-theme") == "light"
+    assert not troubled.wrong
+
+
+def test_the_key_is_asked_for_until_it_comes(browser: Any, with_key: RunningServer) -> None:
+    """Whatever is pressed; and a server that is away has not refused it."""
+    tab = Tab(browser, with_key.url).open(ghost=False)
+    tab.page.wait_for_selector("#key-dialog[open]")
+    for _ in range(3):
+        tab.page.keyboard.press("Escape")
+        tab.page.wait_for_timeout(100)
+    assert tab.page.is_visible("#key-dialog")
+    tab.context.set_offline(True)
+    tab.page.fill("#key", KEY)
+    tab.page.keyboard.press("Enter")
+    tab.page.wait_for_function(
+        "() => document.querySelector('#key-error').textContent === 'The server does not answer.'"
+    )
+    tab.context.close()
+
+
+def test_a_suggestion_is_undone_by_itself(tab: Tab) -> None:
+    tab.page.keyboard.press("Tab")
+    taken = tab.text
+    tab.page.keyboard.type("xy")
+    tab.page.keyboard.press("Control+z")
+    assert tab.text == taken
+
+
+def test_without_suggest_only_who_asks_is_answered(tab: Tab) -> None:
+    """What is waited for when it is switched off does not come; nor after a browser has gone back to the page."""
+    tab.page.keyboard.insert_text("x")
+    tab.page.uncheck("#enabled")
+    count = asked(tab)
+    tab.page.focus(".cm-content")
+    tab.page.keyboard.insert_text("y")
+    tab.page.wait_for_timeout(400)
+    assert (tab.ghost, asked(tab)) == ("", count)
+    tab.page.keyboard.press("Control+Space")
+    assert tab.settled()
+    tab.page.goto("about:blank")
+    tab.page.go_back()
+    tab.page.wait_for_function("() => document.querySelector('#state').textContent === 'ready'")
+    if tab.page.is_checked("#enabled"):  # this browser does not bring it back as it was
+        assert tab.settled()
+    tab.page.wait_for_timeout(400)
+    assert bool(tab.ghost) == tab.page.is_checked("#enabled")
+
+
+def test_a_text_is_not_cut_within_a_character(tab: Tab) -> None:
+    tab.clear()
+    with tab.page.expect_response(f"{tab.url}/v1/completions") as answered:
+        tab.page.keyboard.insert_text("\U0001f600" * 10_000 + "x")
+    assert json.loads(answered.value.request.post_data)["prompt"].encode()
+    assert answered.value.ok
+
+
+KEY = "schlüssel"  # which a browser would send in Latin-1
+
+
 @pytest.fixture(scope="module")
 def with_key() -> Iterator[RunningServer]:
     from running_server import RunningServer
 
-    with RunningServer("--api-key", "se-cret") as server:
+    with RunningServer("--api-key", KEY) as server:
         yield server.wait_ready()
 
 
@@ -297,16 +425,16 @@ def test_the_key_is_asked_for_once_and_kept_in_the_tab(browser: Any, with_key: R
     tab.page.keyboard.press("Enter")
     tab.page.wait_for_function("() => document.querySelector('#key-error').textContent !== ''")
     assert tab.page.is_visible("#key-dialog")
-    tab.page.fill("#key", "se-cret")
+    tab.page.fill("#key", KEY)
     tab.page.keyboard.press("Enter")
     assert tab.settled()
     assert not tab.page.is_visible("#key-dialog")
-    assert "se-cret" not in (tab.page.text_content("body") or "")
+    assert KEY not in (tab.page.text_content("body") or "")
     assert "$REPLIT_API_KEY" in (tab.page.text_content("#request-panel") or "")
     tab.page.reload()
     assert tab.settled()
     assert not tab.page.is_visible("#key-dialog")
-    assert "se-cret" not in with_key.log
+    assert KEY not in with_key.log
     other = Tab(browser, with_key.url).open(ghost=False)
     other.page.wait_for_selector("#key-dialog[open]")
     for closed in (tab, other):

@@ -17,7 +17,7 @@ from tokenizers.models import WordLevel
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # training is not installed with the product
 
-from training import fim
+from training import contamination, fim, pack
 from training.variants import TEXTBOOK, collection, document, variant, without_hints
 
 DEFINITIONS = collection()
@@ -78,6 +78,16 @@ def test_textbook_documents_run() -> None:
         text = variant(definition, rng)
         exec(compile(text, definition.name, "exec"), scope)
         assert "__" not in {name for name in scope if name[0] != "_"}, text
+
+
+def test_the_textbook_leaves_out_what_a_benchmark_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "VARIANTS", 1)
+    monkeypatch.setattr(pack, "collection", lambda: DEFINITIONS[:60])
+    texts = [text for _, text in pack.textbook_documents([], {}, 0) if not text.startswith("<fim")]
+    known = max(texts, key=lambda text: len(contamination.grams(text)))
+    left = [text for _, text in pack.textbook_documents([], {"T/0": contamination.grams(known)}, 0)]
+    assert known not in left
+    assert 40 < len(left) < 60
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Builds the corpus from packages.txt: download, licence, filters, duplicates, benchmark overlap.
 
-    python -m training.collect --data DIR
+    python -m training.collect --data DIR --human-eval HumanEval.jsonl.gz
 
 Writes DIR/train.jsonl and DIR/heldout.jsonl (package, path, test, text) and training/manifest.json. Each wheel
 is downloaded once, by name and version, with pip; the standard library is that of the running Python.
@@ -150,7 +150,7 @@ def _row(found: Extracted, kept: list[Document]) -> dict[str, object]:
     }
 
 
-def collect(data: Path, human_eval: Path | None) -> dict[str, object]:
+def collect(data: Path, human_eval: Path) -> dict[str, object]:
     """Runs everything and returns the manifest."""
     wheels = data / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def collect(data: Path, human_eval: Path | None) -> dict[str, object]:
     with Pool() as pool:
         extracted = list(tqdm(pool.imap(extract, jobs), total=len(jobs), desc="extract"))
     extracted.sort(key=lambda e: e.package.split)  # held-out packages first: they win a duplicate
-    problems = contamination.human_eval(human_eval) if human_eval else {}
+    problems = contamination.human_eval(human_eval)
     dedup, overlap, rows = Deduplicator(), Counter[str](), []
     splits: dict[str, list[Document]] = {"train": [], "heldout": []}
     for found in tqdm(extracted, desc="deduplicate"):
@@ -180,7 +180,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder for downloads and corpus")
-    parser.add_argument("--human-eval", type=Path, help="HumanEval.jsonl.gz to keep out (package human-eval)")
+    parser.add_argument("--human-eval", type=Path, required=True, help="HumanEval.jsonl.gz to keep out")
     args = parser.parse_args()
     manifest = collect(args.data, args.human_eval)
     (HERE / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -2,18 +2,17 @@
 
     python -m training.first_prompts [--model nano] [--set first|others]
 
-Each completion runs in a process of its own, in an empty folder, for five seconds at most. It counts if it ends by
-itself and every assertion holds. Both sets are of the kind that training/textbook teaches, and most of them are in it.
+Each completion runs confined like those of `replit evaluate`, for five seconds at most. It counts if it ends by itself
+and every assertion holds. Both sets are of the kind that training/textbook teaches, and most of them are in it.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from pipelines.evaluation.sandbox import Limits, run_program
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -90,15 +89,7 @@ SETS = {"first": FIRST, "others": OTHERS}
 
 def holds(prompt: str, completion: str, check: str) -> bool:
     """Whether the completed program runs with its assertions."""
-    with tempfile.TemporaryDirectory() as folder:
-        program = f"{prompt}{completion}\n\n{check}\n"
-        try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-c", program], cwd=folder, capture_output=True, timeout=SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return False
-    return done.returncode == 0
+    return run_program(f"{prompt}{completion}\n\n{check}\n", Limits(SECONDS)).passed
 
 
 def ask(model: Pipeline, question: Question) -> tuple[str, bool, bool]:

@@ -1,6 +1,7 @@
 """Packs the corpus into shards that travel to a lent machine (training/packed.py).
 
     python -m training.pack --data DIR --out DIR
+    python -m training.pack --data DIR --out DIR --textbook --human-eval HumanEval.jsonl.gz
 
 Every file is there whole, cut into segments rearranged for fill-in-the-middle, and as its functions and classes, one
 after the other: so the compressor finds each again, and three times the tokens cost little more than once. OUT gets
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from training import contamination
 from training.fim import END, rearrange, segments
 from training.indents import IndentSplitter
 from training.packed import KINDS, Ids, write_shard
@@ -34,7 +36,7 @@ VARIANTS = 60  # of each definition of the collection
 FIM_SHARE = 0.3  # of the textbook documents
 # Packages that teach, or whose functions are short and stand for themselves.
 TEACHING = set(
-    """algorithms algorithmadts algorithms-lib algos-py algozen allalgorithms arprax-algorithms boltons core-algorithms
+    """algorithms algorithmadts algorithms-lib algos-py algozen arprax-algorithms boltons core-algorithms
     core-data-structures cs-algorithms data-structure-hub data-structures-lib dsa-toolkit funcy humanize inflection
     more-itertools pydash pydatastructs pygorithm sortedcontainers textdistance toolz validators""".split()
 )
@@ -51,14 +53,18 @@ def documents(row: Row, rng: random.Random) -> Iterator[tuple[str, str]]:
         yield "snippets", snippet
 
 
-def textbook_documents(rows: list[Row], seed: int) -> list[tuple[str, str]]:
-    """The collection in VARIANTS ways and the functions of teaching packages, some for fill-in-the-middle."""
+def textbook_documents(rows: list[Row], problems: dict[str, set[int]], seed: int) -> list[tuple[str, str]]:
+    """The collection in VARIANTS ways and the functions of teaching packages, some for fill-in-the-middle.
+
+    What shares a run of words with one of `problems` (training/contamination.py) is left out.
+    """
     rng = random.Random(seed)
     known = collection()
     texts = [document(known, at, rng) for at in range(len(known)) for _ in range(VARIANTS)]
     for row in rows:
         if row["package"] in TEACHING and not row["test"]:
             texts.extend(snippets(row["text"], rng))
+    texts = [text for text in texts if not contamination.hits(text, problems)]
     rng.shuffle(texts)
     return [("textbook", rearrange(text, rng) if rng.random() < FIM_SHARE else text) for text in texts]
 
@@ -126,14 +132,18 @@ def main() -> None:
     parser.add_argument("--part-bytes", type=int, default=40 << 20)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--textbook", action="store_true", help="only the textbook")
+    parser.add_argument("--human-eval", type=Path, help="HumanEval.jsonl.gz to keep out of the textbook")
     parser.add_argument("--every", type=int, default=1, help="only each N-th shard, where cores train instead of a GPU")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.textbook and args.human_eval is None:
+        parser.error("--textbook needs --human-eval")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores already
     tokenizer_json = args.data / "tokenizer.json"
     args.out.mkdir(parents=True, exist_ok=True)
     if args.textbook:
-        found = textbook_documents(read_corpus(args.data / "train.jsonl", args.seed), args.seed)
+        rows = read_corpus(args.data / "train.jsonl", args.seed)
+        found = textbook_documents(rows, contamination.human_eval(args.human_eval), args.seed)
         ids, kinds = encode(found, Tokenizer.from_file(str(tokenizer_json)), args.seed)
         size = write_shard(args.out / "textbook.xz", ids, kinds)
         print(f"{len(ids)} documents, {sum(map(len, ids))} tokens, {size} bytes")

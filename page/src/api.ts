@@ -1,6 +1,6 @@
 // The server: its address, the key, requests and their streams. Addresses are relative, so a proxy's path may precede.
 
-const STORED = "replit-key"; // sessionStorage: this tab, until it is closed
+import { kept } from "./kept";
 
 /** Where this page came from, without a slash at the end. */
 export const ADDRESS = new URL(".", location.href).href.replace(/\/$/, "");
@@ -21,18 +21,13 @@ export class ApiError extends Error {
   }
 }
 
-export const key = {
-  get value(): string {
-    return sessionStorage.getItem(STORED) ?? "";
-  },
-  set value(text: string) {
-    if (text) sessionStorage.setItem(STORED, text);
-    else sessionStorage.removeItem(STORED);
-  },
-};
+/** Of this tab, until it is closed. */
+export const key = kept(() => sessionStorage, "replit-key");
 
+/** The key as UTF-8, as other programs send it; a browser takes each character of a header for a byte. */
 function headers(): Record<string, string> {
-  return key.value ? { Authorization: `Bearer ${key.value}` } : {};
+  const bytes = String.fromCharCode(...new TextEncoder().encode(key.value));
+  return bytes ? { Authorization: `Bearer ${bytes}` } : {};
 }
 
 async function checked(response: Response): Promise<Response> {

@@ -82,12 +82,17 @@ const MOST_CHARACTERS = 16;
  * reckoned by `characters` a token. Nobody waits for the ends of a long file that the model could not read anyway.
  */
 export function around(text: Text, at: number, model: Model, newTokens: number, characters: number): Code {
-  const room = model.fillsIn ? model.length * MOST_CHARACTERS : Math.max(model.length - newTokens, 1) * characters;
-  let from = Math.max(at - Math.floor(room), 0);
+  const room = model.fillsIn ? model.length * MOST_CHARACTERS : Math.max((model.length - newTokens) * characters, 1);
+  let from = whole(text, Math.max(at - Math.floor(room), 0));
   const line = text.lineAt(from);
   if (from > line.from && line.to < at) from = line.to + 1;
-  const to = model.fillsIn ? Math.min(at + room, text.length) : at;
+  const to = model.fillsIn ? whole(text, Math.min(at + room, text.length)) : at;
   return { before: text.sliceString(from, at), after: text.sliceString(at, to), cut: from > 0 || (model.fillsIn && to < text.length) };
+}
+
+/** A place, or the one before it where it would part the two halves of a character. */
+function whole(text: Text, at: number): number {
+  return /^[\udc00-\udfff]/.test(text.sliceString(at, at + 1)) ? at - 1 : at;
 }
 
 /**
@@ -109,6 +114,7 @@ export async function* complete(
   const response = await post("v1/completions", { ...request, ...more }, signal);
   const found: Completion = { text: "", tokens: [], finish: null, first: 0, last: 0, usage: null };
   const parts: Logprobs[] = [];
+  let text = "";
   for await (const event of events(response)) {
     const chunk = event as Chunk;
     if (chunk.error) throw new ApiError(200, chunk.error.message);
@@ -117,13 +123,19 @@ export async function* complete(
     if (choice) {
       found.last = performance.now() - begun;
       found.first ||= found.last;
-      found.text += choice.text;
+      text += choice.text;
+      found.text = unixLines(text);
       found.finish = choice.finish_reason ?? found.finish;
       if (choice.logprobs?.tokens.length) parts.push(choice.logprobs);
-      found.tokens = tokens(found.text, parts);
+      found.tokens = tokens(text, parts);
     }
     yield found;
   }
+}
+
+/** Text as the editor has it: lines end with a line feed alone. */
+function unixLines(text: string): string {
+  return text.replace(/\r/g, "");
 }
 
 /** The tokens that brought `text`. What was cut off its end has no token; offsets count code points. */
@@ -136,7 +148,7 @@ function tokens(text: string, parts: Logprobs[]): Token[] {
     part.tokens.forEach((_, place) => {
       const start = index === 0 ? 0 : offsets[index]!;
       const end = offsets[++index] ?? points.length;
-      const shown = points.slice(start, Math.max(end, start)).join("");
+      const shown = unixLines(points.slice(start, Math.max(end, start)).join(""));
       if (shown) {
         const top = Object.entries(part.top_logprobs[place] ?? {}).map(candidate);
         found.push({ text: shown, probability: Math.exp(part.token_logprobs[place] ?? 0), top: top.sort(better) });

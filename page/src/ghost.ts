@@ -1,5 +1,6 @@
 // Ghost text: a completion shown at the cursor that is no part of the document until it is taken.
 
+import { isolateHistory } from "@codemirror/commands";
 import { type Extension, Facet, StateEffect, StateField, Transaction } from "@codemirror/state";
 import { Decoration, type DecorationSet, EditorView, WidgetType } from "@codemirror/view";
 import type { Token } from "./completion";
@@ -119,6 +120,7 @@ function take(view: EditorView, part: (text: string) => string): boolean {
     changes: { from: at, insert: text },
     selection: { anchor: at + text.length },
     scrollIntoView: true,
+    annotations: isolateHistory.of("full"), // undone by itself
     userEvent: "input.complete",
   });
   return true;

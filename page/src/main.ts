@@ -37,7 +37,8 @@ const settings = connectSettings(() => {
 });
 let asked: { request: Record<string, unknown>; code: Code } | null = null;
 
-const suggester = new Suggester(settings, {
+const enabled = byId<HTMLInputElement>("enabled"); // a browser that comes back may have it as it was left
+const suggester = new Suggester(settings, () => enabled.checked, {
   awaited: () => inspector.busy(true),
   asked(made, code) {
     inspector.busy(true);
@@ -150,7 +151,7 @@ async function begin(): Promise<void> {
   connect.show(editorTabs(props.model_path));
   example();
   void status.poll();
-  void suggester.ask(view);
+  suggester.soon(view);
 }
 
 function connectControls(): void {
@@ -164,10 +165,9 @@ function connectControls(): void {
     showExample(view, EXAMPLES[language.value]!);
     byId("python-only").hidden = suggester.model?.name !== "nano" || language.value === "python";
   });
-  byId<HTMLInputElement>("enabled").addEventListener("change", (event) => {
-    suggester.enabled = (event.target as HTMLInputElement).checked;
-    if (suggester.enabled) void suggester.ask(view);
-    else dismiss(view);
+  enabled.addEventListener("change", () => {
+    dismiss(view);
+    suggester.soon(view); // which drops what runs, and asks if it may
   });
   const actions = { "take-all": takeAll, "take-word": takeWord, "take-line": takeLine, dismiss };
   for (const [id, action] of Object.entries(actions)) {

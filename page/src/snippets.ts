@@ -49,7 +49,8 @@ function python(request: Record<string, unknown>): string {
 
 /** Configuration lines of docs/editors.md with this server's address and model. */
 export function editorTabs(model: string): Tab[] {
-  const values: Record<string, string> = { url: ADDRESS, model, key: key.value ? "YOUR_KEY" : "" };
+  const name = JSON.stringify(model).slice(1, -1); // as YAML, TOML and Lua spell it between double quotes
+  const values: Record<string, string> = { url: ADDRESS, model: name, key: key.value ? "YOUR_KEY" : "" };
   return editors.map(({ name, file, lines }) => ({
     name,
     place: file,

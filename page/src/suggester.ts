@@ -21,18 +21,23 @@ export interface Listener {
 const SHORTEST = 15;
 const LONGEST = 250;
 
+/** Of a token of code, on average; a character is at most four tokens. */
+const CHARACTERS = 2.5;
+const FEWEST_CHARACTERS = 0.25;
+
 export class Suggester {
   /** The served model, once it is known and loaded; until then nothing is asked. */
   model: Model | null = null;
-  enabled = true;
 
   private timer = 0;
   private running: AbortController | null = null;
   private firstToken = SHORTEST; // running mean, milliseconds
-  private characters = 2.5; // of a token, for prompts that must fit; less once one did not
+  private characters = CHARACTERS; // of a token, for prompts that must fit; less once one did not
 
   constructor(
     private readonly settings: () => Settings,
+    /** Whether to ask without being asked to. */
+    private readonly enabled: () => boolean,
     private readonly listener: Listener,
   ) {}
 
@@ -52,6 +57,7 @@ export class Suggester {
   /** Asks after the time in which a next keystroke may come. */
   soon(view: EditorView): void {
     this.stop();
+    if (!this.enabled()) return;
     this.listener.awaited();
     const wait = Math.min(Math.max(this.firstToken / 4, SHORTEST), LONGEST);
     this.timer = window.setTimeout(() => void this.ask(view), wait);
@@ -60,21 +66,26 @@ export class Suggester {
   /** Asks now for a completion at the cursor. */
   async ask(view: EditorView): Promise<void> {
     this.stop();
+    const { model } = this;
     const { main } = view.state.selection;
-    if (!this.model || !this.enabled || !main.empty || view.composing) return;
+    if (!model || !main.empty || view.composing) return;
     const settings = this.settings();
-    const code = around(view.state.doc, main.head, this.model, settings.max_tokens, this.characters);
+    const code = around(view.state.doc, main.head, model, settings.max_tokens, this.characters);
     if (!code.before && !code.after) return;
-    const request = body(this.model, code, settings);
+    const request = body(model, code, settings);
     const running = (this.running = new AbortController());
     this.listener.asked(request, code);
     try {
       await this.show(view, main.head, request, running);
     } catch (error) {
       if (running.signal.aborted) return;
-      if (!(error instanceof ApiError) || error.code !== "context_length_exceeded") return this.listener.failed(error);
-      this.characters /= 2;
-      this.soon(view);
+      const long = error instanceof ApiError && error.code === "context_length_exceeded" && !model.fillsIn;
+      if (long && this.characters > FEWEST_CHARACTERS) {
+        this.characters /= 2;
+        return void this.ask(view);
+      }
+      if (long) this.characters = CHARACTERS; // no prompt fits beside so long a suggestion; a shorter one may be asked for
+      this.listener.failed(error);
     } finally {
       if (this.running === running) this.running = null;
     }

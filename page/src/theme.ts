@@ -1,14 +1,15 @@
 // Dark or light: the system's choice until the button says otherwise; kept for this address.
 
 import { byId } from "./dom";
+import { kept } from "./kept";
 
-const STORED = "replit-theme";
 const NAMES = { system: "as the system has them", light: "light", dark: "dark" };
 type Theme = keyof typeof NAMES;
 
 export function connectTheme(): void {
   const button = byId<HTMLButtonElement>("theme");
-  let theme = (localStorage.getItem(STORED) ?? "system") as Theme;
+  const stored = kept(() => localStorage, "replit-theme");
+  let theme = (Object.hasOwn(NAMES, stored.value) ? stored.value : "system") as Theme;
   const show = (): void => {
     document.documentElement.dataset["theme"] = theme;
     button.setAttribute("aria-label", `Colours: ${NAMES[theme]}`);
@@ -17,9 +18,8 @@ export function connectTheme(): void {
   button.addEventListener("click", () => {
     const order = Object.keys(NAMES) as Theme[];
     theme = order[(order.indexOf(theme) + 1) % order.length]!;
-    localStorage.setItem(STORED, theme);
+    stored.value = theme;
     show();
   });
-  if (!(theme in NAMES)) theme = "system";
   show();
 }

@@ -58,7 +58,9 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 )
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Sequences at once.")
 @click.option("--timeout", default=5.0, show_default=True, type=FiniteRange(0.1), help="Seconds of a program.")
-@click.option("--memory", default=1024, show_default=True, type=click.IntRange(64), help="MiB of a program.")
+@click.option(
+    "--memory", default=1024, show_default=True, type=click.IntRange(64), help="MiB of a program, and of files."
+)
 @click.option(
     "--workers",
     default=max(1, (os.cpu_count() or 2) // 2),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,12 +22,14 @@ from weights.files.mapped_file import json_object
 Status = Literal["passed", "failed", "timed out", "out of memory", "killed"]
 _RUNNER = Path(__file__).parent / "program_runner.py"
 _LONGEST_REPORT = 4096
+_LOOK_SECONDS = 0.2  # between two looks at what a program has written
+_TOO_MUCH = b'{"error": "OSError", "message": "its files are larger than the memory it may use"}'
 OVER = b"over\n"  # the program has run to its end, see program_runner.py
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use: wall-clock seconds, bytes of memory."""
+    """What a program may use: wall-clock seconds, bytes of memory, and as many of files, which may lie in it."""
 
     seconds: float = 5.0
     memory: int = 1 << 30
@@ -65,12 +68,12 @@ def _run_in(folder: str, source: str, limits: Limits) -> Outcome:
     try:
         deadline = time.monotonic() + limits.seconds
         _send(process, source)
-        raw = _report(reading, deadline)
+        raw = _report(reading, deadline, lambda: _has_more(folder, limits.memory))
         if raw == OVER:
             # Not earlier: what is in the pipe while the program runs could be read by it.
             with contextlib.suppress(BrokenPipeError):
                 os.write(word_writing, word.encode())
-            raw = _report(reading, deadline)
+            raw = _report(reading, deadline, lambda: False)
     finally:
         _kill_group(process)
         os.close(reading)
@@ -115,11 +118,30 @@ def _send(process: subprocess.Popen[bytes], source: str) -> None:
         pipe.write(source.encode("utf-8", errors="surrogatepass"))  # half a character is the program's own fault
 
 
-def _report(reading: int, deadline: float) -> bytes | None:
+def _report(reading: int, deadline: float, too_much: Callable[[], bool]) -> bytes | None:
     """What the process reports: empty if it ends without a word, None if its time is over."""
     waiting = select.poll()  # which any descriptor's number suits
     waiting.register(reading, select.POLLIN)
-    return os.read(reading, _LONGEST_REPORT) if waiting.poll(max(0.0, deadline - time.monotonic()) * 1000) else None
+    while (left := deadline - time.monotonic()) > 0:
+        if waiting.poll(min(left, _LOOK_SECONDS) * 1000):
+            return os.read(reading, _LONGEST_REPORT)
+        if too_much():
+            return _TOO_MUCH
+    return None
+
+
+def _has_more(folder: str, most: int) -> bool:
+    """Whether a folder has more than so many bytes, a block for each name in it; what just went is passed over."""
+    folders, size = [folder], 0
+    for each in folders:
+        with contextlib.suppress(OSError), os.scandir(each) as found:
+            for entry in found:
+                size += 4096 + 512 * entry.stat(follow_symlinks=False).st_blocks
+                if size > most:
+                    return True
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+    return False
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
