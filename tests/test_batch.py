@@ -22,7 +22,7 @@ import pytest
 from pipelines.pipeline import Pipeline
 from pipelines.server.offline.feed import Selection, Wanted
 from pipelines.server.offline.line import LONGEST_LINE, Line, parse_line, read_lines
-from pipelines.server.offline.progress import duration
+from pipelines.server.offline.progress import Progress, duration
 from pipelines.server.offline.results import ResultFile
 from pipelines.server.options import ServeOptions
 from weights.errors import UserError
@@ -82,14 +82,14 @@ def read(path: Path) -> list[Result]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def run_here(nano: Pipeline, source: Path, output: Path, *, keep_order: bool = False, **more: Any) -> None:
+def run_here(nano: Pipeline, source: Path, output: Path, *, keep_order: bool = False, **more: Any) -> Progress:
     """As the command does it, with a model that is loaded."""
     from pipelines.server.offline.run import BatchFiles, answer_here, run_batch
 
-    errors = more.pop("errors", None)
+    errors = more.pop("errors", output)
     files = BatchFiles(source, output, errors, Selection(**more), keep_order)
     options = ServeOptions(max_length=1024, max_batch_size=4, max_queue_size=1 << 30)
-    run_batch(files, options, answer_here(lambda: nano), quiet=True)
+    return run_batch(files, options, answer_here(lambda: nano), quiet=True)
 
 
 def start(*arguments: str | Path, environment: dict[str, str] | None = None, **streams: Any) -> subprocess.Popen[bytes]:
@@ -177,6 +177,26 @@ def test_results_keep_the_order_and_failed_ones_have_a_file(
     assert [result["custom_id"] for result in read(good)] == passing
     both.write_bytes(good.read_bytes() + bad.read_bytes())
     assert comparable(both) == comparable(expected)
+
+
+@needs_serve
+def test_what_is_told_of_failed_lines_is_how_many_there_are(nano: Pipeline, tmp_path: Path) -> None:
+    """In the order of the lines the last that is written may be another one than the last that ended."""
+    lines = [request("a", prompt="x = [", max_tokens=40, ignore_eos=True), *(request(str(i)) for i in range(7))]
+    progress = run_here(nano, write(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl", keep_order=True)
+    assert (progress.succeeded, progress.failed) == (1, 7)
+
+
+@needs_serve
+def test_the_file_of_errors_may_be_that_of_the_results_or_a_stream(nano: Pipeline, tmp_path: Path) -> None:
+    source, output = write(tmp_path / "in.jsonl", [request("a")]), tmp_path / "out.jsonl"
+    (tmp_path / "link").symlink_to(output)
+    for errors in (tmp_path / "link", tmp_path / "." / ".." / tmp_path.name / "out.jsonl"):
+        run_here(nano, source, output, errors=errors)
+        assert [result["custom_id"] for result in read(output)] == ["a"]
+    process = start(source, tmp_path / "good.jsonl", "--error-file", "-", stdout=subprocess.PIPE)
+    assert json.loads(process.communicate(timeout=60)[0])["custom_id"] == "a"
+    assert read(tmp_path / "good.jsonl") == []
 
 
 @needs_serve
@@ -330,6 +350,9 @@ def test_the_input_is_not_written_to_nor_answers_of_two_models_mixed(
     source.touch()
     with pytest.raises(UserError, match=r"in\.jsonl is the input too; expected another file"):
         run_here(nano, source, source)
+    with source.open("ab") as end:
+        appended = start(source, "-", stdout=end, stderr=subprocess.PIPE)
+        assert b"standard output is the input too" in appended.communicate(timeout=60)[1]
     other = tmp_path / "out.jsonl"
     other.write_text(undisturbed[1].read_text().replace('"model":"nano"', '"model":"large"'))
     with pytest.raises(UserError, match="holds answers of the model 'large'; expected those of 'nano'"):

@@ -34,18 +34,25 @@ class ResultFile:
         self.name = "standard output" if path is None else str(path)
         self._file = _open(path)
         self._disk = ThreadPoolExecutor(1)
-        self.remembers = path is not None and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        self.remembers = path is not None and self._regular
         self._synced = time.monotonic()
         self._syncing: Future[None] | None = None
         if self.remembers:
             _lock(self._file, self.name)
             self._read()
 
-    @property
-    def identity(self) -> tuple[int, int]:
-        """Tells files apart, whatever their names."""
-        found = os.fstat(self._file.fileno())
-        return found.st_dev, found.st_ino
+    def is_at(self, path: Path | None) -> bool:
+        """Whether it is what the path leads to, None standard output, however that is spelled."""
+        try:
+            found = os.stat(sys.stdout.fileno() if path is None else path)
+        except OSError:
+            return False
+        return os.path.samestat(os.fstat(self._file.fileno()), found)
+
+    def is_read_as(self, source: BinaryIO) -> bool:
+        """Whether what is written would be read again. A terminal is written to and read, and is no such file."""
+        return self._regular and os.path.samestat(os.fstat(self._file.fileno()), os.fstat(source.fileno()))
 
     def _read(self) -> None:
         """Takes in what is there, and cuts off a last line that is not whole."""
