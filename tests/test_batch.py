@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -331,6 +333,15 @@ def test_where_results_cannot_go_nothing_else_is_told(tmp_path: Path) -> None:
     assert json.loads(left.stdout.readline())["response"]["status_code"] == 200
     left.stdout.close()
     assert (left.stderr.read(), left.wait(timeout=60)) == (b"", 1)
+
+
+def test_what_the_disk_tells_at_the_end_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As network file systems with a quota do."""
+    results = ResultFile(tmp_path / "out.jsonl")
+    results.write("{}")
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.EDQUOT, "Disk quota exceeded")))
+    with pytest.raises(UserError, match=r"cannot write .*out\.jsonl: Disk quota exceeded; expected room for it"):
+        results.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -57,10 +58,10 @@ def run_batch(files: BatchFiles, options: ServeOptions, answer: Answer, quiet: b
     """Does all lines that have no result yet. Raises UserError for what concerns them all, none for a line's own."""
     check_installed()
     model_files = open_files(options)
-    source = _open_source(files.source)
-    output = ResultFile(files.output)
-    errors = output if output.is_at(files.errors) else ResultFile(files.errors)
-    try:
+    source = _open_source(files.source)  # not closed: a thread may wait in it
+    with ExitStack() as opened:
+        output = opened.enter_context(closing(ResultFile(files.output)))
+        errors = output if output.is_at(files.errors) else opened.enter_context(closing(ResultFile(files.errors)))
         _check_files(source, output, errors)
         _check_model(output, options, model_files)
         whole = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
@@ -71,9 +72,6 @@ def run_batch(files: BatchFiles, options: ServeOptions, answer: Answer, quiet: b
         wanted = Wanted(source, files.selection, output.done | errors.done)
         results = Results(output, errors, files.keep_order, progress)
         answer(Work(options, model_files, wanted, files.source, whole, results, progress))
-    finally:
-        for file in {output, errors}:
-            file.close()
     return progress
 
 
