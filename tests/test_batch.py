@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -22,7 +23,7 @@ from unittest.mock import Mock
 import pytest
 
 from pipelines.pipeline import Pipeline
-from pipelines.server.offline.feed import Selection, Wanted
+from pipelines.server.offline.feed import Feed, Selection, Wanted, next_window
 from pipelines.server.offline.line import LONGEST_LINE, Line, parse_line, read_lines
 from pipelines.server.offline.progress import Progress, duration
 from pipelines.server.offline.results import ResultFile
@@ -403,6 +404,38 @@ def test_a_long_line_is_never_in_memory_as_a_whole() -> None:
         "invalid_line",
         f"line 1: the line is too long; expected at most {LONGEST_LINE} bytes",
     )
+
+
+def test_lines_are_utf_8_with_or_without_its_mark() -> None:
+    lines = b"".join(
+        b'\xef\xbb\xbf{"custom_id": "%d", "url": "/v1/completions"}\r\n\xef\xbb\xbf\r\n' % i for i in (1, 2)
+    )
+    assert [line.custom_id for line in Wanted(BytesIO(lines), Selection(), ())] == ["1", "2"]
+    assert Selection().count(BytesIO(lines)) == 2
+    for encoding in ("utf-16", "utf-32"):  # both begin with the same mark
+        with pytest.raises(UserError, match="the input is UTF-16; expected UTF-8"):
+            Selection().count(BytesIO(lines.decode("utf-8-sig").encode(encoding)))
+    (unmarked,) = Wanted(BytesIO('{"custom_id": "é"}'.encode("utf-16-le")), Selection(), ())
+    assert unmarked.error is not None
+
+
+def test_windows_hold_fewer_of_long_lines() -> None:
+    """In memory are two of them, of up to 64 MiB."""
+
+    def windows(text: bytes) -> Iterator[list[tuple[int, Line]]]:
+        placed = enumerate(Wanted(BytesIO(text), Selection(), ()))
+        return iter(lambda: next_window(placed), [])
+
+    async def fed(text: bytes) -> list[list[tuple[int, Line]]]:
+        return [window async for window in Feed(Wanted(BytesIO(text), Selection(), ())).windows(whole=True)]
+
+    for length, counts in ((10, [1024, 76]), (1 << 20, [61, 61, 3])):
+        text = b"".join(
+            b'{"custom_id": "%d", "url": "/v1/completions", "body": {"prompt": "%s"}}\n' % (i, b"x" * length)
+            for i in range(sum(counts))
+        )
+        assert [len(window) for window in windows(text)] == counts
+        assert [len(window) for window in asyncio.run(fed(text))] == counts
 
 
 def test_ids_and_seeds_follow_from_the_custom_id_alone() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.scale.cluster import check_address, check_installed, connected, find_room, identity, open_copy
-from pipelines.server.offline.feed import WINDOW, Selection, Wanted, alike
+from pipelines.server.offline.feed import Selection, Wanted, next_window
 from pipelines.server.offline.line import Line
 from pipelines.server.options import ServeOptions
 from weights.errors import UserError
@@ -59,7 +58,7 @@ def _windows(
         with open(path, "rb") as source:
             wanted = Wanted(source, selection, done)
             placed = enumerate(wanted)
-            while window := alike(list(islice(placed, WINDOW))):
+            while window := next_window(placed):
                 for start in range(0, len(window), size):
                     yield wanted.skipped, window[start : start + size]
             yield wanted.skipped, []
