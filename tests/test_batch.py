@@ -459,6 +459,19 @@ def test_times_are_told_in_words(seconds: float, told: str) -> None:
     assert duration(seconds) == told
 
 
+def test_what_follows_the_progress_on_a_terminal_has_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = Progress(3, quiet=False)
+    for _ in range(2):
+        progress.leave()
+        assert capsys.readouterr().err == ""
+        progress.show()
+        progress.leave()
+        assert capsys.readouterr().err.endswith("\n")
+
+
 @pytest.mark.parametrize("share", ["0/4", "5/4", "1", "a/b", "1/0"])
 def test_a_share_that_is_none_is_a_usage_error(share: str) -> None:
     process = start("in", "out", "--shard", share, stderr=subprocess.PIPE)

@@ -56,8 +56,7 @@ def batch(source: str, output: str, **options: Any) -> None:
         Selection(options["limit"], *options["shard"]), options["keep_order"],
     )  # fmt: skip
 
-    progress = run_batch(files, serve, _answer(options), options["quiet"])
-    progress.note(progress.text())
+    run_batch(files, serve, _answer(options), options["quiet"])
 
 
 def _answer(options: dict[str, Any]) -> Answer:

@@ -67,11 +67,13 @@ def run_batch(files: BatchFiles, options: ServeOptions, answer: Answer, quiet: b
         whole = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
         start = source.tell() if whole else 0
         progress = Progress(files.selection.count(source) if whole else None, quiet)
+        opened.callback(progress.leave)
         if whole:
             source.seek(start)
         wanted = Wanted(source, files.selection, output.done | errors.done)
         results = Results(output, errors, files.keep_order, progress)
         answer(Work(options, model_files, wanted, files.source, whole, results, progress))
+        progress.note(progress.text())
     return progress
 
 
