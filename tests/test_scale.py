@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from test_batch import needs_serve, request, start, write
 
+from pipelines.pipeline import Pipeline
 from pipelines.scale.affinity import affinity_key, by_affinity, text_key
-from pipelines.scale.cluster import Room, check_address, check_installed
+from pipelines.scale.batch import LineCopy
+from pipelines.scale.cluster import Room, check_address, check_installed, identity, open_copy
+from pipelines.server.offline.line import Line
 from pipelines.server.options import ServeOptions
 from weights.errors import UserError
 
@@ -77,6 +82,38 @@ def test_a_copy_finds_files_from_any_directory(tmp_path: Path, monkeypatch: pyte
     placed = Room(1, 1, 0, 1).placed(ServeOptions(weight_path="m.gguf", draft="m.gguf", config_path="hf://a/b/c"))
     paths = (placed.weight_path, placed.draft, placed.config_path, placed.name)
     assert paths == (str(tmp_path / "m.gguf"), str(tmp_path / "m.gguf"), "hf://a/b/c", "m.gguf")
+
+
+@needs_serve
+def test_a_copy_of_other_files_is_refused(nano: Pipeline) -> None:
+    options = ServeOptions(max_length=1024, max_batch_size=4)
+    assert open_copy(options, identity(nano.files)).name == "nano"
+    with pytest.raises(UserError, match="has other files of the model 'nano', or another version of this package"):
+        open_copy(options, identity(nano.files)[:-1])
+
+
+@needs_serve
+def test_where_a_line_fails_on_a_copy_the_others_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    async def answered(app: Any, line: Line) -> None:
+        await asyncio.sleep(0)
+        if line.index == 1:
+            raise BrokenPipeError
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(line.index)
+
+    async def answer() -> None:
+        copy = object.__new__(LineCopy)
+        copy._app, copy._running = Mock(), asyncio.ensure_future(asyncio.Event().wait())  # type: ignore[assignment]
+        with pytest.raises(BrokenPipeError):
+            await copy.answer((0, [(place, Line(place, None)) for place in range(3)]))
+        assert ended == [0, 2]
+
+    monkeypatch.setattr("pipelines.server.offline.answer.answered", answered)
+    asyncio.run(answer())
 
 
 def editor(step: int, lines: int = 24) -> str:

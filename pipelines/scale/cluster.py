@@ -82,8 +82,9 @@ def connected(address: str) -> Iterator[None]:
     if _answers(where):
         try:
             ray.init(address=where, **quiet)
-        except ConnectionError as error:
-            raise UserError(f"the Ray cluster cannot be joined: {error.__cause__ or error}") from None
+        except (ConnectionError, RuntimeError) as error:
+            reason = str(error.__cause__ or error).strip()
+            raise UserError(f"cannot join the Ray cluster: {reason}; expected one of the same versions") from None
     elif where != AUTO:
         raise UserError(f"no Ray cluster answers at {where}; expected the address of its head node")
     else:
