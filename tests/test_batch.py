@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import random
@@ -16,13 +18,14 @@ from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
 from pipelines.pipeline import Pipeline
-from pipelines.server.offline.feed import Selection, Wanted
+from pipelines.server.offline.feed import Feed, Selection, Wanted, next_window
 from pipelines.server.offline.line import LONGEST_LINE, Line, parse_line, read_lines
-from pipelines.server.offline.progress import duration
+from pipelines.server.offline.progress import Progress, duration
 from pipelines.server.offline.results import ResultFile
 from pipelines.server.options import ServeOptions
 from weights.errors import UserError
@@ -82,14 +85,14 @@ def read(path: Path) -> list[Result]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def run_here(nano: Pipeline, source: Path, output: Path, *, keep_order: bool = False, **more: Any) -> None:
+def run_here(nano: Pipeline, source: Path, output: Path, *, keep_order: bool = False, **more: Any) -> Progress:
     """As the command does it, with a model that is loaded."""
     from pipelines.server.offline.run import BatchFiles, answer_here, run_batch
 
-    errors = more.pop("errors", None)
+    errors = more.pop("errors", output)
     files = BatchFiles(source, output, errors, Selection(**more), keep_order)
     options = ServeOptions(max_length=1024, max_batch_size=4, max_queue_size=1 << 30)
-    run_batch(files, options, answer_here(lambda: nano), quiet=True)
+    return run_batch(files, options, answer_here(lambda: nano), quiet=True)
 
 
 def start(*arguments: str | Path, environment: dict[str, str] | None = None, **streams: Any) -> subprocess.Popen[bytes]:
@@ -177,6 +180,26 @@ def test_results_keep_the_order_and_failed_ones_have_a_file(
     assert [result["custom_id"] for result in read(good)] == passing
     both.write_bytes(good.read_bytes() + bad.read_bytes())
     assert comparable(both) == comparable(expected)
+
+
+@needs_serve
+def test_what_is_told_of_failed_lines_is_how_many_there_are(nano: Pipeline, tmp_path: Path) -> None:
+    """In the order of the lines the last that is written may be another one than the last that ended."""
+    lines = [request("a", prompt="x = [", max_tokens=40, ignore_eos=True), *(request(str(i)) for i in range(7))]
+    progress = run_here(nano, write(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl", keep_order=True)
+    assert (progress.succeeded, progress.failed) == (1, 7)
+
+
+@needs_serve
+def test_the_file_of_errors_may_be_that_of_the_results_or_a_stream(nano: Pipeline, tmp_path: Path) -> None:
+    source, output = write(tmp_path / "in.jsonl", [request("a")]), tmp_path / "out.jsonl"
+    (tmp_path / "link").symlink_to(output)
+    for errors in (tmp_path / "link", tmp_path / "." / ".." / tmp_path.name / "out.jsonl"):
+        run_here(nano, source, output, errors=errors)
+        assert [result["custom_id"] for result in read(output)] == ["a"]
+    process = start(source, tmp_path / "good.jsonl", "--error-file", "-", stdout=subprocess.PIPE)
+    assert json.loads(process.communicate(timeout=60)[0])["custom_id"] == "a"
+    assert read(tmp_path / "good.jsonl") == []
 
 
 @needs_serve
@@ -313,6 +336,15 @@ def test_where_results_cannot_go_nothing_else_is_told(tmp_path: Path) -> None:
     assert (left.stderr.read(), left.wait(timeout=60)) == (b"", 1)
 
 
+def test_what_the_disk_tells_at_the_end_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As network file systems with a quota do."""
+    results = ResultFile(tmp_path / "out.jsonl")
+    results.write("{}")
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.EDQUOT, "Disk quota exceeded")))
+    with pytest.raises(UserError, match=r"cannot write .*out\.jsonl: Disk quota exceeded; expected room for it"):
+        results.close()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
 def test_two_runs_do_not_write_to_one_file(tmp_path: Path) -> None:
     first = ResultFile(tmp_path / "out.jsonl")
@@ -330,6 +362,9 @@ def test_the_input_is_not_written_to_nor_answers_of_two_models_mixed(
     source.touch()
     with pytest.raises(UserError, match=r"in\.jsonl is the input too; expected another file"):
         run_here(nano, source, source)
+    with source.open("ab") as end:
+        appended = start(source, "-", stdout=end, stderr=subprocess.PIPE)
+        assert b"standard output is the input too" in appended.communicate(timeout=60)[1]
     other = tmp_path / "out.jsonl"
     other.write_text(undisturbed[1].read_text().replace('"model":"nano"', '"model":"large"'))
     with pytest.raises(UserError, match="holds answers of the model 'large'; expected those of 'nano'"):
@@ -371,6 +406,38 @@ def test_a_long_line_is_never_in_memory_as_a_whole() -> None:
     )
 
 
+def test_lines_are_utf_8_with_or_without_its_mark() -> None:
+    lines = b"".join(
+        b'\xef\xbb\xbf{"custom_id": "%d", "url": "/v1/completions"}\r\n\xef\xbb\xbf\r\n' % i for i in (1, 2)
+    )
+    assert [line.custom_id for line in Wanted(BytesIO(lines), Selection(), ())] == ["1", "2"]
+    assert Selection().count(BytesIO(lines)) == 2
+    for encoding in ("utf-16", "utf-32"):  # both begin with the same mark
+        with pytest.raises(UserError, match="the input is UTF-16; expected UTF-8"):
+            Selection().count(BytesIO(lines.decode("utf-8-sig").encode(encoding)))
+    (unmarked,) = Wanted(BytesIO('{"custom_id": "é"}'.encode("utf-16-le")), Selection(), ())
+    assert unmarked.error is not None
+
+
+def test_windows_hold_fewer_of_long_lines() -> None:
+    """In memory are two of them, of up to 64 MiB."""
+
+    def windows(text: bytes) -> Iterator[list[tuple[int, Line]]]:
+        placed = enumerate(Wanted(BytesIO(text), Selection(), ()))
+        return iter(lambda: next_window(placed), [])
+
+    async def fed(text: bytes) -> list[list[tuple[int, Line]]]:
+        return [window async for window in Feed(Wanted(BytesIO(text), Selection(), ())).windows(whole=True)]
+
+    for length, counts in ((10, [1024, 76]), (1 << 20, [61, 61, 3])):
+        text = b"".join(
+            b'{"custom_id": "%d", "url": "/v1/completions", "body": {"prompt": "%s"}}\n' % (i, b"x" * length)
+            for i in range(sum(counts))
+        )
+        assert [len(window) for window in windows(text)] == counts
+        assert [len(window) for window in asyncio.run(fed(text))] == counts
+
+
 def test_ids_and_seeds_follow_from_the_custom_id_alone() -> None:
     one, other = (Line(index, "a", body={"prompt": "x"}) for index in (1, 8))
     assert (one.id, one.request_id, one.seed) == (other.id, other.request_id, other.seed)
@@ -390,6 +457,19 @@ def test_what_is_done_is_not_wanted_again() -> None:
 @pytest.mark.parametrize(("seconds", "told"), [(3, "3 s"), (89.6, "90 s"), (600, "10 min"), (7500, "2 h 5 min")])
 def test_times_are_told_in_words(seconds: float, told: str) -> None:
     assert duration(seconds) == told
+
+
+def test_what_follows_the_progress_on_a_terminal_has_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    progress = Progress(3, quiet=False)
+    for _ in range(2):
+        progress.leave()
+        assert capsys.readouterr().err == ""
+        progress.show()
+        progress.leave()
+        assert capsys.readouterr().err.endswith("\n")
 
 
 @pytest.mark.parametrize("share", ["0/4", "5/4", "1", "a/b", "1/0"])

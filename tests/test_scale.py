@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from test_batch import needs_serve, request, start, write
 
+from pipelines.pipeline import Pipeline
 from pipelines.scale.affinity import affinity_key, by_affinity, text_key
-from pipelines.scale.cluster import Room, check_address, check_installed
+from pipelines.scale.batch import LineCopy
+from pipelines.scale.cluster import Room, check_address, check_installed, identity, open_copy
+from pipelines.server.offline.line import Line
 from pipelines.server.options import ServeOptions
 from weights.errors import UserError
 
@@ -44,6 +49,14 @@ def test_what_is_no_address(address: str, told: str) -> None:
         check_address(address)
 
 
+def test_the_environment_names_a_cluster_as_the_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert (check_address("auto"), check_address("10.0.0.2:1")) == ("10.0.0.1:6379", "10.0.0.2:1")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://10.0.0.1:10001")
+    with pytest.raises(UserError, match="RAY_ADDRESS is ray://10.0.0.1:10001, a Ray client's; expected the address"):
+        check_address("auto")
+
+
 @needs_serve
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
@@ -59,7 +72,48 @@ def test_a_copy_takes_what_its_room_says() -> None:
     assert room.reserved == {"num_cpus": 4, "num_gpus": 1, "memory": 1 << 30}
     placed = room.placed(ServeOptions(device="gpu:2"))
     assert (placed.threads, placed.device) == (4, "gpu:0")  # the second one of the node, the first that it sees
+    assert (placed.name, placed.model, placed.draft) == ("nano", "nano", "auto")
     assert [room.at_most(count).copies for count in (0, 2, 9)] == [1, 2, 3]
+
+
+def test_a_copy_finds_files_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m.gguf").touch()
+    monkeypatch.chdir(tmp_path)
+    placed = Room(1, 1, 0, 1).placed(ServeOptions(weight_path="m.gguf", draft="m.gguf", config_path="hf://a/b/c"))
+    paths = (placed.weight_path, placed.draft, placed.config_path, placed.name)
+    assert paths == (str(tmp_path / "m.gguf"), str(tmp_path / "m.gguf"), "hf://a/b/c", "m.gguf")
+
+
+@needs_serve
+def test_a_copy_of_other_files_is_refused(nano: Pipeline) -> None:
+    options = ServeOptions(max_length=1024, max_batch_size=4)
+    assert open_copy(options, identity(nano.files)).name == "nano"
+    with pytest.raises(UserError, match="has other files of the model 'nano', or another version of this package"):
+        open_copy(options, identity(nano.files)[:-1])
+
+
+@needs_serve
+def test_where_a_line_fails_on_a_copy_the_others_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    async def answered(app: Any, line: Line) -> None:
+        await asyncio.sleep(0)
+        if line.index == 1:
+            raise BrokenPipeError
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(line.index)
+
+    async def answer() -> None:
+        copy = object.__new__(LineCopy)
+        copy._app, copy._running = Mock(), asyncio.ensure_future(asyncio.Event().wait())  # type: ignore[assignment]
+        with pytest.raises(BrokenPipeError):
+            await copy.answer((0, [(place, Line(place, None)) for place in range(3)]))
+        assert ended == [0, 2]
+
+    monkeypatch.setattr("pipelines.server.offline.answer.answered", answered)
+    asyncio.run(answer())
 
 
 def editor(step: int, lines: int = 24) -> str:

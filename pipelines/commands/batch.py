@@ -21,8 +21,8 @@ def _shard(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     return int(found[1]), int(found[2])
 
 
-def _path(value: str | None) -> Path | None:
-    return None if value in (None, "-") else Path(value)
+def _path(value: str) -> Path | None:
+    return None if value == "-" else Path(value)
 
 
 @click.command()
@@ -52,12 +52,11 @@ def batch(source: str, output: str, **options: Any) -> None:
         max_queue_size=1 << 30,  # a file waits, nobody is turned away
     )
     files = BatchFiles(
-        _path(source), _path(output), _path(options["error_file"]), Selection(options["limit"], *options["shard"]),
-        options["keep_order"],
+        _path(source), _path(output), _path(output if options["error_file"] is None else options["error_file"]),
+        Selection(options["limit"], *options["shard"]), options["keep_order"],
     )  # fmt: skip
 
-    progress = run_batch(files, serve, _answer(options), options["quiet"])
-    progress.note(progress.text())
+    run_batch(files, serve, _answer(options), options["quiet"])
 
 
 def _answer(options: dict[str, Any]) -> Answer:

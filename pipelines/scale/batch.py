@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.scale.cluster import check_address, check_installed, connected, find_room, open_copy
-from pipelines.server.offline.feed import WINDOW, Selection, Wanted, alike
+from pipelines.scale.cluster import check_address, check_installed, connected, find_room, identity, open_copy
+from pipelines.server.offline.feed import Selection, Wanted, next_window
 from pipelines.server.offline.line import Line
 from pipelines.server.options import ServeOptions
 from weights.errors import UserError
@@ -39,7 +38,7 @@ def answer_on(address: str) -> Answer:
             room = find_room(work.options, work.model_files).at_most(-(-left // lines))
             work.progress.note(room.text)
             work.progress.begin()
-            arguments = (room.placed(work.options),)
+            arguments = (room.placed(work.options), identity(work.model_files))
             with closing(run_copies(make, LineCopy, arguments, room, work.results.keep_order)) as made:
                 for skipped, results in made:
                     work.progress.skipped = max(work.progress.skipped, skipped)
@@ -59,7 +58,7 @@ def _windows(
         with open(path, "rb") as source:
             wanted = Wanted(source, selection, done)
             placed = enumerate(wanted)
-            while window := alike(list(islice(placed, WINDOW))):
+            while window := next_window(placed):
                 for start in range(0, len(window), size):
                     yield wanted.skipped, window[start : start + size]
             yield wanted.skipped, []
@@ -70,26 +69,31 @@ def _windows(
 class LineCopy:
     """A copy of the model that answers lines."""
 
-    def __init__(self, options: ServeOptions) -> None:
+    def __init__(self, options: ServeOptions, wanted: str) -> None:
         from pipelines.server.offline.answer import open_app
         from pipelines.server.offline.local_worker import LocalWorker
         from pipelines.server.record import Log
-        from pipelines.server.serve import open_files
 
-        self._worker = LocalWorker(open_copy(options))
-        self._app = open_app(options, open_files(options), self._worker, Log("text"))
+        pipeline = open_copy(options, wanted)
+        self._worker = LocalWorker(pipeline)
+        self._app = open_app(options, pipeline.files, self._worker, Log("text"))
         self._running: asyncio.Future[None] | None = None
 
     async def answer(self, window: tuple[int, list[tuple[int, Line]]]) -> tuple[int, list[tuple[int, str, bool, int]]]:
-        """Places and results of a window's lines."""
+        """Places and results of a window's lines. Where one fails, the others end with it."""
         from pipelines.server.offline.answer import answered
+        from pipelines.server.offline.run import end
 
         if self._running is None:
             self._running = asyncio.ensure_future(self._worker.run())
         skipped, lines = window
-        answers = asyncio.gather(*(answered(self._app, line) for _, line in lines))
+        tasks = [asyncio.ensure_future(answered(self._app, line)) for _, line in lines]
+        answers = asyncio.gather(*tasks)
         both: set[asyncio.Future[Any]] = {answers, self._running}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if self._running.done():
-            self._running.result()
-        return skipped, [(place, *answer) for (place, _), answer in zip(lines, await answers, strict=True)]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if self._running.done():
+                self._running.result()
+            return skipped, [(place, *answer) for (place, _), answer in zip(lines, await answers, strict=True)]
+        finally:
+            await end(tasks)

@@ -6,15 +6,20 @@ import importlib.util
 import logging
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.server.model_info import package_version
 from pipelines.server.options import ServeOptions
 from pipelines.terminal.options import MODEL
+from weights.embedded_models import EMBEDDED
 from weights.errors import UserError
+from weights.files.paths import exists
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -24,6 +29,11 @@ if TYPE_CHECKING:
 AUTO = "auto"
 # A cluster of the command's own reports to nobody; what matters comes as an exception, not as a line.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+# Options that may be paths, and values of theirs that are none.
+_PATHS = ("model", "weight_path", "config_path", "tokenizer_path", "serialized_model_path", "draft")
+_NO_PATHS = {*EMBEDDED, "auto", "none", "ngram"}
+# Seconds for a head node to take a connection.
+_PATIENCE = 10.0
 _ADDRESS = re.compile(r"[\w.-]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}")
 
 
@@ -37,25 +47,30 @@ def check_installed() -> None:
             )
 
 
-def check_address(address: str) -> None:
-    """Raises UserError for what no Ray cluster can have as its address."""
+def check_address(address: str) -> str:
+    """The address that counts, RAY_ADDRESS where the option names none. Raises UserError for what no cluster can have.
+
+    Ray's own word for one that is to be found or started is `auto`.
+    """
+    name = "--ray"
+    if address == AUTO and os.environ.get("RAY_ADDRESS"):
+        name, address = "RAY_ADDRESS", os.environ["RAY_ADDRESS"]
     if address.startswith("ray://"):
         raise UserError(
-            f"--ray is {address}, a Ray client's; expected the address of the cluster itself, such as 10.0.0.1:6379: "
+            f"{name} is {address}, a Ray client's; expected the address of the cluster itself, such as 10.0.0.1:6379: "
             "run the command on a machine of the cluster, which reads and writes the files"
         )
     if address != AUTO and not _ADDRESS.fullmatch(address):
-        raise UserError(
-            f"--ray is {address!r}; expected a cluster's address such as 10.0.0.1:6379, or nothing: write --ray last, "
-            "or --ray=auto"
-        )
+        nothing = "nothing: write --ray last, or --ray=auto" if name == "--ray" else "none"
+        raise UserError(f"{name} is {address!r}; expected a cluster's address such as 10.0.0.1:6379, or {nothing}")
+    return address
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Within, Ray calls go to the cluster. Raises UserError where there is none."""
+    """Within, Ray calls go to the cluster. Raises UserError where there is none, or none that can be joined."""
     check_installed()
-    check_address(address)
+    where = check_address(address)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ray
@@ -64,12 +79,15 @@ def connected(address: str) -> Iterator[None]:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     quiet = {"logging_level": logging.CRITICAL, "log_to_driver": False}
-    try:
-        ray.init(address=address, **quiet)
-    except ConnectionError:
-        if address != AUTO or os.environ.get("RAY_ADDRESS"):
-            where = os.environ["RAY_ADDRESS"] if address == AUTO else address
-            raise UserError(f"no Ray cluster answers at {where}; expected the address of its head node") from None
+    if _answers(where):
+        try:
+            ray.init(address=where, **quiet)
+        except (ConnectionError, RuntimeError) as error:
+            reason = str(error.__cause__ or error).strip()
+            raise UserError(f"cannot join the Ray cluster: {reason}; expected one of the same versions") from None
+    elif where != AUTO:
+        raise UserError(f"no Ray cluster answers at {where}; expected the address of its head node")
+    else:
         _stay_on_loopback()
         ray.init(address="local", include_dashboard=False, **quiet)
     try:
@@ -77,6 +95,17 @@ def connected(address: str) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _answers(where: str) -> bool:
+    """Whether something listens at a cluster's address. Ray would try for minutes, and tell of each time."""
+    from ray._private import services
+
+    with suppress(OSError, OverflowError, UnicodeError):  # there is none to be found, no such name or port
+        host, _, port = services.canonicalize_bootstrap_address(where).rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+        return True
+    return False
 
 
 def _stay_on_loopback() -> None:
@@ -116,8 +145,11 @@ class Room:
         return f"{copies} of the model on the Ray cluster, {each} each"
 
     def placed(self, options: ServeOptions) -> ServeOptions:
-        """The options of a copy, which sees no other GPU than its own."""
-        return replace(options, threads=self.cpus, device="gpu:0" if self.gpus else "cpu")
+        """The options of a copy, which sees no other GPU than its own, and has another directory."""
+        device = "gpu:0" if self.gpus else "cpu"
+        return replace(
+            options, threads=self.cpus, device=device, served_model_name=options.name, **_absolute_paths(options)
+        )
 
 
 def find_room(options: ServeOptions, files: ModelFiles) -> Room:
@@ -151,9 +183,26 @@ def _fitting(resources: dict[str, float], room: Room) -> int:
     return min(int(resources.get(name, 0) // amount) for name, amount in wanted.items() if amount)
 
 
-def open_copy(options: ServeOptions) -> Pipeline:
-    """Loads the model that the options name."""
+def _absolute_paths(options: ServeOptions) -> dict[str, Any]:
+    """The model's files, as they are found from any directory."""
+    given = {name: value for name in _PATHS if (value := getattr(options, name)) and value not in _NO_PATHS}
+    return {name: str(Path(value).absolute()) for name, value in given.items() if exists(value)}
+
+
+def identity(files: ModelFiles) -> str:
+    """What texts depend on beside the options: the same in all copies."""
+    return f"{package_version()} {files.sha256}"
+
+
+def open_copy(options: ServeOptions, wanted: str) -> Pipeline:
+    """Loads the model that the options name. Raises UserError where its `identity` here is not the one wanted."""
     from pipelines.pipeline import load
 
     named = {name: getattr(options, name) for name in MODEL}
-    return load(**named, device=options.device, max_batch_size=options.max_batch_size)
+    pipeline = load(**named, device=options.device, max_batch_size=options.max_batch_size)
+    if identity(pipeline.files) != wanted:
+        raise UserError(
+            f"the node {socket.gethostname()} has other files of the model {options.name!r}, or another version of "
+            "this package, than the machine where the command runs; expected the same on every node"
+        )
+    return pipeline

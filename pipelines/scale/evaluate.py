@@ -9,7 +9,7 @@ from typing import Any
 from pipelines.engine.sampling import SamplingParams
 from pipelines.evaluation.records import Sample
 from pipelines.evaluation.run import Task, make_samples
-from pipelines.scale.cluster import check_address, check_installed, connected, find_room, open_copy
+from pipelines.scale.cluster import check_address, check_installed, connected, find_room, identity, open_copy
 from pipelines.server.options import ServeOptions
 
 # Samples that a copy makes together, for each sequence that it runs at once.
@@ -35,7 +35,7 @@ def samples_of(
 
     with connected(address):
         room = find_room(options, files).at_most(-(-len(wanted) // size))
-        made = run_copies(windows, SampleCopy, (room.placed(options), params), room, keep_order=False)
+        made = run_copies(windows, SampleCopy, (room.placed(options), identity(files), params), room, keep_order=False)
         with closing(made):
             for samples in made:
                 yield from samples
@@ -44,8 +44,8 @@ def samples_of(
 class SampleCopy:
     """A copy of the model that makes samples."""
 
-    def __init__(self, options: ServeOptions, params: SamplingParams) -> None:
-        self._pipeline = open_copy(options)
+    def __init__(self, options: ServeOptions, wanted: str, params: SamplingParams) -> None:
+        self._pipeline = open_copy(options, wanted)
         self._params = params
 
     async def answer(self, window: Sequence[Task]) -> list[Sample]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import BinaryIO
 
 from pipelines.server.offline.line import Line, parse_line, read_lines
+from weights.errors import UserError
 
-# Lines among which like beginnings are found.
+# Lines among which like beginnings are found, by their weight.
 WINDOW = 1024
 
 
@@ -36,8 +38,10 @@ class Selection:
         return sum(self.has(index) for index, _ in self.raw(stream))
 
     def raw(self, stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-        """The lines of all shards that are not blank, with their numbers."""
+        """The lines of all shards that are not blank, with their numbers. Raises UserError for UTF-16."""
         for index, line in enumerate(islice(read_lines(stream), self.limit)):
+            if index == 0 and line.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):  # as PowerShell's > writes
+                raise UserError("the input is UTF-16; expected UTF-8: write it so")
             if line.strip():
                 yield index, line
 
@@ -82,7 +86,8 @@ class Feed:
         with contextlib.suppress(RuntimeError):  # the event loop has ended
             try:
                 for line in lines:
-                    self._room.acquire()
+                    for _ in range(line.weight):
+                        self._room.acquire()
                     self._loop.call_soon_threadsafe(self._queue.put_nowait, line)
             except Exception as error:
                 last = error
@@ -93,17 +98,29 @@ class Feed:
         place, ended = 0, False
         while not ended:
             window: list[tuple[int, Line]] = []
-            while len(window) < WINDOW and not (window and not whole and self._queue.empty()):
+            weight = 0
+            while weight < WINDOW and not (window and not whole and self._queue.empty()):
                 line = await self._queue.get()
                 if isinstance(line, BaseException):
                     raise line
                 if line is None:
                     ended = True
                     break
-                self._room.release()
+                self._room.release(line.weight)
+                weight += line.weight
                 window.append((place, line))
                 place += 1
             yield alike(window)
+
+
+def next_window(placed: Iterator[tuple[int, Line]]) -> list[tuple[int, Line]]:
+    """As many lines as a window holds, of lines that are all there."""
+    window: list[tuple[int, Line]] = []
+    weight = 0
+    while weight < WINDOW and (item := next(placed, None)) is not None:
+        window.append(item)
+        weight += item[1].weight
+    return alike(window)
 
 
 def alike(window: list[tuple[int, Line]]) -> list[tuple[int, Line]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +15,8 @@ ID_PREFIX = "batch_req_"
 ID_DIGITS = 24
 # A longer line is refused, and never in memory as a whole.
 LONGEST_LINE = 16 << 20
+# Bytes up to which a line is one of usual length.
+_USUAL_LINE = 64 << 10
 # A line that is nested deeper is refused: how deep Python goes depends on where it begins.
 DEEPEST_LINE = 200
 
@@ -22,7 +25,7 @@ DEEPEST_LINE = 200
 class Line:
     """A line of the input. With an `error`, (code, message), it asks for nothing.
 
-    `index` counts all lines, from 0.
+    `index` counts all lines, from 0. `size` is that of the line in bytes where there is a body.
     """
 
     index: int
@@ -31,6 +34,12 @@ class Line:
     body: Any = None
     error: tuple[str, str] | None = None
     duplicate: bool = False
+    size: int = 0
+
+    @property
+    def weight(self) -> int:
+        """How many lines of usual length it counts for where memory is shared out."""
+        return 1 + self.size // _USUAL_LINE
 
     @cached_property
     def digest(self) -> str:
@@ -79,15 +88,12 @@ def key_of(digest: str) -> int:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """All lines; of one that is too long so much that this can be seen."""
-    first = True
+    """All lines, without marks of UTF-8; of one that is too long so much that this can be seen."""
     while raw := stream.readline(LONGEST_LINE + 1):
         part = raw
         while not part.endswith(b"\n") and len(part) > LONGEST_LINE:
             part = stream.readline(LONGEST_LINE + 1)
-        if first:
-            raw, first = raw.removeprefix(b"\xef\xbb\xbf"), False  # an editor's mark of UTF-8
-        yield raw
+        yield raw.removeprefix(BOM_UTF8)  # an editor's, also where files were put together
 
 
 def parse_line(index: int, raw: bytes) -> Line:
@@ -95,7 +101,7 @@ def parse_line(index: int, raw: bytes) -> Line:
     if len(raw) > LONGEST_LINE:
         return _wrong(index, None, f"the line is too long; expected at most {LONGEST_LINE} bytes")
     try:
-        found = json.loads(raw)
+        found = json.loads(raw.decode("utf-8", "surrogatepass"))  # of bytes it would guess the encoding
     except RecursionError:
         return _wrong(index, None, _TOO_DEEP)
     except ValueError as error:
@@ -107,7 +113,7 @@ def parse_line(index: int, raw: bytes) -> Line:
     custom_id = found.get("custom_id")
     if not isinstance(custom_id, str) or not _is_text(custom_id):
         return _wrong(index, None, "the line's custom_id is missing or no text; expected a text of its own")
-    return _checked(index, custom_id, found)
+    return replace(_checked(index, custom_id, found), size=len(raw))
 
 
 _TOO_DEEP = f"the line is nested too deeply; expected at most {DEEPEST_LINE} lists and objects in one another"

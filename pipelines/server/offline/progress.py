@@ -22,6 +22,7 @@ class Progress:
         self.skipped = 0  # that an earlier run has done
         self.succeeded = self.failed = self.tokens = 0
         self._quiet = quiet
+        self._shows = False  # a line that is not ended
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._begun = self._shown = time.monotonic()
 
@@ -38,6 +39,7 @@ class Progress:
     def show(self) -> None:
         """To be called every second or so."""
         if self._terminal:
+            self._shows = True
             self._write(f"\r\x1b[K{self.text()}", end="")
         elif time.monotonic() - self._shown > _APART:
             self._shown = time.monotonic()
@@ -45,7 +47,13 @@ class Progress:
 
     def note(self, text: str) -> None:
         """A line that stays."""
+        self._shows = False
         self._write(f"\r\x1b[K{visible(text)}" if self._terminal else visible(text))
+
+    def leave(self) -> None:
+        """What follows on standard error gets a line of its own."""
+        if self._shows:
+            self.note(self.text())
 
     def text(self) -> str:
         """How far, how fast, how long still."""

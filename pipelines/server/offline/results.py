@@ -8,6 +8,7 @@ import re
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,18 +35,25 @@ class ResultFile:
         self.name = "standard output" if path is None else str(path)
         self._file = _open(path)
         self._disk = ThreadPoolExecutor(1)
-        self.remembers = path is not None and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        self._regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        self.remembers = path is not None and self._regular
         self._synced = time.monotonic()
         self._syncing: Future[None] | None = None
         if self.remembers:
             _lock(self._file, self.name)
             self._read()
 
-    @property
-    def identity(self) -> tuple[int, int]:
-        """Tells files apart, whatever their names."""
-        found = os.fstat(self._file.fileno())
-        return found.st_dev, found.st_ino
+    def is_at(self, path: Path | None) -> bool:
+        """Whether it is what the path leads to, None standard output, however that is spelled."""
+        try:
+            found = os.stat(sys.stdout.fileno() if path is None else path)
+        except OSError:
+            return False
+        return os.path.samestat(os.fstat(self._file.fileno()), found)
+
+    def is_read_as(self, source: BinaryIO) -> bool:
+        """Whether what is written would be read again. A terminal is written to and read, and is no such file."""
+        return self._regular and os.path.samestat(os.fstat(self._file.fileno()), os.fstat(source.fileno()))
 
     def _read(self) -> None:
         """Takes in what is there, and cuts off a last line that is not whole."""
@@ -71,27 +79,19 @@ class ResultFile:
 
     def write(self, line: str) -> None:
         """Appends a line in one piece. Raises UserError where there is no room, BrokenPipeError where no reader is."""
-        try:
+        with self._told():
             self._file.write(line.encode() + b"\n")
             self._file.flush()
             if self.remembers and time.monotonic() - self._synced > _SYNC_SECONDS:
                 self._sync_beside()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise UserError(
-                f"cannot write {self.name}: {error.strerror}; expected room for it: make some, then type the same "
-                "command again, which goes on"
-            ) from None
 
     def close(self) -> None:
-        """Everything is on the disk afterwards."""
-        if self.remembers:
-            with contextlib.suppress(OSError):
+        """Everything is on the disk afterwards. Raises as `write` does: some file systems find out at the end."""
+        with self._told(), self._file, self._disk:
+            if self._syncing is not None:
+                self._syncing.result()
+            if self.remembers:
                 os.fsync(self._file.fileno())
-        self._disk.shutdown()
-        with contextlib.suppress(OSError):  # what is in the buffer could not be written before either
-            self._file.close()
 
     def _sync_beside(self) -> None:
         """Waits for the disk in a thread: the model goes on. What went wrong there is raised by a later write."""
@@ -101,6 +101,18 @@ class ResultFile:
             self._syncing.result()
         self._synced = time.monotonic()
         self._syncing = self._disk.submit(os.fsync, self._file.fileno())
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.name}: {error.strerror}; expected room for it: make some, then type the same "
+                "command again, which goes on"
+            ) from None
 
 
 def _open(path: Path | None) -> BinaryIO:

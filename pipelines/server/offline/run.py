@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchFiles:
-    """Where lines come from and results go; None is a standard stream, for errors the file of the results."""
+    """Where lines come from and results go; None is a standard stream. `errors` may be the file of the results."""
 
     source: Path | None
     output: Path | None
@@ -57,23 +58,22 @@ def run_batch(files: BatchFiles, options: ServeOptions, answer: Answer, quiet: b
     """Does all lines that have no result yet. Raises UserError for what concerns them all, none for a line's own."""
     check_installed()
     model_files = open_files(options)
-    source = _open_source(files.source)
-    output = ResultFile(files.output)
-    errors = output if files.errors in (None, files.output) else ResultFile(files.errors)
-    try:
+    source = _open_source(files.source)  # not closed: a thread may wait in it
+    with ExitStack() as opened:
+        output = opened.enter_context(closing(ResultFile(files.output)))
+        errors = output if output.is_at(files.errors) else opened.enter_context(closing(ResultFile(files.errors)))
         _check_files(source, output, errors)
         _check_model(output, options, model_files)
         whole = stat.S_ISREG(os.fstat(source.fileno()).st_mode)
         start = source.tell() if whole else 0
         progress = Progress(files.selection.count(source) if whole else None, quiet)
+        opened.callback(progress.leave)
         if whole:
             source.seek(start)
         wanted = Wanted(source, files.selection, output.done | errors.done)
         results = Results(output, errors, files.keep_order, progress)
         answer(Work(options, model_files, wanted, files.source, whole, results, progress))
-    finally:
-        for file in {output, errors}:
-            file.close()
+        progress.note(progress.text())
     return progress
 
 
@@ -107,7 +107,7 @@ class Results:
         self.keep_order = keep_order
         self._output, self._errors = output, errors
         self._progress = progress
-        self._held: dict[int, tuple[str, bool]] = {}  # that wait for those before them
+        self._held: dict[int, tuple[str, ResultFile]] = {}  # that wait for those before them
         self._next = 0
 
     def has_room(self, place: int) -> bool:
@@ -116,12 +116,12 @@ class Results:
 
     def add(self, place: int, text: str, succeeded: bool, tokens: int) -> None:
         """Takes the result of the line at `place` among all that are wanted, from 0."""
-        self._held[place if self.keep_order else self._next] = text, succeeded
-        while self._next in self._held:
-            text, succeeded = self._held.pop(self._next)
-            (self._output if succeeded else self._errors).write(text)
-            self._next += 1
         self._progress.finished(succeeded, tokens)
+        self._held[place if self.keep_order else self._next] = text, self._output if succeeded else self._errors
+        while self._next in self._held:
+            told, file = self._held.pop(self._next)
+            file.write(told)
+            self._next += 1
 
 
 class Batch:
@@ -195,10 +195,8 @@ def _open_source(path: Path | None) -> BinaryIO:
 
 def _check_files(source: BinaryIO, output: ResultFile, errors: ResultFile) -> None:
     """Raises UserError where one file has two purposes."""
-    found = os.fstat(source.fileno())
-    same = (found.st_dev, found.st_ino)
     for file in (output, errors):
-        if file.remembers and file.identity == same:
+        if file.is_read_as(source):
             raise UserError(f"{file.name} is the input too; expected another file for the results")
 
 
