@@ -60,6 +60,19 @@ def test_owners_take_turns_and_cancelled_ones_do_not_come() -> None:
     assert order == ["a1", "b1", "a2", "b2", "a4", "w1"]
 
 
+def test_who_has_been_served_waits_no_longer_than_those_who_come_later() -> None:
+    """Clients that open a connection for each request are new every time."""
+    ours, theirs = Pipe()
+    inbox = Inbox(theirs, Admitted())  # type: ignore[arg-type]
+    order: list[Any] = []
+    for names in (("a1", "a2"), ("b1", "c1"), ("d1",), ("e1",), ()):
+        for name in names:
+            ours.send(SequenceRequest(name, [1], SamplingParams(max_new_tokens=1), (0,), owner=name[0]))
+            inbox.sort(wait=True, seconds=10)
+        order.append(inbox.get_nowait())
+    assert order == ["a1", "a2", "b1", "c1", "d1"]
+
+
 def test_a_warm_up_goes_on_when_its_client_leaves(server: RunningServer) -> None:
     body = {"input_prefix": "# warm " + "x = [1, 2]\n" * 150, "input_suffix": "y = 3\n"}
     with pytest.raises(httpx.ReadTimeout):
