@@ -13,6 +13,8 @@ from running_server import RunningServer
 from test_options import NANO
 from tiny_model import write_model
 
+from pipelines.server.options import ServeOptions
+
 NEEDED = ("fastapi", "zmq", "httptools")
 pytestmark = pytest.mark.skipif(any(find_spec(name) is None for name in NEEDED), reason="needs the extra serve")
 
@@ -105,6 +107,10 @@ def test_a_model_without_fill_in_the_middle_continues(tiny: str) -> None:
             assert answer.status_code == 200, answer.text
             assert answer.headers["x-fill-in-the-middle"].startswith("no")
         assert server.post("/api/show", {}).json()["capabilities"] == ["completion", "insert"]
+
+
+def test_a_model_is_called_by_text_whatever_bytes_its_path_has() -> None:
+    assert ServeOptions(weight_path="m\udcffdel.gguf").name == "m\ufffddel.gguf"
 
 
 def test_strictness_is_an_option(tiny: str) -> None:
