@@ -40,6 +40,7 @@ def test_a_server_with_all_of_them() -> None:
         assert server.url.startswith("http://127.0.0.2:")
         server.wait_ready()
         assert server.get("/v1/models").status_code == 401
+        assert server.get("/v1/models", headers=KEY | {"Host": "behind.a.proxy"}).status_code == 200
         assert server.post("/v1/completions", {"prompt": "x" * 5000}, headers=KEY).status_code == 413
         twice = {"prompt": "def f(x):\n    return x\n" * 60, "max_tokens": 1}
         for _ in range(2):
