@@ -123,6 +123,16 @@ def test_texts_are_the_same_with_and_without_reuse(server: RunningServer, option
     assert reused > 30
 
 
+def test_a_prompt_that_is_read_runs(server: RunningServer) -> None:
+    body = {"prompt": "# read\n" + "v = [7, 8]\n" * 190, "n_predict": 1, "cache_prompt": False}
+    thread = threading.Thread(target=server.post, args=("/completion", body))
+    thread.start()
+    seen = set()
+    while thread.is_alive():
+        seen.add((server.metric("replit_running"), server.metric("replit_queue_depth")))
+    assert (1, 0) in seen
+
+
 def test_streams_go_on_while_long_prompts_are_read(server: RunningServer) -> None:
     """The text of each is what it is alone."""
     prompts = [f"# {i}\n" + "def f(x):\n    return x\n\n" * (1 + 60 * (i % 2)) for i in range(6)]

@@ -320,8 +320,8 @@ def run(
         blocks = cache.block_count()
         outbox.send(
             Load(
-                running=len(constructor.all_tg_reqs),
-                waiting=len(constructor.all_ce_reqs) + len(inbox),
+                running=len(constructor.all_tg_reqs) + len(constructor.all_ce_reqs),
+                waiting=len(inbox),
                 pages_used=blocks.total - blocks.free,
                 pages_total=blocks.total,
                 preempted=constructor.total_preemption_count,
