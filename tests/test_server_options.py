@@ -6,6 +6,8 @@ import signal
 import threading
 import time
 from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -112,6 +114,20 @@ def test_a_model_without_fill_in_the_middle_continues(tiny: str) -> None:
 
 def test_a_model_is_called_by_text_whatever_bytes_its_path_has() -> None:
     assert ServeOptions(weight_path="m\udcffdel.gguf").name == "m\ufffddel.gguf"
+
+
+@pytest.mark.parametrize("path", ["%2Ftmp%2Fm.gguf", "/tmp/m.gguf", "tmp/m.gguf:latest"])
+def test_a_model_that_is_called_after_its_path_is_found(path: str) -> None:
+    """What stands in an address loses the slash at its beginning."""
+    from urllib.parse import unquote
+
+    from pipelines.server.http.api_error import ApiError
+    from pipelines.server.service import Service
+
+    service: Any = SimpleNamespace(options=ServeOptions(weight_path="/tmp/m.gguf"))
+    Service.find_model(service, unquote(path))
+    with pytest.raises(ApiError, match="does not exist here"):
+        Service.find_model(service, "tmp/n.gguf")
 
 
 def test_strictness_is_an_option(tiny: str) -> None:
