@@ -117,7 +117,7 @@ def test_what_follows_a_request_that_closes_is_not_read(server: RunningServer, v
 
 def test_answers_under_way_are_whole_before_what_cannot_be_read(server: RunningServer) -> None:
     """A refusal in the middle of a stream would be taken for a part of it."""
-    body = json.dumps({"prompt": "def f(", "max_tokens": 60, "ignore_eos": True, "stream": True}).encode()
+    body = json.dumps({"prompt": "def f(", "max_tokens": 600, "ignore_eos": True, "stream": True}).encode()
     stream = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(stream)

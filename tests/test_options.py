@@ -174,6 +174,8 @@ def test_what_is_mapped_is_a_matter_of_the_cpu() -> None:
         ("--serve --quiet", r"--quiet has no meaning with --serve"),
         ("--serve --no-prefix-caching --cache-dir /tmp/x", r"expected it without --no-prefix-caching"),
         ("--serve --cache-dir-size 1000", r"--cache-dir-size is the size of --cache-dir; expected that too"),
+        ("--serve --cache-dir=", r"--cache-dir is empty; give it a value, or leave it out"),
+        ("--serve --allowed-host=", r"--allowed-host is empty; give it a value, or leave it out"),
         ("--serve --open-metrics", r"--open-metrics opens what a key closes; expected --api-key too"),
         ("--serve --cors-origin editor.example/", r"--cors-origin is 'editor.example/'; expected what browsers send"),
     ],

@@ -6,12 +6,16 @@ import signal
 import threading
 import time
 from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 from running_server import RunningServer
 from test_options import NANO
 from tiny_model import write_model
+
+from pipelines.server.options import ServeOptions
 
 NEEDED = ("fastapi", "zmq", "httptools")
 pytestmark = pytest.mark.skipif(any(find_spec(name) is None for name in NEEDED), reason="needs the extra serve")
@@ -38,6 +42,7 @@ def test_a_server_with_all_of_them() -> None:
         assert server.url.startswith("http://127.0.0.2:")
         server.wait_ready()
         assert server.get("/v1/models").status_code == 401
+        assert server.get("/v1/models", headers=KEY | {"Host": "behind.a.proxy"}).status_code == 200
         assert server.post("/v1/completions", {"prompt": "x" * 5000}, headers=KEY).status_code == 413
         twice = {"prompt": "def f(x):\n    return x\n" * 60, "max_tokens": 1}
         for _ in range(2):
@@ -105,6 +110,24 @@ def test_a_model_without_fill_in_the_middle_continues(tiny: str) -> None:
             assert answer.status_code == 200, answer.text
             assert answer.headers["x-fill-in-the-middle"].startswith("no")
         assert server.post("/api/show", {}).json()["capabilities"] == ["completion", "insert"]
+
+
+def test_a_model_is_called_by_text_whatever_bytes_its_path_has() -> None:
+    assert ServeOptions(weight_path="m\udcffdel.gguf").name == "m\ufffddel.gguf"
+
+
+@pytest.mark.parametrize("path", ["%2Ftmp%2Fm.gguf", "/tmp/m.gguf", "tmp/m.gguf:latest"])
+def test_a_model_that_is_called_after_its_path_is_found(path: str) -> None:
+    """What stands in an address loses the slash at its beginning."""
+    from urllib.parse import unquote
+
+    from pipelines.server.http.api_error import ApiError
+    from pipelines.server.service import Service
+
+    service: Any = SimpleNamespace(options=ServeOptions(weight_path="/tmp/m.gguf"))
+    Service.find_model(service, unquote(path))
+    with pytest.raises(ApiError, match="does not exist here"):
+        Service.find_model(service, "tmp/n.gguf")
 
 
 def test_strictness_is_an_option(tiny: str) -> None:

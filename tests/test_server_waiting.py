@@ -60,6 +60,19 @@ def test_owners_take_turns_and_cancelled_ones_do_not_come() -> None:
     assert order == ["a1", "b1", "a2", "b2", "a4", "w1"]
 
 
+def test_who_has_been_served_waits_no_longer_than_those_who_come_later() -> None:
+    """Clients that open a connection for each request are new every time."""
+    ours, theirs = Pipe()
+    inbox = Inbox(theirs, Admitted())  # type: ignore[arg-type]
+    order: list[Any] = []
+    for names in (("a1", "a2"), ("b1", "c1"), ("d1",), ("e1",), ()):
+        for name in names:
+            ours.send(SequenceRequest(name, [1], SamplingParams(max_new_tokens=1), (0,), owner=name[0]))
+            inbox.sort(wait=True, seconds=10)
+        order.append(inbox.get_nowait())
+    assert order == ["a1", "a2", "b1", "c1", "d1"]
+
+
 def test_a_warm_up_goes_on_when_its_client_leaves(server: RunningServer) -> None:
     body = {"input_prefix": "# warm " + "x = [1, 2]\n" * 150, "input_suffix": "y = 3\n"}
     with pytest.raises(httpx.ReadTimeout):
@@ -108,6 +121,16 @@ def test_texts_are_the_same_with_and_without_reuse(server: RunningServer, option
         assert without["tokens_cached"] == 0
         reused += with_reuse["tokens_cached"] > 0.9 * with_reuse["tokens_evaluated"]
     assert reused > 30
+
+
+def test_a_prompt_that_is_read_runs(server: RunningServer) -> None:
+    body = {"prompt": "# read\n" + "v = [7, 8]\n" * 190, "n_predict": 1, "cache_prompt": False}
+    thread = threading.Thread(target=server.post, args=("/completion", body))
+    thread.start()
+    seen = set()
+    while thread.is_alive():
+        seen.add((server.metric("replit_running"), server.metric("replit_queue_depth")))
+    assert (1, 0) in seen
 
 
 def test_streams_go_on_while_long_prompts_are_read(server: RunningServer) -> None:

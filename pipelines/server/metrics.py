@@ -40,7 +40,7 @@ class Metrics:
             "replit_time_per_output_token_seconds", "Between the tokens of a sequence, on average",
             buckets=_TOKEN_SECONDS, registry=registry,
         )  # fmt: skip
-        self._running = Gauge("replit_running", "Sequences being generated", registry=registry)
+        self._running = Gauge("replit_running", "Sequences that are read or written", registry=registry)
         self._waiting = Gauge("replit_queue_depth", "Sequences waiting", registry=registry)
         self._pages = Gauge("replit_cache_pages_used", "Cache pages in use", registry=registry)
         self._usage = Gauge("replit_cache_usage_ratio", "Cache pages in use, of all: 0 to 1", registry=registry)
@@ -54,8 +54,9 @@ class Metrics:
 
     def render(self, load: Load, in_flight: int, stalled: bool = False) -> bytes:
         """The text that Prometheus reads."""
-        self._running.set(load.running)
-        self._waiting.set(max(in_flight - load.running, 0))
+        running = load.running_of(in_flight)
+        self._running.set(running)
+        self._waiting.set(in_flight - running)
         self._pages.set(load.pages_used)
         self._pages_total.set(load.pages_total)
         self._usage.set(load.pages_used / load.pages_total if load.pages_total else 0.0)

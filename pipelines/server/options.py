@@ -70,8 +70,9 @@ class ServeOptions:
 
     @property
     def name(self) -> str:
-        """What clients call the model."""
-        return self.served_model_name or self.weight_path or self.model
+        """What clients call the model: text, also where a path's bytes are none."""
+        name = self.served_model_name or self.weight_path or self.model
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 _OPTIONS = (
@@ -146,6 +147,9 @@ def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptio
     if useless:
         names = ", ".join("--" + name.replace("_", "-") for name in useless)
         raise click.UsageError(f"{names} has no meaning with --serve; leave it out", ctx)
+    for name in ("host", "served_model_name", "cache_dir", "allowed_host"):
+        if options[name] in ("", ("",)):  # a variable of a shell that is not set
+            raise click.UsageError(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out", ctx)
     batch, length = options["max_cache_batch_size"], options["max_length"]
     _check(batch, length, ctx)
     sampling = {name: options[name] for name in _SAMPLING if name in given}

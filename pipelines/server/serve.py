@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.server.http.hosts import is_loopback
+from pipelines.server.http.hosts import checks_hosts, is_loopback
 from pipelines.server.options import ServeOptions
 from replit.runtime.cores import usable_cores
 from weights.errors import UserError
@@ -68,7 +68,9 @@ def _serve_on(listener: socket.socket, options: ServeOptions, files: ModelFiles 
     with listener:
         host, port = listener.getsockname()[:2]
         # The address decides who may ask, however it was spelled; the spelling is a name of this machine too.
-        options = replace(options, host=host, allowed_hosts=(*options.allowed_hosts, options.host))
+        checked = checks_hosts(options.allowed_hosts, options.api_keys, host)
+        names = (*options.allowed_hosts, options.host) if checked else ()
+        options = replace(options, host=host, allowed_hosts=names)
         log.event("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
         if not options.api_keys and not is_loopback(host):
             log.event(

@@ -102,8 +102,11 @@ class Service:
             self.find_model(name)
 
     def find_model(self, name: str) -> None:
-        """Raises ApiError (404) unless it is the served model; `:latest` after its name is Ollama's way of writing."""
-        if name.removesuffix(":latest") != self.options.name.removesuffix(":latest"):
+        """Raises ApiError (404) unless it is the served model.
+
+        `:latest` after its name is Ollama's way of writing; of a path in an address single slashes are left.
+        """
+        if _bare(name) != _bare(self.options.name):
             raise ApiError(
                 f"the model {name[:200]!r} does not exist here; expected {self.options.name!r}",
                 status=404, param="model", code="model_not_found",
@@ -313,6 +316,10 @@ class Service:
         if sequence.text.tokens > 1:
             spent = sequence.last_token - sequence.first_token
             self.metrics.per_token.observe(spent / (sequence.text.tokens - 1))
+
+
+def _bare(name: str) -> str:
+    return "/".join(filter(None, name.removesuffix(":latest").split("/")))
 
 
 def _put(queue: asyncio.Queue[tuple[RunningSequence, Step]], sequence: RunningSequence, step: Step) -> None:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipelines.server.http.api_error import CLOSE, ApiError, shutting_down
 from pipelines.server.http.body import Body, discard, too_large
-from pipelines.server.http.hosts import check_host, is_loopback
+from pipelines.server.http.hosts import check_host, checks_hosts
 from pipelines.server.record import Record
 from pipelines.server.routes import page
 from pipelines.server.service import Service
@@ -60,7 +60,7 @@ class Guard:
         self._app = app
         self._service = service
         options = service.options
-        self._checks_host = bool(options.allowed_hosts) or (not options.api_keys and is_loopback(options.host))
+        self._checks_host = checks_hosts(options.allowed_hosts, options.api_keys, options.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or answers it with an error."""

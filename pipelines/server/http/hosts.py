@@ -31,6 +31,11 @@ def host_name(header: str) -> str:
     return header.partition(":")[0]
 
 
+def checks_hosts(allowed: Sequence[str], keys: Sequence[str], address: str) -> bool:
+    """Whether the names of requests count: where names are given, or anybody on this machine may ask without a key."""
+    return bool(allowed) or (not keys and is_loopback(address))
+
+
 def check_host(header: str | None, allowed: Sequence[str]) -> None:
     """Raises ApiError (403) for a `Host` that is neither loopback nor allowed; programs older than it send none."""
     if header is None:

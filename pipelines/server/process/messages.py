@@ -45,6 +45,10 @@ class Load:
     pages_total: int
     preempted: int
 
+    def running_of(self, in_flight: int) -> int:
+        """How many run of those that still do: some may have been cancelled since."""
+        return min(self.running, in_flight)
+
 
 @dataclass(frozen=True)
 class Ready:

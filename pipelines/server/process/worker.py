@@ -69,7 +69,7 @@ class Inbox:
         self._messages: queue.SimpleQueue[SequenceRequest | Cancel | None] = queue.SimpleQueue()
         self._pipeline = pipeline
         self._waiting: dict[str, SequenceRequest] = {}
-        self._served: dict[str, int] = {}  # the last turn of each owner, while anybody waits
+        self._served: dict[str, int] = {}  # the last turn of each owner who waits, or the last before it came
         self._turns = 0
         self.cancelled: queue.SimpleQueue[list[RequestID]] = queue.SimpleQueue()
         self.closed = False
@@ -90,13 +90,18 @@ class Inbox:
         if not ready:
             raise queue.Empty
         # Owners take turns; what one of them sent stays in order.
-        request = min(ready, key=lambda request: (request.background, self._served.get(request.owner, 0)))
+        request = min(ready, key=lambda request: (request.background, self._served[request.owner]))
         self._turns += 1
         self._served[request.owner] = self._turns
-        del self._waiting[request.id]
-        if not self._waiting:
-            self._served.clear()
+        self._drop(request.id)
         return self._pipeline.admit(request)
+
+    def _drop(self, name: str) -> bool:
+        """Takes a request out of those that wait; False if it does not."""
+        request = self._waiting.pop(name, None)
+        if request is not None and all(other.owner != request.owner for other in self._waiting.values()):
+            del self._served[request.owner]
+        return request is not None
 
     def _may_start(self, request: SequenceRequest) -> bool:
         first = request.after
@@ -126,7 +131,8 @@ class Inbox:
             self.closed = True
         elif isinstance(message, SequenceRequest):
             self._waiting[message.id] = message
-        elif self._waiting.pop(message.id, None) is None:
+            self._served.setdefault(message.owner, self._turns)
+        elif not self._drop(message.id):
             self.cancelled.put([self._pipeline.id_of(message.id)])
 
 
@@ -314,8 +320,8 @@ def run(
         blocks = cache.block_count()
         outbox.send(
             Load(
-                running=len(constructor.all_tg_reqs),
-                waiting=len(constructor.all_ce_reqs) + len(inbox),
+                running=len(constructor.all_tg_reqs) + len(constructor.all_ce_reqs),
+                waiting=len(inbox),
                 pages_used=blocks.total - blocks.free,
                 pages_total=blocks.total,
                 preempted=constructor.total_preemption_count,

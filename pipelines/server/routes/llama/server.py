@@ -161,7 +161,7 @@ async def slots(request: Request) -> Response:
     With `?fail_on_no_slot=1` it is a 503 while all of them run.
     """
     service: Service = request.app.state.service
-    running = min(service.worker.load.running, service.options.max_batch_size)
+    running = min(service.worker.load.running_of(service.worker.in_flight), service.options.max_batch_size)
     if running == service.options.max_batch_size and request.query_params.get("fail_on_no_slot"):
         raise ApiError("no slot is free", status=503, headers={"Retry-After": "1"})
     return JSONResponse(
