@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.terminal.options import shared
+from pipelines.terminal.options import PathText, shared
 from pipelines.terminal.report import visible
 from weights.files.paths import exists, is_dir
 from weights.written import WRITTEN
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST")
+@click.argument("source", type=PathText(), metavar="SRC")
+@click.argument("destination", type=PathText(), metavar="DST")
 @click.option(
     "--quantization-encoding",
     "encoding",
-    type=click.Choice(WRITTEN),
+    type=click.Choice(WRITTEN, case_sensitive=False),
     default="bfloat16",
     show_default=True,
     help="How matrices are stored; norms stay float32, and the matrix that makes the logits "
@@ -94,7 +94,7 @@ def convert(
 
     checkpoint, name = open_source(source, config=Path(config_path) if config_path else None)
     order = None if fim_order is None else fim_order == "suffix-first"
-    tokens = tuple(fim.split(",")) if fim else ()
+    tokens = tuple(fim.split(",")) if fim is not None else ()
     path, tokenizer_file = Path(destination), Path(tokenizer_path) if tokenizer_path else None
     if destination.endswith("/") and exists(path) and not is_dir(path):
         raise UserError(f"{path} is a file; expected a directory: leave the slash out, or give another name")

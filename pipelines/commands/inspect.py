@@ -13,17 +13,17 @@ from typing import Any
 
 import click
 
-from pipelines.terminal.options import shared
+from pipelines.terminal.options import PathText, shared
 from pipelines.terminal.report import visible
 from weights.written import WRITTEN
 
 
 @click.command()
-@click.argument("source", metavar="FILE|DIR|REPO")
+@click.argument("source", type=PathText(), metavar="FILE|DIR|REPO")
 @click.option(
     "--quantization-encoding",
     "encoding",
-    type=click.Choice(WRITTEN),
+    type=click.Choice(WRITTEN, case_sensitive=False),
     help="What it would be run with [default: the file's own encoding].",
 )
 @click.option(
