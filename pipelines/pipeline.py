@@ -365,12 +365,10 @@ def load(
 def cache_encoding(requested: str | None, target: Target) -> Encoding:
     """The encoding of keys and values on a target. Raises UserError for one that it cannot have."""
     known = CPU_CACHES if target.own_kernels else (target.cache,)
-    if requested is None:
-        return target.cache
-    if str(requested).lower() not in known:
+    if requested is not None and requested not in known:
         where = "on the CPU" if target.own_kernels else "with --use-gpu"
         raise UserError(f"--kv-cache-encoding is {requested!r}; expected {' or '.join(known)} {where}")
-    return Encoding(requested.lower())
+    return target.cache if requested is None else Encoding(requested)
 
 
 def gpu_encoding(requested: Encoding | None, target: Target) -> Encoding:

@@ -152,11 +152,14 @@ def test_every_option_is_given_in_a_test() -> None:
                 assert words & {*option.opts, *option.secondary_opts}, f"no test gives replit {name} {option.opts[0]}"
 
 
-def test_an_unknown_encoding_of_the_cache_is_named() -> None:
+def test_encodings_of_the_cache_are_named_in_capitals_too() -> None:
     result = run("--prompt", "x", "--kv-cache-encoding", "q8_0")
-    assert (result.returncode, result.stdout) == (1, b"")
-    assert result.stderr == b"replit: --kv-cache-encoding is 'q8_0'; expected float32 or bfloat16 on the CPU\n"
-    assert cache_encoding("BFloat16", CPU) == Encoding.BFLOAT16
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert b"'--kv-cache-encoding': 'q8_0' is not one of 'float32', 'bfloat16'." in result.stderr
+    (option,) = (option for option in replit.params if option.name == "kv_cache_encoding")
+    assert option.type.convert("BFloat16", option, None) == "bfloat16"
+    with pytest.raises(UserError, match="is 'q8_0'; expected float32 or bfloat16 on the CPU"):
+        cache_encoding("q8_0", CPU)
 
 
 def test_an_encoding_that_nothing_is_computed_in_is_refused_with_those_that_are() -> None:

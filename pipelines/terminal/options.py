@@ -77,8 +77,9 @@ _OPTIONS = {
         help="Threads to compute with [default: all cores]."),
     "mmap": _option("--mmap/--no-mmap", default=None,
         help="Keep the weights mapped from the file, or read them [default: read if they fit]."),
-    "kv_cache_encoding": _option("--kv-cache-encoding", metavar="E",
-        help="Keys and values in float32 or bfloat16 [default: float32, on a GPU bfloat16]."),
+    "kv_cache_encoding": _option("--kv-cache-encoding",
+        type=click.Choice(["float32", "bfloat16"], case_sensitive=False),
+        help="What keys and values are kept in [default: float32, on a GPU bfloat16]."),
     "draft": _option("--draft", default="auto", show_default=True, metavar="WHO",
         help="Who guesses tokens that are checked several at a time: none, ngram (the text itself), nano, a model's "
              "name, or auto; the text is the same."),
