@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -281,7 +281,8 @@ def _checked(sampling: dict[str, Any]) -> dict[str, Any]:
     stop = (stop,) if isinstance(stop, str) else stop
     if not isinstance(stop, (list, tuple)) or not all(isinstance(text, str) for text in stop):
         raise UserError(f"stop is {stop!r}; expected a text or a list of texts")
-    return sampling | {"stop": tuple(stop)}
+    bias = sampling.get("logit_bias") or ()
+    return sampling | {"stop": tuple(stop), "logit_bias": tuple(bias.items() if isinstance(bias, Mapping) else bias)}
 
 
 def load(

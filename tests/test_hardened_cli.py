@@ -72,6 +72,13 @@ def test_streams_that_are_full_or_closed(
     assert error in "".join(lines)
 
 
+@pytest.mark.parametrize("shell", ["2>/dev/full", "2>&1 | head -n 1"])
+def test_a_conversion_goes_on_where_nobody_reads_what_it_says(shell: str, tmp_path: Path) -> None:
+    path = tmp_path / "nano.gguf"
+    run("convert", "nano", str(path), shell=shell)
+    assert path.stat().st_size > 13_000_000
+
+
 @pytest.mark.skipif(find_spec("uvloop") is None, reason="needs the extra serve")
 @pytest.mark.parametrize("shell", ["2>&-", "<&- >&- 2>&-"])
 def test_a_server_without_streams_serves(nano: Pipeline, shell: str) -> None:

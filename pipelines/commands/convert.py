@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.terminal.options import PathText, shared
-from pipelines.terminal.report import visible
+from pipelines.terminal.report import say, visible
 from weights.files.paths import exists, is_dir
 from weights.written import WRITTEN
 
@@ -105,12 +105,12 @@ def convert(
     if not wanted.directory:
         path = gguf_export.destination(plan, path)
     if any(tensor.encoding.is_quantized for tensor in plan.tensors.values()):
-        click.echo(f"{source} is quantized already: the original would lose less", err=True)
+        say(visible(f"{source} is quantized already: the original would lose less"))
     with _stoppable(), _progress(plan) as report:
-        converting.write(checkpoint, plan, tokenizer, path, wanted, report, lambda line: click.echo(line, err=True))
+        converting.write(checkpoint, plan, tokenizer, path, wanted, report, lambda line: say(visible(line)))
     size = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
     bits = 8 * plan.nbytes / plan.parameters
-    click.echo(f"{path}: {size:,} bytes, {bits:.2f} bits a weight", err=True)
+    say(visible(f"{path}: {size:,} bytes, {bits:.2f} bits a weight"))
 
 
 def open_source(
@@ -150,7 +150,7 @@ def _stoppable() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        click.echo("interrupted: nothing was written", err=True)
+        say("interrupted: nothing was written")
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -172,7 +172,11 @@ def _progress(conversion: Conversion) -> Iterator[Callable[[str], None]]:
             tensor = conversion.tensors[name]
             shape = " x ".join(map(str, tensor.shape))
             stored = conversion.encodings[name]
-            console.print(visible(f"{name:32} {shape:>16}  {tensor.encoding} -> {stored}"), markup=False)
+            line = visible(f"{name:32} {shape:>16}  {tensor.encoding} -> {stored}")
+            if console.is_terminal:
+                console.print(line, markup=False)  # above the bar
+            else:
+                say(line)
             bar.advance(task, tensor.nbytes)
 
         yield report
