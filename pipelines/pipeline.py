@@ -159,6 +159,9 @@ class Pipeline:
 
         `language` is a file's name or ending such as "x.py", which tells `completion="block"` where a block ends.
         """
+        for text in (prefix, suffix):
+            if not isinstance(text, str):
+                raise UserError(f"the code around the gap is of the type {type(text).__name__}; expected two texts")
         SamplingParams(**_checked({name: value for name, value in sampling.items() if name != "logprobs"}))
         gap = Gap(prefix, suffix, language_of(language) if language else None, whole=True)
         return self._complete(self.gap(gap, sampling.get("max_new_tokens", -1)), sampling)
@@ -310,7 +313,7 @@ def load(
     threads: int | None = None,
     mmap: bool | None = None,
     kv_cache_encoding: str | None = None,
-    draft: str = "auto",
+    draft: str | None = "auto",
     drafted_sequences: int | None = None,
     progress: Reporter | None = None,
 ) -> Pipeline:
@@ -319,10 +322,10 @@ def load(
     `config_path` and `tokenizer_path` give what its files leave out. `allow_longer`: `max_length` may exceed its own.
     `device` is cpu, gpu, or gpu:1 for the second one; a GPU computes in bfloat16. `mmap` None maps the weights only
     where memory is short. `kv_cache_encoding` is that of keys and values: float32 or bfloat16 on the CPU. A GPU must
-    have room for `reserved_sequences` more, in a cache of the caller's own. `draft`
-    says who guesses tokens that are then checked several at a time: auto, none, ngram, or a small model's name
-    (pipelines/drafting.py); the text is the same with any; `drafted_sequences` are those that it can
-    follow at once. Raises UserError for everything that a user can mend.
+    have room for `reserved_sequences` more, in a cache of the caller's own. `draft` says who guesses tokens that are
+    then checked several at a time: auto, none (None too), ngram, or a small model's name (pipelines/drafting.py); the
+    text is the same with any; `drafted_sequences` are those that it can follow at once. Raises UserError for everything
+    that a user can mend.
     """
     progress = progress or Quiet()
     encoding = parse_encoding(quantization_encoding)
@@ -357,7 +360,7 @@ def load(
 
     def drafter(on_gpu: bool) -> Drafter | None:
         count = drafted_sequences or max_batch_size
-        return open_drafter(draft, files, total_bytes(types), count, on_gpu, progress)
+        return open_drafter("none" if draft is None else draft, files, total_bytes(types), count, on_gpu, progress)
 
     if not target.own_kernels:
         bound = bind_weights(compiled, files.tensors, types, mapped=True, device=gpu, target=target)

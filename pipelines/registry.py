@@ -25,6 +25,7 @@ from weights.tokenizers.byte_level import SUFFIX_FIRST_KEY, ByteLevelTokenizer
 from weights.tokenizers.load import load_tokenizer
 from weights.tokenizers.tokenizer import Tokenizer
 from weights.tokenizers.unigram import UnigramTokenizer
+from weights.written import WRITTEN
 
 ARCHITECTURES = (REPLIT, REFACT)
 
@@ -152,11 +153,9 @@ def architecture_named(name: str) -> Architecture:
 
 
 def parse_encoding(name: str | None) -> Encoding | None:
-    """The encoding of that name. Raises UserError for an unknown one."""
+    """The encoding of that name. Raises UserError for one that nothing is computed in."""
     if name is None:
         return None
-    try:
-        return Encoding(name.lower())
-    except ValueError:
-        known = ", ".join(encoding.value for encoding in Encoding)
-        raise UserError(f"--quantization-encoding is {name!r}; expected one of {known}") from None
+    if str(name).lower() not in WRITTEN:
+        raise UserError(f"--quantization-encoding is {name!r}; expected one of {', '.join(WRITTEN)}")
+    return Encoding(name.lower())

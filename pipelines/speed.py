@@ -135,5 +135,5 @@ def anonymous_memory() -> int:
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:  # not Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of macOS, in bytes
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")) * 1024

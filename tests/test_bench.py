@@ -57,10 +57,27 @@ def test_guesses_are_measured_beside_none(nano: Pipeline) -> None:
     assert all(0 < row.slowest <= row.tokens_per_second for row in rows)
 
 
-def test_a_senseless_list_is_refused() -> None:
-    result = CliRunner().invoke(command, ["-p", "a,b"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("-p a,b", "'a,b' is no list of whole numbers from 1 up, such as 64,512"),
+        ("-p 0", "'0' is no list of whole numbers from 1 up"),
+        ("-n 4,0", "'4,0' is no list of whole numbers from 1 up"),
+        ("-b 0", "'0' is no list of whole numbers from 1 up"),
+        ("-d -1", "'-1' is no list of whole numbers from 0 up"),
+        ("-r 0", "0 is not in the range x>=1"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments: str, message: str) -> None:
+    result = CliRunner().invoke(command, arguments.split())
     assert result.exit_code == 2
-    assert "'a,b' is no list of whole numbers such as 64,512" in result.output
+    assert message in result.output
+
+
+def test_more_tokens_than_the_model_was_trained_on_are_measured(nano: Pipeline) -> None:
+    longer = ["-p", "", "-n", "2", "-d", str(nano.config.max_seq_len), "-r", "1", "--draft", "none", "-o", "json"]
+    result = CliRunner().invoke(command, longer)
+    assert [row["test"] for row in json.loads(result.stdout)["results"]] == ["tg2@d2048"]
 
 
 @pytest.mark.slow

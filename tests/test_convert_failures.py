@@ -82,6 +82,8 @@ def test_bad_destinations_are_refused(source: Path, tmp_path: Path) -> None:
 def test_unknown_sources_and_encodings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'no such.gguf' does not exist here; expected a file"):
         run("no such.gguf", tmp_path / "out.gguf")
+    with pytest.raises(UserError, match="'a' does not exist here"):
+        run("a", "b", "--quantization-encoding", "Q4_K")  # in capitals as everywhere
     result = CliRunner().invoke(convert, ["a", "b", "--quantization-encoding", "q5_k"])
     assert result.exit_code == 2
     assert "'q5_k' is not one of 'float32', 'bfloat16', 'q8_0'" in result.stderr

@@ -72,6 +72,13 @@ def test_streams_that_are_full_or_closed(
     assert error in "".join(lines)
 
 
+@pytest.mark.parametrize("shell", ["2>/dev/full", "2>&1 | head -n 1"])
+def test_a_conversion_goes_on_where_nobody_reads_what_it_says(shell: str, tmp_path: Path) -> None:
+    path = tmp_path / "nano.gguf"
+    run("convert", "nano", str(path), shell=shell)
+    assert path.stat().st_size > 13_000_000
+
+
 @pytest.mark.skipif(find_spec("uvloop") is None, reason="needs the extra serve")
 @pytest.mark.parametrize("shell", ["2>&-", "<&- >&- 2>&-"])
 def test_a_server_without_streams_serves(nano: Pipeline, shell: str) -> None:
@@ -121,6 +128,9 @@ def test_a_server_without_streams_serves(nano: Pipeline, shell: str) -> None:
         (["-p", "x", "--suffix-file", "/"], 1, "cannot read / (Is a directory)"),
         (["-p", "-", "-p", "-"], 2, "--prompt - is given several times"),
         (["-p", "x", "--serialized-model-path", "/dev/null"], 1, "is no regular file"),
+        (["-p", "x", "--weight-path", ""], 2, "Invalid value for '--weight-path': the path is empty; expected one"),
+        (["--save-to-serialized-model-path", ""], 2, "the path is empty; expected one"),
+        (["convert", "nano", ""], 2, "Invalid value for 'DST': the path is empty; expected one"),
         (["-p", "x", "-m", "a" * 300], 1, "aaa (File name too long); expected a path that can be read"),
         (["inspect", "nano", "--tokenizer", "a" * 300], 1, "aaa: File name too long; expected the path of a file"),
         (
@@ -234,7 +244,12 @@ def test_help_and_serve_are_commands() -> None:
     whole = run("--help").stdout
     assert run("help").stdout == whole
     assert run("help", "bench").stdout.startswith(b"Usage: replit bench")
-    assert run("serve", "--help").stdout == whole
+    assert (
+        run("serve", "--help").stdout
+        == run("help", "serve").stdout
+        == run("--use-gpu", "0", "serve", "--help").stdout
+        == whole
+    )
     assert run("--max-length", "99", "serve", "--port", "0", "--suffix", "x").returncode == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,12 @@ def test_a_length_beyond_the_model_is_a_problem(directory: Path) -> None:
     longer = report(directory, "--max-length", 4096, "--allow-longer")["run"]
     assert longer["memory"]["cache"] == 4096 * (2 * 2 * 2 * 64 * 4)
     assert longer["notes"][0].startswith("ALiBi goes on beyond the 512 tokens that the model was trained on")
+
+
+def test_what_is_here_needs_no_temporary_folder(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose files are read-only has none."""
+    monkeypatch.setattr(tempfile, "tempdir", str(directory / "none"))
+    assert report(directory)["problems"] == report("nano")["problems"] == []
 
 
 def test_no_such_file_is_one_line() -> None:

@@ -279,6 +279,8 @@ def test_log_probabilities_in_python(nano: Pipeline) -> None:
         (lambda p: p.generate_batch([1, 2]), "the prompts are token ids; expected a list of prompts"),
         (lambda p: p.generate_batch([b"x"]), "the prompt is of the type bytes"),
         (lambda p: p.logits([1.0]), "the prompt holds 1.0; expected token ids"),
+        (lambda p: p.fill("a", None), "the code around the gap is of the type NoneType; expected two texts"),
+        (lambda p: p.fill(b"a", "b"), "the code around the gap is of the type bytes; expected two texts"),
     ],
 )
 def test_what_is_no_prompt_is_refused(scripted: Pipeline, call: Any, message: str) -> None:

@@ -12,10 +12,13 @@ from test_cli import run
 from test_evaluation import HUMAN_EVAL, write_lines
 
 from pipelines.commands.cli import replit
-from pipelines.pipeline import Pipeline
+from pipelines.pipeline import Pipeline, cache_encoding
 from pipelines.prompts.gap import gap_at
-from pipelines.registry import locate
+from pipelines.registry import locate, parse_encoding
 from pipelines.text.lexer import PYTHON
+from replit.runtime.target import CPU
+from weights.errors import UserError
+from weights.tensor import Encoding
 
 PROMPT = "def fibonacci(n):\n"
 CODE = "import os\n\n\ndef add(a, b):\n    return \n"
@@ -149,10 +152,20 @@ def test_every_option_is_given_in_a_test() -> None:
                 assert words & {*option.opts, *option.secondary_opts}, f"no test gives replit {name} {option.opts[0]}"
 
 
-def test_an_unknown_encoding_of_the_cache_is_named() -> None:
+def test_encodings_of_the_cache_are_named_in_capitals_too() -> None:
     result = run("--prompt", "x", "--kv-cache-encoding", "q8_0")
-    assert (result.returncode, result.stdout) == (1, b"")
-    assert result.stderr == b"replit: --kv-cache-encoding is 'q8_0'; expected float32 or bfloat16 on the CPU\n"
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert b"'--kv-cache-encoding': 'q8_0' is not one of 'float32', 'bfloat16'." in result.stderr
+    (option,) = (option for option in replit.params if option.name == "kv_cache_encoding")
+    assert option.type.convert("BFloat16", option, None) == "bfloat16"
+    with pytest.raises(UserError, match="is 'q8_0'; expected float32 or bfloat16 on the CPU"):
+        cache_encoding("q8_0", CPU)
+
+
+def test_an_encoding_that_nothing_is_computed_in_is_refused_with_those_that_are() -> None:
+    assert parse_encoding("Q4_K") == Encoding.Q4_K
+    with pytest.raises(UserError, match="is 'float16'; expected one of float32, bfloat16, q8_0, q4_0, q4_k, q6_k$"):
+        parse_encoding("float16")
 
 
 def test_what_is_mapped_is_a_matter_of_the_cpu() -> None:

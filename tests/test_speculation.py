@@ -48,7 +48,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def plain() -> Pipeline:
-    return load("nano", max_length=1024, max_batch_size=4, draft="none")
+    return load("nano", max_length=1024, max_batch_size=4, draft=None)
 
 
 @pytest.fixture(scope="module", params=["ngram", "nano"])

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.terminal.options import MODEL, chosen, device_name, load_model, shared
+from pipelines.terminal.options import MODEL, PathText, chosen, device_name, load_model, shared
 
 if TYPE_CHECKING:
     from pipelines.server.offline.run import Answer
 
 
 def _shard(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value or "1/1")
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", "1/1" if value is None else value)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise click.BadParameter(f"{value!r} is no share such as 1/4, from 1/4 to 4/4", ctx, parameter)
     return int(found[1]), int(found[2])
@@ -26,9 +26,14 @@ def _path(value: str) -> Path | None:
 
 
 @click.command()
-@click.argument("source", metavar="IN.jsonl")
-@click.argument("output", metavar="OUT.jsonl")
-@click.option("--error-file", metavar="PATH", help="Where results of failed requests go [default: OUT.jsonl too].")
+@click.argument("source", type=PathText(), metavar="IN.jsonl")
+@click.argument("output", type=PathText(), metavar="OUT.jsonl")
+@click.option(
+    "--error-file",
+    type=PathText(),
+    metavar="PATH",
+    help="Where results of failed requests go [default: OUT.jsonl too].",
+)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N lines.")
 @click.option("--shard", callback=_shard, metavar="I/N", help="Only every N-th line, from the I-th on.")
 @click.option("--keep-order", is_flag=True, help="Write results in the order of the lines, not as they finish.")

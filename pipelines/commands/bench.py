@@ -16,12 +16,15 @@ Row = dict[str, object]
 
 
 def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list[int]:
+    lowest = 0 if parameter.name == "depth" else 1
     try:
         numbers = [int(part) for part in value.split(",") if part]
     except ValueError:
         numbers = [-1]
-    if any(n < 0 for n in numbers):
-        raise click.BadParameter(f"{value!r} is no list of whole numbers such as 64,512", ctx, parameter)
+    if any(n < lowest for n in numbers):
+        raise click.BadParameter(
+            f"{value!r} is no list of whole numbers from {lowest} up, such as 64,512", ctx, parameter
+        )
     return numbers
 
 
@@ -31,7 +34,9 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, value: str) -> list
 @click.option("--generate", "-n", default="64", show_default=True, callback=_numbers, help="Tokens to generate.")
 @click.option("--depth", "-d", default="0", show_default=True, callback=_numbers, help="Tokens in the cache before.")
 @click.option("--batch-size", "-b", default="1", show_default=True, callback=_numbers, help="Sequences at once.")
-@click.option("--repeats", "-r", default=5, show_default=True, help="Counted runs of each test.")
+@click.option(
+    "--repeats", "-r", type=click.IntRange(1), default=5, show_default=True, help="Counted runs of each test."
+)
 @click.option("--output", "-o", type=click.Choice(["table", "json", "csv", "md"]), default="table", show_default=True)
 def bench(**options: Any) -> None:
     """Measure speed: prefill (pp) and generation (tg), in tokens a second; and a text without and with guesses.
@@ -46,7 +51,8 @@ def bench(**options: Any) -> None:
     started = time.perf_counter()
     before = [1, *options["depth"], *([] if options["draft"] == "none" else [measure.TEXT_TOKENS])]
     longest = max([*options["prompt_tokens"], max(before) + max(options["generate"], default=0)])
-    pipeline = load_model(options, max_length=longest, max_batch_size=max(options["batch_size"] or [1]))
+    batch = max(options["batch_size"] or [1])
+    pipeline = load_model(options, max_length=longest, max_batch_size=batch, allow_longer=True)
     loaded = time.perf_counter() - started
     Engine.get(options["threads"])
     bandwidth = read_bandwidth() if options["use_gpu"] is None else None

@@ -14,7 +14,7 @@ import pipelines
 from pipelines import start
 from pipelines.server.options import SERVER_ONLY, from_command_line, serve_click_options
 from pipelines.terminal import report
-from pipelines.terminal.options import MODEL, SAMPLING, shared, typed
+from pipelines.terminal.options import MODEL, SAMPLING, PathText, shared, typed
 from weights.errors import UserError
 
 # Subcommand to "module:attribute".
@@ -55,7 +55,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The subcommand. Raises click.UsageError that says what was meant."""
         if args[0] == "help":
-            print(ctx.get_help() if len(args) < 2 else self._help_of(ctx, args[1]))
+            print(ctx.get_help() if args[1:2] in ([], ["serve"]) else self._help_of(ctx, args[1]))
             ctx.exit()
         if args[0] not in SUBCOMMANDS:
             raise click.UsageError(meant(args[0]), ctx)
@@ -77,7 +77,7 @@ def with_serve(args: list[str]) -> list[str]:
         word = args[index]
         if word == "serve":
             return [*args[:index], "--serve", *args[index + 1 :]]
-        if not word.startswith("-") or word == "--":
+        if word == "--" or not (word.startswith("-") or word.isdigit()):  # a number is --use-gpu's
             break
         index += 2 if word in values else 1
     return args
@@ -125,7 +125,7 @@ def meant(word: str) -> str:
 @click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-text token.")
 @click.option("--num-return-sequences", default=1, show_default=True, metavar="N", help="Completions of each prompt.")
 @click.option("--suffix", metavar="TEXT", help="Fill the gap between the prompt and this text.")
-@click.option("--suffix-file", metavar="PATH", help="The same, with the text of a file.")
+@click.option("--suffix-file", type=PathText(), metavar="PATH", help="The same, with the text of a file.")
 @shared("suffix_first")
 @click.option(
     "--token-healing",
@@ -141,7 +141,7 @@ def meant(word: str) -> str:
 @click.option(
     "--max-cache-batch-size", default=1, show_default="1, with --serve up to 16", metavar="N", help="Sequences at once."
 )
-@click.option("--save-to-serialized-model-path", metavar="PATH", help="Write the compiled model here.")
+@click.option("--save-to-serialized-model-path", type=PathText(), metavar="PATH", help="Write the compiled model here.")
 @click.option("--serve", is_flag=True, help="Serve an OpenAI-compatible API instead.")
 @serve_click_options
 @click.option("--quiet", is_flag=True, help="No progress, notices and timings.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.terminal.options import shared
+from pipelines.terminal.options import PathText, shared
 
 if TYPE_CHECKING:
     from replit.runtime.target import Target
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @shared("model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "kv_cache_encoding")
 @click.option("--target", default="cpu", show_default=True, metavar="TARGET", help="cpu, or a GPU such as cuda:sm_90.")
 @click.option("--mmap", is_flag=True, help="For weights that stay mapped from their file, on a CPU.")
-@click.option("--save-to-serialized-model-path", "path", required=True, metavar="PATH", help="The file to write.")
+@click.option(
+    "--save-to-serialized-model-path", "path", required=True, type=PathText(), metavar="PATH", help="The file to write."
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
 def compile_model(model: str, path: str, target: str, quiet: bool, **options: Any) -> None:
     """Compile a model and write it to a file, for --serialized-model-path on another machine.

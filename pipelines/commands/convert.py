@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.terminal.options import shared
-from pipelines.terminal.report import visible
+from pipelines.terminal.options import PathText, shared
+from pipelines.terminal.report import say, visible
 from weights.files.paths import exists, is_dir
 from weights.written import WRITTEN
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST")
+@click.argument("source", type=PathText(), metavar="SRC")
+@click.argument("destination", type=PathText(), metavar="DST")
 @click.option(
     "--quantization-encoding",
     "encoding",
-    type=click.Choice(WRITTEN),
+    type=click.Choice(WRITTEN, case_sensitive=False),
     default="bfloat16",
     show_default=True,
     help="How matrices are stored; norms stay float32, and the matrix that makes the logits "
@@ -94,7 +94,7 @@ def convert(
 
     checkpoint, name = open_source(source, config=Path(config_path) if config_path else None)
     order = None if fim_order is None else fim_order == "suffix-first"
-    tokens = tuple(fim.split(",")) if fim else ()
+    tokens = tuple(fim.split(",")) if fim is not None else ()
     path, tokenizer_file = Path(destination), Path(tokenizer_path) if tokenizer_path else None
     if destination.endswith("/") and exists(path) and not is_dir(path):
         raise UserError(f"{path} is a file; expected a directory: leave the slash out, or give another name")
@@ -105,12 +105,12 @@ def convert(
     if not wanted.directory:
         path = gguf_export.destination(plan, path)
     if any(tensor.encoding.is_quantized for tensor in plan.tensors.values()):
-        click.echo(f"{source} is quantized already: the original would lose less", err=True)
+        say(visible(f"{source} is quantized already: the original would lose less"))
     with _stoppable(), _progress(plan) as report:
-        converting.write(checkpoint, plan, tokenizer, path, wanted, report, lambda line: click.echo(line, err=True))
+        converting.write(checkpoint, plan, tokenizer, path, wanted, report, lambda line: say(visible(line)))
     size = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
     bits = 8 * plan.nbytes / plan.parameters
-    click.echo(f"{path}: {size:,} bytes, {bits:.2f} bits a weight", err=True)
+    say(visible(f"{path}: {size:,} bytes, {bits:.2f} bits a weight"))
 
 
 def open_source(
@@ -150,7 +150,7 @@ def _stoppable() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        click.echo("interrupted: nothing was written", err=True)
+        say("interrupted: nothing was written")
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -172,7 +172,11 @@ def _progress(conversion: Conversion) -> Iterator[Callable[[str], None]]:
             tensor = conversion.tensors[name]
             shape = " x ".join(map(str, tensor.shape))
             stored = conversion.encodings[name]
-            console.print(visible(f"{name:32} {shape:>16}  {tensor.encoding} -> {stored}"), markup=False)
+            line = visible(f"{name:32} {shape:>16}  {tensor.encoding} -> {stored}")
+            if console.is_terminal:
+                console.print(line, markup=False)  # above the bar
+            else:
+                say(line)
             bar.advance(task, tensor.nbytes)
 
         yield report

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.terminal.options import MODEL, SAMPLING, FiniteRange, chosen, device_name, load_model, shared
-from pipelines.terminal.report import visible
+from pipelines.terminal.report import say, visible
 
 if TYPE_CHECKING:
     from pipelines.engine.sampling import SamplingParams
@@ -91,7 +91,7 @@ def evaluate(benchmark: str, **options: Any) -> None:
     else:
         _generate(wanted, records, options)
     if options["generate_only"]:
-        click.echo(f"{len(wanted)} samples are in {records.directory}; --allow-execution runs them", err=True)
+        say(visible(f"{len(wanted)} samples are in {records.directory}; --allow-execution runs them"))
         return
     _judge(wanted, records, settings, options)
 
@@ -218,7 +218,7 @@ def _judge(wanted: list[Task], records: Records, settings: dict[str, Any], optio
     path = records.write_results(results)
     click.echo("\n".join(map(visible, table(results))))
     if not options["quiet"]:
-        click.echo(f"written to {path}", err=True)
+        say(visible(f"written to {path}"))
 
 
 @contextmanager

@@ -8,22 +8,25 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipelines.terminal.options import shared
+from pipelines.terminal.options import PathText, shared
 from pipelines.terminal.report import visible
+from weights.embedded_models import EMBEDDED
+from weights.files.paths import exists
 from weights.written import WRITTEN
 
 
 @click.command()
-@click.argument("source", metavar="FILE|DIR|REPO")
+@click.argument("source", type=PathText(), metavar="FILE|DIR|REPO")
 @click.option(
     "--quantization-encoding",
     "encoding",
-    type=click.Choice(WRITTEN),
+    type=click.Choice(WRITTEN, case_sensitive=False),
     help="What it would be run with [default: the file's own encoding].",
 )
 @click.option(
@@ -70,12 +73,13 @@ def _report(
 
     if is_compiled_file(Path(source)):
         return inspect_compiled(Path(source))
-    with tempfile.TemporaryDirectory() as folder:
-        headers = Path(folder)
+    here = source in EMBEDDED or exists(source)
+    with nullcontext() if here else tempfile.TemporaryDirectory() as folder:
+        headers = Path(folder) if folder else None
         problems: list[str] = []
         checkpoint, _ = open_source(source, headers, config, problems)
         wanted = Run(Encoding(encoding) if encoding else None, **run)
-        remote = checkpoint.path.is_relative_to(headers)
+        remote = headers is not None and checkpoint.path.is_relative_to(headers)
         report = inspect_model(checkpoint, wanted, problems, tokenizer, headers_only=remote)
         if remote:
             report["file"]["path"] = source

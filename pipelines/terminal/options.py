@@ -28,6 +28,19 @@ class FiniteRange(click.FloatRange):
         return found
 
 
+class PathText(click.Path):
+    """A path as it was typed, which shells complete; not an empty one, as a variable is that was not set."""
+
+    def __init__(self) -> None:
+        super().__init__(readable=False)  # who opens it says why it cannot be read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
+        if value == "":
+            self.fail("the path is empty; expected one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 # What chooses a model and how it runs, and what chooses tokens, in the order of the help.
 MODEL = (
     "model", "weight_path", "config_path", "tokenizer_path", "quantization_encoding", "max_length", "allow_longer",
@@ -41,14 +54,14 @@ def _option(*flags: str, **settings: Any) -> tuple[tuple[str, ...], dict[str, An
 
 
 _OPTIONS = {
-    "model": _option("--model", "-m", default="nano", show_default=True, metavar="NAME",
+    "model": _option("--model", "-m", type=PathText(), default="nano", show_default=True, metavar="NAME",
         help="nano (it ships with the package), a directory, a GGUF file, or a hub repository such as "
              "replit/replit-code-v1_5-3b, with @REVISION after it to pin one."),
-    "weight_path": _option("--weight-path", metavar="PATH",
+    "weight_path": _option("--weight-path", type=PathText(), metavar="PATH",
         help="A GGUF or safetensors file, an index or a directory, or hf://owner/repository/file."),
-    "config_path": _option("--config", "config_path", metavar="PATH",
+    "config_path": _option("--config", "config_path", type=PathText(), metavar="PATH",
         help="The model's config.json or its directory [default: in the file, or beside it]."),
-    "tokenizer_path": _option("--tokenizer", "tokenizer_path", metavar="PATH",
+    "tokenizer_path": _option("--tokenizer", "tokenizer_path", type=PathText(), metavar="PATH",
         help="tokenizer.json, spiece.model or vocab.json, or its directory [default: in the file, or beside it]."),
     "quantization_encoding": _option("--quantization-encoding", type=click.Choice(WRITTEN, case_sensitive=False),
         help="What to compute with [default: the file's own encoding]."),
@@ -56,7 +69,7 @@ _OPTIONS = {
         help="Longest sequence in tokens, prompt included."),
     "allow_longer": _option("--allow-longer", is_flag=True,
         help="Let the longest sequence exceed what the model was trained on."),
-    "serialized_model_path": _option("--serialized-model-path", metavar="PATH",
+    "serialized_model_path": _option("--serialized-model-path", type=PathText(), metavar="PATH",
         help="Load the compiled model from here."),
     "serialized_model_sha256": _option("--serialized-model-sha256", metavar="HEX",
         help="The sha256 that this file must have: it is native code, which loading runs."),
@@ -64,8 +77,9 @@ _OPTIONS = {
         help="Threads to compute with [default: all cores]."),
     "mmap": _option("--mmap/--no-mmap", default=None,
         help="Keep the weights mapped from the file, or read them [default: read if they fit]."),
-    "kv_cache_encoding": _option("--kv-cache-encoding", metavar="E",
-        help="Keys and values in float32 or bfloat16 [default: float32, on a GPU bfloat16]."),
+    "kv_cache_encoding": _option("--kv-cache-encoding",
+        type=click.Choice(["float32", "bfloat16"], case_sensitive=False),
+        help="What keys and values are kept in [default: float32, on a GPU bfloat16]."),
     "draft": _option("--draft", default="auto", show_default=True, metavar="WHO",
         help="Who guesses tokens that are checked several at a time: none, ngram (the text itself), nano, a model's "
              "name, or auto; the text is the same."),
