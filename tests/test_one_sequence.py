@@ -294,6 +294,11 @@ def test_numpy_ids_are_ids(scripted: Pipeline) -> None:
     assert scripted.generate(np.array(ids)).text == scripted.generate(ids).text == "foooST"  # type: ignore[arg-type]
 
 
+def test_biases_may_be_a_dictionary(scripted: Pipeline) -> None:
+    (x,) = scripted.encode("x")
+    assert scripted.generate("xF", max_new_tokens=2, logit_bias={x: 1e9}).token_ids == [x, x]
+
+
 def test_a_second_prompt_reads_what_is_new(nano: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
     extend = nano.model.extend
