@@ -311,8 +311,8 @@ def test_metrics_that_a_proxy_keeps_to_itself_are_not_missed(troubled: Tab) -> N
 
 
 @pytest.mark.parametrize("fills", [True, False])
-def test_a_suggestion_longer_than_the_model_is_refused_once(troubled: Tab, fills: bool) -> None:
-    """A continuation is tried with less text before, but not for ever."""
+def test_what_does_not_fit_is_told_and_not_asked_for_ever(troubled: Tab, fills: bool) -> None:
+    """A continuation is tried with less text before it."""
     props = {"model_path": "m", "fill_in_the_middle": fills, "default_generation_settings": {"n_ctx": 64}}
     troubled.page.route("**/props", lambda route: route.fulfill(json=props))
     refuse(troubled, "context_length_exceeded")
