@@ -118,6 +118,12 @@ def test_what_no_copy_can_load_is_one_line(cluster: Any, tmp_path: Path) -> None
     _, told = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "no node of the Ray cluster has room for the model: it takes 64 processors" in told.decode()
+    process = start(source, tmp_path / "out", "--ray", "127.0.0.1:1", stderr=subprocess.PIPE)
+    _, told = process.communicate(timeout=60)  # Ray itself tries for two minutes
+    assert (process.returncode, told) == (
+        1,
+        b"replit: no Ray cluster answers at 127.0.0.1:1; expected the address of its head node\n",
+    )
     options = ("--serialized-model-path", str(tmp_path / "none"))
     process = start(source, tmp_path / "out", "--ray", cluster.address, *options, stderr=subprocess.PIPE)
     _, told = process.communicate(timeout=120)

@@ -29,11 +29,12 @@ EXAMPLE = ROOT / "docs/examples/serve.yaml"
 
 
 class Served:
-    """The example's application on a cluster of three nodes."""
+    """The example's application on a cluster of three nodes, below a path, as beside other applications."""
 
     def __init__(self, cluster: Any, folder: Path) -> None:
         self.cluster = cluster
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}/replit"
         self._file = folder / "serve.yaml"
 
     def deploy(self, least: int) -> None:
@@ -42,7 +43,8 @@ class Served:
 
         config = yaml.safe_load(EXAMPLE.read_text())
         config["proxy_location"] = "HeadOnly"  # all nodes have the same address here
-        config["http_options"]["port"] = int(self.url.rsplit(":", 1)[1])
+        config["http_options"]["port"] = self._port
+        config["applications"][0]["route_prefix"] = "/replit"
         (model,) = config["applications"][0]["deployments"]
         model["autoscaling_config"] |= {"min_replicas": least, "max_replicas": 3, "upscale_delay_s": 1}
         model["autoscaling_config"] |= {"downscale_delay_s": 1, "look_back_period_s": 2}
@@ -116,6 +118,9 @@ def test_the_routes_answer_as_the_server_does(served: Served, nano: Pipeline) ->
     )
     assert infill.json()["content"]
     assert served.get("/none").json()["error"]["message"] == "there is no route /none"
+    assert isinstance(served.get("/api/none").json()["error"], str)  # Ollama's
+    assert 'replica="' in served.get("//metrics/").text
+    assert "<script" in httpx.get(served.url + "/", headers={"Accept": "text/html"}, timeout=20).text
     assert served.post({"prompt": "x" * (5 << 20)}).status_code == 413
     assert served.post({"prompt": "x", "max_tokens": -7}).status_code == 400
     assert httpx.get(served.url + "/health", headers={"Host": "elsewhere.example"}, timeout=20).status_code == 403

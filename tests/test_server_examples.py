@@ -87,7 +87,7 @@ def test_ray_serve_is_asked_for_what_there_is(index: int, tmp_path: Path) -> Non
     key.write_text("secret\n")
     arguments = application["args"] | ({"api_key_file": str(key)} if "api_key_file" in application["args"] else {})
     options = options_of(arguments)
-    (model,) = application["deployments"]
+    *_, model = application["deployments"]
     assert model["autoscaling_config"]["target_ongoing_requests"] == options.max_batch_size
     assert model["max_ongoing_requests"] > options.max_batch_size
     assert model["graceful_shutdown_timeout_s"] == options.shutdown_timeout
@@ -108,7 +108,8 @@ def test_kuberay_serves_on_the_port_of_its_configuration() -> None:
     (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
     assert config["http_options"]["port"] in [port["containerPort"] for port in head["ports"]]
     (group,) = cluster["workerGroupSpecs"]
-    (model,) = config["applications"][0]["deployments"]
+    ingress, model = config["applications"][0]["deployments"]
+    assert ingress["num_replicas"] == 1 + group["minReplicas"]  # at the first deployment there may only be the head
     assert group["maxReplicas"] == model["autoscaling_config"]["max_replicas"]
     (worker,) = group["template"]["spec"]["containers"]
     assert int(worker["resources"]["limits"]["cpu"]) == model["ray_actor_options"]["num_cpus"]

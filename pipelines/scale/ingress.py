@@ -40,13 +40,14 @@ class Ingress:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = _below(scope)
         body = Body(receive, self._options.max_body_bytes, None)
         try:
             named = {name: scope.get(name) for name in SCOPE}
             request = Request(named, await _whole(body), _request_id(scope))
             async with aclosing(self._answer(request)) as messages:
                 first = await anext(messages)
-                if scope["path"].rstrip("/") == "/metrics" and first["status"] == 200:
+                if (b"content-type", CONTENT_TYPE.encode()) in first["headers"]:  # however the path is spelled
                     metrics = Response(await self._metrics(), media_type=CONTENT_TYPE)
                     await metrics(scope, receive, send)
                     return
@@ -87,6 +88,13 @@ class Ingress:
         """What all replicas count, each under its name."""
         told = await self._handle.broadcast("metrics").results_async(timeout_s=5.0)
         return merged(dict(told))
+
+
+def _below(scope: Scope) -> Scope:
+    """The request as at the root: the prefix of the path at which Serve has the application is not the server's."""
+    prefix = scope.get("root_path", "")
+    path, raw = scope["path"].removeprefix(prefix), (scope.get("raw_path") or b"").removeprefix(prefix.encode())
+    return {**scope, "root_path": "", "path": path or "/", "raw_path": raw or b"/"}
 
 
 def _request_id(scope: Scope) -> str:
