@@ -44,14 +44,13 @@ _PUBLISHED_FILES = {"float32": "replit-code-v1_5-3b-f32.gguf"}
 _PUBLISHED_DEFAULT = "replit-code-v1_5-3b-bf16.gguf"
 _PUBLISHED_NAMES = ("replit/replit-code-v1_5-3b", _PUBLISHED_REPOSITORY)
 
-# What GGUF file names call the encodings; q4_k comes in mixtures.
+# What GGUF file names call the encodings; those of K-quants come in mixtures, whose size follows.
 _NAMES_IN_FILES = {
     "float32": ("f32", "fp32", "float32"),
     "float16": ("f16", "fp16", "float16"),
     "bfloat16": ("bf16", "bfloat16"),
-    "q4_k": ("q4_k", "q4_k_m", "q4_k_s"),
-    "q5_k": ("q5_k", "q5_k_m", "q5_k_s"),
 }
+_MIXTURE = "(_(xxs|xs|s|m|l|xl))?"
 # Names that an error lists.
 _MOST_TOLD = 12
 _SMALL_FILES = ("*.json", "*.model", "merges.txt")  # configuration, tokenizer, index
@@ -209,7 +208,8 @@ def encoding_in_name(name: str) -> str | None:
     stem = name.lower().removesuffix(".gguf")
     for encoding in Encoding:
         for text in _NAMES_IN_FILES.get(encoding.value, (encoding.value,)):
-            if re.search(rf"(?<![a-z0-9]){text}(?![a-z0-9_])", stem):
+            mixture = _MIXTURE if text.endswith("_k") else ""
+            if re.search(rf"(?<![a-z0-9]){text}{mixture}(?![a-z0-9_])", stem):
                 return encoding.value
     return None
 

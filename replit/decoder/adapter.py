@@ -32,8 +32,11 @@ _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX = "base_model.model."
 # What changes the arithmetic of merging and is not computed here.
 _NOT_IMPLEMENTED = (
-    "use_dora", "use_qalora", "lora_bias", "alora_invocation_tokens", "megatron_config", "trainable_token_indices",
+    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "alora_invocation_tokens", "megatron_config",
+    "trainable_token_indices", "arrow_config", "kasa_config", "monteclora_config", "layer_replication",
 )  # fmt: skip
+# Initializations that take the adapter's first product off the model's matrices: it belongs to those that are left.
+_CHANGES_MODEL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _LOW_RANK = re.compile(r"(?P<name>.*)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.default)?(?:\.weight)?")
 
 
@@ -101,6 +104,12 @@ def _check(path: Path, config: Mapping[str, Any]) -> None:
     for key in _NOT_IMPLEMENTED:
         if config.get(key):
             raise UserError(f"{path}: {key} is {config[key]!r}; expected plain LoRA: merge it with peft first")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(_CHANGES_MODEL):
+        raise UserError(
+            f"{path}: init_lora_weights is {start!r}, which changes the model that it is added to; expected plain "
+            "LoRA: merge it with peft, or save it with path_initial_model_for_weight_conversion"
+        )
     if config.get("fan_in_fan_out"):
         raise UserError(
             f"{path}: fan_in_fan_out is true; expected linear layers, as this family has: merge it with peft"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from weights.errors import UserError
 from weights.files.mapped_file import check_regular, read_json
+from weights.files.paths import exists
 from weights.tokenizers.byte_level import END_OF_TEXT, ByteLevelTokenizer, fim_tokens, spelled_bytes
 from weights.tokenizers.tokenizer import SpecialTokens
 
@@ -170,7 +171,7 @@ def _role(path: Path, role: str, ids: dict[str, int]) -> int | None:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if exists(path) else {}
 
 
 def _text(value: Any) -> str | None:
