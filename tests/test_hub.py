@@ -107,6 +107,10 @@ REPOSITORIES = {
     "some/cut": {"main": {"m-00001-of-00002.gguf": b"GGUF 1"}},
     "some/adapter": {"main": {"adapter_config.json": b"{}", "adapter_model.safetensors": b"1"}},
     "some/text": {"main": {"README.md": b"#"}},
+    "some/revised": {
+        "refs/pr/1": {"a.safetensors": b"proposed"},
+        "try/x": {"a.safetensors": b"tried", "b.safetensors": b"too"},
+    },
     "some/big": {"main": {"model.gguf": BIG}},
     "gated/model": {"main": {"model.gguf": b"GGUF"}},
 }
@@ -336,6 +340,16 @@ def test_what_to_type_can_be_typed(headers: bool, hub: fake_hub.FakeHub, tmp_pat
     assert name.startswith(f"{option}'some' does not exist here; expected a file")
 
 
+def test_revisions_with_slashes(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    """As huggingface_hub writes them, and as an error says that they can be typed."""
+    proposed, tried, choice, _ = client(
+        *(hub.url, tmp_path / "home", {"model": "hf://some/revised@refs/pr/1/a.safetensors"}),
+        *({"model": "hf://some/revised@try%2Fx/a.safetensors"}, {"model": "some/revised@try/x"}),
+    )
+    assert (proposed[1], tried[1]) == ("proposed", "tried")
+    assert choice.endswith("type --weight-path hf://some/revised@try%2Fx/a.safetensors")
+
+
 def test_a_hub_that_never_answers(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -457,7 +471,10 @@ def test_inspect_downloads_headers_only(tmp_path: Path) -> None:
             if method == "GET" and path.endswith((".gguf", "model.safetensors"))
         ]
         assert weights == ["bytes=0-16777215"] * 4  # twice each
-        assert gguf.stat().st_size > 16 << 20
+        hub.knows_ranges, hub.sent = False, 0
+        found = inspected("some/gguf", tmp_path / "home", hub.url)
+        assert found["config"] == inspected(str(gguf), tmp_path / "home", hub.url)["config"]
+        assert 16 << 20 <= hub.sent < gguf.stat().st_size  # more than was read lies in the system's buffers
 
 
 def test_a_converted_revision_is_named_without_it(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn, TypeVar
+from urllib.parse import quote, unquote
 
 from weights.errors import UserError
 from weights.files.checkpoint import ARCHITECTURE_KEY
@@ -32,7 +33,10 @@ _LOCAL_ERRORS = {
 
 HUB_SCHEME = "hf://"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_FILE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>[^/].*[^/]|[^/])")
+# As in huggingface_hub's own addresses: a slash in a revision is %2F, but for those of pull requests and conversions.
+_HUB_FILE = re.compile(
+    r"hf://(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>refs/(pr|convert)/[^/]+|[^/]+))?/(?P<file>[^/].*[^/]|[^/])"
+)
 _FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin")
 
 # The models whose float GGUF files were published by MAX's authors, apart from the originals,
@@ -103,7 +107,7 @@ def _path_or_file(name: str, revision: str | None, option: str, headers: Path | 
             f"{option}{name!r} names no file; expected hf://owner/repository/file: "
             "type the file's name after the repository"
         )
-    revision = match["revision"] or revision
+    revision = unquote(match["revision"] or "") or revision
     return _accompanied(
         download_file(match["repository"], match["file"], revision, headers), match["repository"], revision
     )
@@ -132,7 +136,8 @@ def _from_repository(
     """The same files as of a directory, and GGUF files in folders where there are no others."""
     files = list_files(repository, revision)
     names = [name for name in files if "/" not in name]
-    address = f"hf://{repository}{f'@{revision}' if revision else ''}/"
+    at = f"@{quote(revision, '')}" if revision else ""
+    address = f"hf://{repository}{at}/"
     index = f"model{SAFETENSORS_INDEX}"
     if "model.safetensors" in names:
         return _download_tensors(repository, ["model.safetensors"], revision, headers)
@@ -304,10 +309,12 @@ def _download_header(repository: str, name: str, revision: str | None, folder: P
         wanted["Authorization"] = f"Bearer {token}"
     url = hf_hub_url(repository, name, revision=revision)
     size = get_hf_file_metadata(url).size
-    response = get_session().get(url, headers=wanted, follow_redirects=True)
-    response.raise_for_status()
-    with path.open("wb") as file:
-        file.write(response.content)
+    with get_session().stream("GET", url, headers=wanted, follow_redirects=True) as response, path.open("wb") as file:
+        response.raise_for_status()
+        for part in response.iter_raw():
+            file.write(part[: _HEADER_BYTES - file.tell()])
+            if file.tell() == _HEADER_BYTES:  # where ranges are not known, the rest of the file would follow
+                break
         file.truncate(size)
 
 
