@@ -211,6 +211,13 @@ def test_other_spellings_of_spaces_are_refused(tmp_path: Path, changes: dict[str
         read_spiece(path, None)
 
 
+def test_rules_for_decoding_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rules.tsv").write_text("61\t41\n")  # a to A
+    (tmp_path / "spiece.model").write_bytes(by_default(denormalization_rule_tsv=str(tmp_path / "rules.tsv")))
+    with pytest.raises(UserError, match="replaces what it decodes by rules"):
+        read_spiece(tmp_path / "spiece.model", None)
+
+
 def test_bpe_is_refused(spiece: Path, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.model"
     path.write_bytes(train("bpe"))

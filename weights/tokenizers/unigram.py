@@ -141,6 +141,8 @@ def _checked(path: Path, model: SentencePieceModel, rows: int | None) -> Unigram
         raise _refuse(path, f"is of SentencePiece's kind {model.model_type}", "1 (Unigram)")
     if model.whitespace_as_suffix or not model.escape_whitespaces:
         raise _refuse(path, "spells spaces at the ends of words or as themselves", f"{_SPACE} before words")
+    if model.denormalizes:
+        raise _refuse(path, "replaces what it decodes by rules (denormalizer_spec)", "pieces as their own text")
     kinds = {piece.kind for piece in model.pieces}
     if NORMAL not in kinds or UNKNOWN not in kinds:
         raise _refuse(path, "has no ordinary or no unknown piece", "a whole vocabulary")
