@@ -307,6 +307,9 @@ def test_an_adapter_of_another_model(source: Path, tmp_path: Path) -> None:
     save_file(renamed, tmp_path / "adapter" / "adapter_model.safetensors")
     with pytest.raises(UserError, match=r"changes 'transformer.blocks.7.attn.Wqkv', which the model does not have"):
         run_convert(source, tmp_path / "m.gguf", "--adapter", tmp_path / "adapter")
+    save_file({}, tmp_path / "adapter" / "adapter_model.safetensors")  # of a model that was merged already
+    with pytest.raises(UserError, match=r"adapter_model.safetensors holds no tensors; expected the changes of a model"):
+        run_convert(source, tmp_path / "m.gguf", "--adapter", tmp_path / "adapter")
 
 
 BEFORE = "base_model.model."
@@ -343,6 +346,7 @@ NORM = f"{BEFORE}transformer.norm_f"
             r"changes 'output_norm.weight' by a tensor of \[256, 256\]; expected \[256\]",
         ),
         ({f"{UP}.lora_A.weight": (4, 256), f"{UP}.lora_B.weight": (4,)}, r"has no two factors that fit"),
+        ({f"{UP}.lora_A.weight": (0, 256), f"{UP}.lora_B.weight": (1024, 0)}, r"has no two factors that fit"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(
@@ -423,6 +427,8 @@ def test_fim_tokens_and_order_are_chosen(source: Path, tmp_path: Path) -> None:
     assert (fim.prefix, fim.suffix, fim.middle, fim.suffix_first) == (1, index, 7, True)
     with pytest.raises(UserError, match="--fim names the token '<PRE>', which the vocabulary of 640 does not have"):
         run_convert(source, tmp_path / "n.gguf", "--fim", "<PRE>,1,2")
+    with pytest.raises(UserError, match="--fim names the token '9+ "):
+        run_convert(source, tmp_path / "n.gguf", "--fim", "9" * 5000 + ",1,2")
     with pytest.raises(UserError, match="--fim names 2 tokens; expected PREFIX,SUFFIX,MIDDLE"):
         run_convert(source, tmp_path / "n.gguf", "--fim", "1,2")
 

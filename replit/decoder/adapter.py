@@ -120,6 +120,8 @@ def _read(path: Path) -> tuple[dict[str, _Pair], dict[str, Tensor]]:
     """Low-rank changes and whole tensors, by the hub's name without ".weight"."""
     file = next((path / name for name in _FILES if (path / name).exists()), path / _FILES[0])
     stored = read_pytorch(file)[0] if file.suffix == ".bin" else read_safetensors(file)
+    if not stored:
+        raise UserError(f"{file} holds no tensors; expected the changes of a model: save the adapter again, unmerged")
     sides: dict[str, dict[str, Array]] = {}
     embeddings, whole = set(), {}
     for full, tensor in stored.items():
@@ -135,7 +137,7 @@ def _read(path: Path) -> tuple[dict[str, _Pair], dict[str, Tensor]]:
     pairs = {}
     for name, found in sides.items():
         two = found.keys() == {"A", "B"} and found["A"].ndim == found["B"].ndim == 2
-        if not two or found["A"].shape[0] != found["B"].shape[1]:
+        if not two or not found["A"].shape[0] == found["B"].shape[1] > 0:
             raise UserError(f"{file}: {name!r} has no two factors that fit; expected lora_A and lora_B: save it again")
         pairs[name] = _Pair(found["A"], found["B"], name in embeddings)
     return pairs, whole
