@@ -244,6 +244,20 @@ def test_offline_and_not_in_the_cache(tmp_path: Path) -> None:
         assert answer.endswith("check the connection, or give a local file")
 
 
+def test_offline_and_half_in_the_cache(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    """What a download that was broken off leaves says nothing of what the repository holds."""
+    calls = [{"model": "some/tensors"}, {"model": "some/shards"}]
+    tensors, shards, _ = client(hub.url, tmp_path, *calls)
+    Path(tensors[0], "model.safetensors").unlink()
+    Path(shards[0], "model-2.safetensors").unlink()
+    for url, environment, message in (
+        (hub.url, {"HF_HUB_OFFLINE": "1"}, " is not in the cache and HF_HUB_OFFLINE is set; expected its files there"),
+        ("http://127.0.0.1:9", {}, "refused); expected the hub to answer or the files in its cache"),
+    ):
+        for answer in client(url, tmp_path, *calls, **environment)[:-1]:
+            assert message in answer
+
+
 def test_an_interrupted_download_resumes(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
     hub.cut_after, hub.cuts = len(BIG) - 1000, 1
     answer, _ = client(hub.url, tmp_path, {"model": "some/big"})

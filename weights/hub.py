@@ -38,6 +38,7 @@ _HUB_FILE = re.compile(
     r"hf://(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>refs/(pr|convert)/[^/]+|[^/]+))?/(?P<file>[^/].*[^/]|[^/])"
 )
 _FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin")
+_WEIGHTS = (".gguf", ".safetensors", ".bin", SAFETENSORS_INDEX)
 
 # The models whose float GGUF files were published by MAX's authors, apart from the originals,
 # which exist as a PyTorch pickle only.
@@ -171,6 +172,9 @@ def _download_tensors(repository: str, names: list[str], revision: str | None, h
         folder = download_files(repository, [*_SMALL_FILES, *names], revision)
         for name in names:  # the library passes over what is missing
             if not exists(folder / name):
+                _translated(
+                    partial(_listed_by_hub, repository, revision), repository, revision
+                )  # if it cannot be reached
                 raise _missing(repository, name)
         return folder
     for file in download_files(repository, [*_SMALL_FILES], revision).iterdir():
@@ -231,7 +235,7 @@ def list_files(repository: str, revision: str | None = None) -> list[str]:
             raise
         except Exception as error:
             cached = _cached_files(repository, revision)
-            if not cached:
+            if not any(name.endswith(_WEIGHTS) for name in cached):  # nothing, or a download that was broken off
                 raise error
             return cached
 
