@@ -17,6 +17,7 @@ from weights.atomic_write import check_place
 from weights.convert import Inputs
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
+from weights.files.paths import exists
 from weights.quantization.feedback import ENCODINGS
 from weights.tensor import Encoding
 from weights.tokenizers.gguf_tokenizer import with_fim
@@ -48,7 +49,7 @@ class Wanted:
     def tokenizer_path(self) -> Path | None:
         """Of another tokenizer than the source's: the one that was given, else the adapter's."""
         if self.tokenizer is None and self.adapter is not None:
-            return self.adapter if any((self.adapter / name).exists() for name in FILE_NAMES) else None
+            return self.adapter if any(exists(self.adapter / name) for name in FILE_NAMES) else None
         return self.tokenizer
 
     def refuse_useless(self) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -26,6 +26,9 @@ class FakeHub:
     # Close the connection after so many bytes of a file, this many times.
     cut_after: int = 0
     cuts: int = 0
+    # Whether a part of a file can be asked for, and the bytes of files that were sent.
+    knows_ranges: bool = True
+    sent: int = 0
 
     def commit(self, repository: str, revision: str) -> str:
         """The commit that a revision stands for: made up from its contents."""
@@ -75,14 +78,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body: bool) -> None:
-        path = unquote(urlsplit(self.path).path)
+        raw = urlsplit(self.path).path
+        path = unquote(raw)
         self.hub.requests.append((self.command, path, self.headers.get("Range")))
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/(.+)", path):
             self._tree(found[1], found[2])
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self._info(found[1], found[2] or "main")
-        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            self._file(found[1], found[2], found[3], body)
+        elif found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", raw):
+            self._file(unquote(found[1]), unquote(found[2]), unquote(found[3]), body)
         else:
             self._error(404, "EntryNotFound")
 
@@ -122,7 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         data, start = files[name], 0
         end = size = len(data)
-        found = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        asked = self.headers.get("Range") if self.hub.knows_ranges else None
+        found = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "")
         if found:
             start, end = int(found[1]), min(size, int(found[2] or size) + 1)
         self.send_response(206 if found else 200)
@@ -144,7 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
             return
-        self.wfile.write(data)
+        with suppress(ConnectionError):  # a client that has enough
+            for start in range(0, len(data), 1 << 20):
+                self.wfile.write(data[start : start + (1 << 20)])
+                self.hub.sent += len(data[start : start + (1 << 20)])
 
     def _json(self, value: object) -> None:
         data = json.dumps(value).encode()

@@ -52,6 +52,26 @@ def test_pytorch_files_execute_nothing(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_values_that_are_no_plain_tensors_are_refused(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="reads a file that torch wrote")
+    path = tmp_path / "pytorch_model.bin"
+    for value, message in (
+        (
+            torch.zeros(1).expand(1 << 20, 1 << 20),
+            r"'a' is no plain tensor \(its elements repeat\); expected one",
+        ),
+        (torch.eye(4).to_sparse(), "'a' is no plain tensor"),
+        (torch.eye(4).to("meta"), "'a' is no plain tensor"),
+        (torch._neg_view(torch.eye(4)), "'a' is no plain tensor"),
+    ):
+        torch.save({"a": value}, path)
+        with pytest.raises(UserError, match=message):
+            open_checkpoint(path)
+    torch.save({1: torch.eye(4)}, path)
+    with pytest.raises(UserError, match="holds a dict; expected a dict of tensors by name"):
+        open_checkpoint(path)
+
+
 def test_a_scalar_in_a_pytorch_file_is_refused_by_its_name(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="reads a file that torch wrote")
     directory = write_model(tmp_path / "scalar")

@@ -463,6 +463,11 @@ def test_shards_without_an_index(tmp_path: Path) -> None:
     checkpoint = holds(tmp_path / "m", arrays)
     assert checkpoint.nbytes == sum(path.stat().st_size for path in (tmp_path / "m").glob("*.safetensors"))
     holds(tmp_path / "m" / "model-00002-of-00003.safetensors", arrays)
+    last = tmp_path / "m" / "model-00003-of-00003.safetensors"
+    kept = last.read_bytes()
+    last.write_bytes((tmp_path / "m" / "model-00001-of-00003.safetensors").read_bytes())
+    assert "is in two parts; expected it in one: download the parts again" in error_of(tmp_path / "m")
+    last.write_bytes(kept)
     (tmp_path / "m" / "model-00001-of-00003.safetensors").unlink()
     message = error_of(tmp_path / "m")
     assert "is one of 3 parts and model-00001-of-00003.safetensors is not beside it" in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,15 @@ def test_a_directory_gets_the_tokenizer_that_was_asked_for(tmp_path: Path, optio
 def test_a_directory_says_whether_the_two_matrices_are_one(tmp_path: Path) -> None:
     """transformers ties them by config.json, whatever the file holds."""
     base = write_model(tmp_path / "base")
-    (base / "config.json").write_text(json.dumps(CONFIG | {"tie_word_embeddings": True}))
+    (base / "config.json").write_text(json.dumps(CONFIG | {"tie_word_embeddings": True, "dtype": "float16"}))
     tensors = write_adapter(tmp_path / "adapter") | {f"{BEFORE}lm_head.weight": np.ones((640, 256), np.float32)}
     run_convert(base, f"{tmp_path}/tied/")
     save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
     run_convert(base, f"{tmp_path}/apart/", "--adapter", tmp_path / "adapter")
     for name, tied in (("tied", True), ("apart", False)):
-        assert json.loads((tmp_path / name / "config.json").read_text())["tie_word_embeddings"] is tied
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["tie_word_embeddings"] is tied
+        assert {key: value for key, value in config.items() if "dtype" in key} == {"torch_dtype": "bfloat16"}
         assert from_checkpoint(open_checkpoint(tmp_path / name)).tied_embeddings is tied
 
 
@@ -287,6 +290,9 @@ def test_an_adapter_with_more_tokens_brings_its_table_and_its_tokenizer(source: 
     [
         ({"peft_type": "IA3"}, "is an adapter of type 'IA3'; expected 'LORA': merge it with peft"),
         ({"use_dora": True}, "use_dora is True; expected plain LoRA: merge it with peft first"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication is .*; expected plain LoRA: merge it with peft"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights is 'pissa_niter_4', which changes the model that"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights is 'olora', which changes the model that it is added to"),
     ],
 )
 def test_adapters_of_other_kinds(source: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -300,6 +306,9 @@ def test_an_adapter_of_another_model(source: Path, tmp_path: Path) -> None:
     renamed = {name.replace("blocks.1", "blocks.7"): array for name, array in tensors.items()}
     save_file(renamed, tmp_path / "adapter" / "adapter_model.safetensors")
     with pytest.raises(UserError, match=r"changes 'transformer.blocks.7.attn.Wqkv', which the model does not have"):
+        run_convert(source, tmp_path / "m.gguf", "--adapter", tmp_path / "adapter")
+    save_file({}, tmp_path / "adapter" / "adapter_model.safetensors")  # of a model that was merged already
+    with pytest.raises(UserError, match=r"adapter_model.safetensors holds no tensors; expected the changes of a model"):
         run_convert(source, tmp_path / "m.gguf", "--adapter", tmp_path / "adapter")
 
 
@@ -337,6 +346,7 @@ NORM = f"{BEFORE}transformer.norm_f"
             r"changes 'output_norm.weight' by a tensor of \[256, 256\]; expected \[256\]",
         ),
         ({f"{UP}.lora_A.weight": (4, 256), f"{UP}.lora_B.weight": (4,)}, r"has no two factors that fit"),
+        ({f"{UP}.lora_A.weight": (0, 256), f"{UP}.lora_B.weight": (1024, 0)}, r"has no two factors that fit"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(
@@ -417,6 +427,8 @@ def test_fim_tokens_and_order_are_chosen(source: Path, tmp_path: Path) -> None:
     assert (fim.prefix, fim.suffix, fim.middle, fim.suffix_first) == (1, index, 7, True)
     with pytest.raises(UserError, match="--fim names the token '<PRE>', which the vocabulary of 640 does not have"):
         run_convert(source, tmp_path / "n.gguf", "--fim", "<PRE>,1,2")
+    with pytest.raises(UserError, match="--fim names the token '9+ "):
+        run_convert(source, tmp_path / "n.gguf", "--fim", "9" * 5000 + ",1,2")
     with pytest.raises(UserError, match="--fim names 2 tokens; expected PREFIX,SUFFIX,MIDDLE"):
         run_convert(source, tmp_path / "n.gguf", "--fim", "1,2")
 
@@ -505,15 +517,23 @@ def test_an_importance_matrix_is_llama_cpps(source: Path, tmp_path: Path) -> Non
     assert sums.shape == (1024,)
     assert count > 1000
     np.testing.assert_array_equal(read_imatrix(tmp_path / "im.gguf")["blk.1.ffn_down.weight"], sums / count)
-    # Read back, it weights errors; it says nothing of which columns go together.
-    run_convert(source, tmp_path / "b.gguf", *options, tmp_path / "im.gguf")
-    original, written = open_checkpoint(source).tensors, open_checkpoint(tmp_path / "b.gguf").tensors
+    # Read back, it weights errors; it says nothing of which columns go together. The older form of it is the same.
+    name = b"blk.1.ffn_down.weight"
+    start = struct.pack("<ii", 1, len(name)) + name + struct.pack("<ii", 7, 1024)
+    (tmp_path / "im.dat").write_bytes(start + (sums / count * 7).astype("<f4").tobytes() + struct.pack("<i", 7))
+    original = open_checkpoint(source).tensors
     expected = quantize(
         to_float32(original["transformer.blocks.1.ffn.down_proj.weight"]),
         Encoding.Q4_0,
         (sums / count).astype(np.float32),
     )
-    np.testing.assert_array_equal(written["blk.1.ffn_down.weight"].data, expected.reshape(-1))
+    for matrix in ("im.gguf", "im.dat"):
+        run_convert(source, tmp_path / "b.gguf", *options, tmp_path / matrix, "--force")
+        written = open_checkpoint(tmp_path / "b.gguf").tensors
+        np.testing.assert_array_equal(written["blk.1.ffn_down.weight"].data, expected.reshape(-1))
+    (tmp_path / "cut.dat").write_bytes(start)
+    with pytest.raises(UserError, match=r"cut.dat is cut off, or no importance matrix; expected one of llama.cpp"):
+        run_convert(source, tmp_path / "b.gguf", *options, tmp_path / "cut.dat", "--force")
 
 
 def test_an_importance_matrix_replaces_nothing_by_mistake(tmp_path: Path) -> None:
@@ -588,6 +608,16 @@ def test_what_calibration_refuses(source: Path, tmp_path: Path) -> None:
             run_convert(source, tmp_path / "n.gguf", *arguments)
     with pytest.raises(UserError, match=r"is a GGUF file of type None; expected 'imatrix'"):
         run_convert(source, tmp_path / "n.gguf", "--quantization-encoding", "q4_0", "--calibrate", tmp_path / "m.gguf")
+
+
+def test_activations_beyond_float32_are_no_inputs(source: Path) -> None:
+    checkpoint = open_checkpoint(source)
+    config = from_checkpoint(checkpoint)
+    tensors = dict(map_weights(checkpoint, config))
+    large = (to_float32(tensors["blk.0.ffn_norm.weight"]) * np.float32(1e25)).view(np.uint8)
+    tensors["blk.0.ffn_norm.weight"] = Tensor("norm", (256,), Encoding.FLOAT32, large)
+    with pytest.raises(UserError, match=r"^layer 0 makes NaN or infinity of the calibration's text; expected numbers"):
+        Calibration(config, tensors, [list(range(20))]).inputs("blk.0.ffn_up.weight")
 
 
 def test_refacts_logits_by_the_calibrations_blocks() -> None:

@@ -107,6 +107,10 @@ REPOSITORIES = {
     "some/cut": {"main": {"m-00001-of-00002.gguf": b"GGUF 1"}},
     "some/adapter": {"main": {"adapter_config.json": b"{}", "adapter_model.safetensors": b"1"}},
     "some/text": {"main": {"README.md": b"#"}},
+    "some/revised": {
+        "refs/pr/1": {"a.safetensors": b"proposed"},
+        "try/x": {"a.safetensors": b"tried", "b.safetensors": b"too"},
+    },
     "some/big": {"main": {"model.gguf": BIG}},
     "gated/model": {"main": {"model.gguf": b"GGUF"}},
 }
@@ -240,6 +244,20 @@ def test_offline_and_not_in_the_cache(tmp_path: Path) -> None:
         assert answer.endswith("check the connection, or give a local file")
 
 
+def test_offline_and_half_in_the_cache(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    """What a download that was broken off leaves says nothing of what the repository holds."""
+    calls = [{"model": "some/tensors"}, {"model": "some/shards"}]
+    tensors, shards, _ = client(hub.url, tmp_path, *calls)
+    Path(tensors[0], "model.safetensors").unlink()
+    Path(shards[0], "model-2.safetensors").unlink()
+    for url, environment, message in (
+        (hub.url, {"HF_HUB_OFFLINE": "1"}, " is not in the cache and HF_HUB_OFFLINE is set; expected its files there"),
+        ("http://127.0.0.1:9", {}, "refused); expected the hub to answer or the files in its cache"),
+    ):
+        for answer in client(url, tmp_path, *calls, **environment)[:-1]:
+            assert message in answer
+
+
 def test_an_interrupted_download_resumes(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
     hub.cut_after, hub.cuts = len(BIG) - 1000, 1
     answer, _ = client(hub.url, tmp_path, {"model": "some/big"})
@@ -336,6 +354,16 @@ def test_what_to_type_can_be_typed(headers: bool, hub: fake_hub.FakeHub, tmp_pat
     assert name.startswith(f"{option}'some' does not exist here; expected a file")
 
 
+def test_revisions_with_slashes(hub: fake_hub.FakeHub, tmp_path: Path) -> None:
+    """As huggingface_hub writes them, and as an error says that they can be typed."""
+    proposed, tried, choice, _ = client(
+        *(hub.url, tmp_path / "home", {"model": "hf://some/revised@refs/pr/1/a.safetensors"}),
+        *({"model": "hf://some/revised@try%2Fx/a.safetensors"}, {"model": "some/revised@try/x"}),
+    )
+    assert (proposed[1], tried[1]) == ("proposed", "tried")
+    assert choice.endswith("type --weight-path hf://some/revised@try%2Fx/a.safetensors")
+
+
 def test_a_hub_that_never_answers(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -401,6 +429,9 @@ def test_local_paths_stay(tmp_path: Path) -> None:
         ("replit-code-v1_5-3b-f32.gguf", "float32"),
         ("Replit-Code-3.3B-v1.5-Q4_K_M.gguf", "q4_k"),
         ("model.Q4_0.gguf", "q4_0"),
+        ("model-Q3_K_XL.gguf", "q3_k"),
+        ("model-Q6_K_L-imat.gguf", "q6_k"),
+        ("model-Q4_0_S.gguf", None),
         ("model-f16.gguf", "float16"),
         ("model-f16x.gguf", None),
         ("model.gguf", None),
@@ -454,7 +485,10 @@ def test_inspect_downloads_headers_only(tmp_path: Path) -> None:
             if method == "GET" and path.endswith((".gguf", "model.safetensors"))
         ]
         assert weights == ["bytes=0-16777215"] * 4  # twice each
-        assert gguf.stat().st_size > 16 << 20
+        hub.knows_ranges, hub.sent = False, 0
+        found = inspected("some/gguf", tmp_path / "home", hub.url)
+        assert found["config"] == inspected(str(gguf), tmp_path / "home", hub.url)["config"]
+        assert 16 << 20 <= hub.sent < gguf.stat().st_size  # more than was read lies in the system's buffers
 
 
 def test_a_converted_revision_is_named_without_it(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from weights.errors import UserError
-from weights.quantization import ENCODABLE, dequantize, quantize
+from weights.quantization import ENCODABLE, LARGEST, dequantize, quantize
 from weights.quantization.decode import unpack_scales
+from weights.quantization.feedback import encode_with_feedback
 from weights.quantization.k_quants import pack_scales
 from weights.tensor import Encoding
 
@@ -193,6 +194,26 @@ def test_values_beyond_a_format_are_refused() -> None:
         array,
         rtol=1e-3,
     )
+
+
+@pytest.mark.parametrize("encoding", [Encoding.Q4_0, Encoding.Q4_K, Encoding.Q6_K])
+def test_any_importance_weights_any_values(encoding: Encoding) -> None:
+    """Nothing but ratios counts, columns that a text left out count too, and the largest values are held."""
+    array, largest = matrix("uniform", rows=4), LARGEST[encoding] * 0.999
+    array *= largest / np.abs(array).max()
+    plain = np.ones(1024, np.float32)
+    half = np.where(np.arange(1024) < 512, np.float32(0), np.float32(1))
+    expected = quantize(array, encoding, plain)
+    for importance in (plain * np.float32(1e-30), plain * np.float32(1e30), plain * 0, half):
+        found = quantize(array, encoding, importance)
+        np.testing.assert_allclose(
+            dequantize(found.reshape(-1), encoding, array.shape), array, atol=0.2 * largest, err_msg=str(importance)
+        )
+        if importance is not half:
+            np.testing.assert_array_equal(found, expected)
+    for products in (np.eye(1024), np.zeros((1024, 1024)), np.eye(1024) * 1e30):
+        found = encode_with_feedback(array, encoding, [products.astype(np.float32)])
+        assert np.abs(dequantize(found.reshape(-1), encoding, array.shape) - array).max() < 0.2 * largest
 
 
 def test_row_lengths_that_the_blocks_do_not_divide_are_refused() -> None:

@@ -14,8 +14,8 @@ from model_files import (
     write_hub_directory,
 )
 from tokenizer_samples import SAMPLES, TOKENS, checkpoint_of, random_code
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers, trainers
 
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
@@ -79,6 +79,19 @@ def test_tokenizer_json_and_gguf_agree(tmp_path: Path, trained: Backend) -> None
     for text in [*SAMPLES, *random_code(300)]:
         assert gguf.encode(text) == hub.encode(text)
     assert [gguf.token_bytes(i) for i in range(402)] == [hub.token_bytes(i) for i in range(402)]
+
+
+def test_added_tokens_are_found_as_the_normalizer_leaves_them(tmp_path: Path, trained: Backend) -> None:
+    backend = Backend.from_str(trained.to_str())
+    backend.normalizer = normalizers.Lowercase()
+    backend.add_tokens([AddedToken("<TOOL>", normalized=True), AddedToken("<Raw>", normalized=False)])
+    hub = hub_directory(tmp_path, backend, 404)
+    from_hub, from_gguf = (
+        load_tokenizer(hub),
+        load_tokenizer(Checkpoint(Path("m"), "gguf", {}, tokenizer_keys(hub, 404))),
+    )
+    for text in ("<TOOL>", "<tool>x", "<raw>", "a<Raw>", "<RAW>"):
+        assert from_gguf.encode(text) == from_hub.encode(text) == backend.encode(text).ids
 
 
 def test_a_model_without_its_kind_is_bpe_by_what_it_holds(tmp_path: Path, trained: Backend) -> None:

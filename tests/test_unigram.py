@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import sentencepiece
+from gguf import GGUFWriter
 from tiny_model import write_model
 
 from weights.convert import Encoding
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint, open_checkpoint
-from weights.tokenizers.gguf_tokenizer import tokenizer_keys
+from weights.files.gguf_file import read_gguf
+from weights.tokenizers.gguf_tokenizer import add_keys, tokenizer_keys
 from weights.tokenizers.load import load_tokenizer
 from weights.tokenizers.sentencepiece_proto import parse, serialize
 from weights.tokenizers.unigram import UnigramTokenizer, gguf_keys, read_spiece
@@ -167,7 +169,14 @@ def test_a_hub_directory_with_spiece_model(spiece: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"unk_surface": "<U>"}, {"bos_id": -1}, {"byte_fallback": True, "vocab_size": 330}]
+    "changes",
+    [
+        {},
+        {"unk_surface": "<U>"},
+        {"bos_id": -1},
+        {"byte_fallback": True, "vocab_size": 330},
+        {"normalization_rule_name": "identity"},
+    ],
 )
 def test_the_librarys_defaults(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = tmp_path / "spiece.model"
@@ -176,9 +185,15 @@ def test_the_librarys_defaults(tmp_path: Path, changes: dict[str, Any]) -> None:
     read = read_spiece(path, 400)
     assert (read.special.pad, read.special.eos, read.special.unknown) == (None, library.eos_id(), library.unk_id())
     assert read.special.bos == (None if library.bos_id() < 0 else library.bos_id())
-    for tokenizer in (read, load_tokenizer(gguf(gguf_keys(read)))):
+    writer = GGUFWriter(tmp_path / "m.gguf", "mpt")
+    add_keys(writer, gguf_keys(read))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    for tokenizer in (read, load_tokenizer(gguf(read_gguf(tmp_path / "m.gguf").metadata))):
         assert tokenizer.token_bytes(0).decode() == library.decode([0])
-        for text in ("def value  return the function Q", " x", "", "a\n"):
+        for text in ("def value  return the function Q", " x", "", "a\n", "ﬁ e\u0301 ①"):
             assert tokenizer.encode(text) == library.encode(text)
 
 
@@ -194,6 +209,13 @@ def test_other_spellings_of_spaces_are_refused(tmp_path: Path, changes: dict[str
         UserError, match="spells spaces at the ends of words or as themselves; expected \u2581 before words"
     ):
         read_spiece(path, None)
+
+
+def test_rules_for_decoding_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rules.tsv").write_text("61\t41\n")  # a to A
+    (tmp_path / "spiece.model").write_bytes(by_default(denormalization_rule_tsv=str(tmp_path / "rules.tsv")))
+    with pytest.raises(UserError, match="replaces what it decodes by rules"):
+        read_spiece(tmp_path / "spiece.model", None)
 
 
 def test_bpe_is_refused(spiece: Path, tmp_path: Path) -> None:

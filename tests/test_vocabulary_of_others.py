@@ -167,6 +167,20 @@ def test_roles_from_the_map_of_special_tokens(tmp_path: Path) -> None:
     assert 272 in tokenizer.control_token_ids
 
 
+def test_how_added_tokens_are_found_is_kept(tmp_path: Path) -> None:
+    """As transformers does; a number that no table can have is no id."""
+    declared = {
+        "270": {"content": "<tool>", "lstrip": True, "rstrip": True},
+        "271": {"content": "word", "single_word": True},
+        "9" * 5000: {"content": "<far>"},
+    }
+    tokenizer = load_tokenizer(gpt2_files(tmp_path / "m", tokenizer_config={"added_tokens_decoder": declared}))
+    [a], [b] = tokenizer.encode("a"), tokenizer.encode("b")
+    assert tokenizer.encode("a  <tool> b") == [a, 270, b]
+    assert tokenizer.encode("word") == [271]
+    assert 271 not in tokenizer.encode("words")
+
+
 def test_the_end_of_text_of_generation_config(tmp_path: Path) -> None:
     checkpoint = gpt2_files(tmp_path / "m", generation_config={"eos_token_id": [7, 0]}, config={"eos_token_id": 9})
     assert load_tokenizer(checkpoint).eos_token_id == 7

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from weights.errors import UserError
+from weights.files.paths import exists, is_dir
 
 
 def check_place(path: Path, overwrite: bool) -> None:
     """Raise UserError where no file can be put with `written_whole`, before work that would be lost."""
-    if not path.parent.is_dir():
+    if not is_dir(path.parent):
         raise UserError(f"there is no directory {path.parent}; create it or give another place")
-    if path.exists() and not path.is_file():
+    if exists(path) and not path.is_file():
         raise UserError(f"{path} is a directory or a device; expected the name of a file: give one")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; give another name, or --force to replace it")

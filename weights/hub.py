@@ -13,6 +13,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn, TypeVar
+from urllib.parse import quote, unquote
 
 from weights.errors import UserError
 from weights.files.checkpoint import ARCHITECTURE_KEY
@@ -32,8 +33,12 @@ _LOCAL_ERRORS = {
 
 HUB_SCHEME = "hf://"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_FILE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>[^/].*[^/]|[^/])")
+# As in huggingface_hub's own addresses: a slash in a revision is %2F, but for those of pull requests and conversions.
+_HUB_FILE = re.compile(
+    r"hf://(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>refs/(pr|convert)/[^/]+|[^/]+))?/(?P<file>[^/].*[^/]|[^/])"
+)
 _FILE_SUFFIXES = (".gguf", ".safetensors", ".json", ".bin")
+_WEIGHTS = (".gguf", ".safetensors", ".bin", SAFETENSORS_INDEX)
 
 # The models whose float GGUF files were published by MAX's authors, apart from the originals,
 # which exist as a PyTorch pickle only.
@@ -44,14 +49,13 @@ _PUBLISHED_FILES = {"float32": "replit-code-v1_5-3b-f32.gguf"}
 _PUBLISHED_DEFAULT = "replit-code-v1_5-3b-bf16.gguf"
 _PUBLISHED_NAMES = ("replit/replit-code-v1_5-3b", _PUBLISHED_REPOSITORY)
 
-# What GGUF file names call the encodings; q4_k comes in mixtures.
+# What GGUF file names call the encodings; those of K-quants come in mixtures, whose size follows.
 _NAMES_IN_FILES = {
     "float32": ("f32", "fp32", "float32"),
     "float16": ("f16", "fp16", "float16"),
     "bfloat16": ("bf16", "bfloat16"),
-    "q4_k": ("q4_k", "q4_k_m", "q4_k_s"),
-    "q5_k": ("q5_k", "q5_k_m", "q5_k_s"),
 }
+_MIXTURE = "(_(xxs|xs|s|m|l|xl))?"
 # Names that an error lists.
 _MOST_TOLD = 12
 _SMALL_FILES = ("*.json", "*.model", "merges.txt")  # configuration, tokenizer, index
@@ -104,7 +108,7 @@ def _path_or_file(name: str, revision: str | None, option: str, headers: Path | 
             f"{option}{name!r} names no file; expected hf://owner/repository/file: "
             "type the file's name after the repository"
         )
-    revision = match["revision"] or revision
+    revision = unquote(match["revision"] or "") or revision
     return _accompanied(
         download_file(match["repository"], match["file"], revision, headers), match["repository"], revision
     )
@@ -133,7 +137,8 @@ def _from_repository(
     """The same files as of a directory, and GGUF files in folders where there are no others."""
     files = list_files(repository, revision)
     names = [name for name in files if "/" not in name]
-    address = f"hf://{repository}{f'@{revision}' if revision else ''}/"
+    at = f"@{quote(revision, '')}" if revision else ""
+    address = f"hf://{repository}{at}/"
     index = f"model{SAFETENSORS_INDEX}"
     if "model.safetensors" in names:
         return _download_tensors(repository, ["model.safetensors"], revision, headers)
@@ -167,6 +172,9 @@ def _download_tensors(repository: str, names: list[str], revision: str | None, h
         folder = download_files(repository, [*_SMALL_FILES, *names], revision)
         for name in names:  # the library passes over what is missing
             if not exists(folder / name):
+                _translated(
+                    partial(_listed_by_hub, repository, revision), repository, revision
+                )  # if it cannot be reached
                 raise _missing(repository, name)
         return folder
     for file in download_files(repository, [*_SMALL_FILES], revision).iterdir():
@@ -209,7 +217,8 @@ def encoding_in_name(name: str) -> str | None:
     stem = name.lower().removesuffix(".gguf")
     for encoding in Encoding:
         for text in _NAMES_IN_FILES.get(encoding.value, (encoding.value,)):
-            if re.search(rf"(?<![a-z0-9]){text}(?![a-z0-9_])", stem):
+            mixture = _MIXTURE if text.endswith("_k") else ""
+            if re.search(rf"(?<![a-z0-9]){text}{mixture}(?![a-z0-9_])", stem):
                 return encoding.value
     return None
 
@@ -226,7 +235,7 @@ def list_files(repository: str, revision: str | None = None) -> list[str]:
             raise
         except Exception as error:
             cached = _cached_files(repository, revision)
-            if not cached:
+            if not any(name.endswith(_WEIGHTS) for name in cached):  # nothing, or a download that was broken off
                 raise error
             return cached
 
@@ -304,10 +313,12 @@ def _download_header(repository: str, name: str, revision: str | None, folder: P
         wanted["Authorization"] = f"Bearer {token}"
     url = hf_hub_url(repository, name, revision=revision)
     size = get_hf_file_metadata(url).size
-    response = get_session().get(url, headers=wanted, follow_redirects=True)
-    response.raise_for_status()
-    with path.open("wb") as file:
-        file.write(response.content)
+    with get_session().stream("GET", url, headers=wanted, follow_redirects=True) as response, path.open("wb") as file:
+        response.raise_for_status()
+        for part in response.iter_raw():
+            file.write(part[: _HEADER_BYTES - file.tell()])
+            if file.tell() == _HEADER_BYTES:  # where ranges are not known, the rest of the file would follow
+                break
         file.truncate(size)
 
 

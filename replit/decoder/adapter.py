@@ -32,8 +32,11 @@ _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX = "base_model.model."
 # What changes the arithmetic of merging and is not computed here.
 _NOT_IMPLEMENTED = (
-    "use_dora", "use_qalora", "lora_bias", "alora_invocation_tokens", "megatron_config", "trainable_token_indices",
+    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "alora_invocation_tokens", "megatron_config",
+    "trainable_token_indices", "arrow_config", "kasa_config", "monteclora_config", "layer_replication",
 )  # fmt: skip
+# Initializations that take the adapter's first product off the model's matrices: it belongs to those that are left.
+_CHANGES_MODEL = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _LOW_RANK = re.compile(r"(?P<name>.*)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(?:\.default)?(?:\.weight)?")
 
 
@@ -101,6 +104,12 @@ def _check(path: Path, config: Mapping[str, Any]) -> None:
     for key in _NOT_IMPLEMENTED:
         if config.get(key):
             raise UserError(f"{path}: {key} is {config[key]!r}; expected plain LoRA: merge it with peft first")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(_CHANGES_MODEL):
+        raise UserError(
+            f"{path}: init_lora_weights is {start!r}, which changes the model that it is added to; expected plain "
+            "LoRA: merge it with peft, or save it with path_initial_model_for_weight_conversion"
+        )
     if config.get("fan_in_fan_out"):
         raise UserError(
             f"{path}: fan_in_fan_out is true; expected linear layers, as this family has: merge it with peft"
@@ -111,6 +120,8 @@ def _read(path: Path) -> tuple[dict[str, _Pair], dict[str, Tensor]]:
     """Low-rank changes and whole tensors, by the hub's name without ".weight"."""
     file = next((path / name for name in _FILES if (path / name).exists()), path / _FILES[0])
     stored = read_pytorch(file)[0] if file.suffix == ".bin" else read_safetensors(file)
+    if not stored:
+        raise UserError(f"{file} holds no tensors; expected the changes of a model: save the adapter again, unmerged")
     sides: dict[str, dict[str, Array]] = {}
     embeddings, whole = set(), {}
     for full, tensor in stored.items():
@@ -126,7 +137,7 @@ def _read(path: Path) -> tuple[dict[str, _Pair], dict[str, Tensor]]:
     pairs = {}
     for name, found in sides.items():
         two = found.keys() == {"A", "B"} and found["A"].ndim == found["B"].ndim == 2
-        if not two or found["A"].shape[0] != found["B"].shape[1]:
+        if not two or not found["A"].shape[0] == found["B"].shape[1] > 0:
             raise UserError(f"{file}: {name!r} has no two factors that fit; expected lora_A and lora_B: save it again")
         pairs[name] = _Pair(found["A"], found["B"], name in embeddings)
     return pairs, whole

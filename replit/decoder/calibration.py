@@ -15,6 +15,7 @@ import numpy.typing as npt
 from replit.decoder.alibi import alibi_slopes
 from replit.decoder.architecture import DecoderConfig
 from replit.decoder.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM
+from weights.errors import UserError
 from weights.files.mapped_file import release_pages
 from weights.quantization import dequantize, to_float32
 from weights.quantization.feedback import ColumnInputs
@@ -62,9 +63,15 @@ class Calibration:
         stored = {name: tensor for name, tensor in self._tensors.items() if name.startswith(prefix)}
         weights = {name.removeprefix(prefix): to_float32(tensor) for name, tensor in stored.items()}
         products = {name: _empty(matrix.shape[1]) for name, matrix in weights.items() if matrix.ndim == 2}
-        self._hidden = [_Block(self._config, weights, products).run(x) for x in self._hidden]
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._hidden = [_Block(self._config, weights, products).run(x) for x in self._hidden]
         for tensor in stored.values():
             release_pages(tensor.data)
+        if not all(np.isfinite(block).all() for blocks in products.values() for block in blocks):
+            raise UserError(
+                f"layer {self._layer} makes NaN or infinity of the calibration's text; expected numbers in 32 bits: "
+                "the model is damaged, download or convert it again"
+            )
         self._found = {}
         for name, blocks in products.items():
             squares = np.concatenate([np.diagonal(block) for block in blocks])
@@ -82,11 +89,12 @@ def compared(
     mean Kullback-Leibler divergence of the second's probabilities from the first's, in nats a token.
     """
     same, divergence, count = 0, 0.0, 0
-    for expected, found in zip(_logits(config, source, windows), _logits(config, result, windows), strict=True):
-        same += int((expected.argmax(1) == found.argmax(1)).sum())
-        p, q = (_log_probabilities(rows) for rows in (expected, found))
-        divergence += float((np.exp(p) * (p - q)).sum())
-        count += len(p)
+    with np.errstate(over="ignore", invalid="ignore"):  # a damaged model's divergence is NaN
+        for expected, found in zip(_logits(config, source, windows), _logits(config, result, windows), strict=True):
+            same += int((expected.argmax(1) == found.argmax(1)).sum())
+            p, q = (_log_probabilities(rows) for rows in (expected, found))
+            divergence += float((np.exp(p) * (p - q)).sum())
+            count += len(p)
     return same / count, divergence / count
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from replit.decoder.gguf_export import Conversion
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
+from weights.files.paths import exists, is_dir
 from weights.files.safetensors_writer import write_safetensors
 from weights.quantization import quantize, to_float32
 from weights.tensor import Encoding, Tensor
@@ -35,8 +36,8 @@ _TOKENIZER_FILES = (
 
 def takes_directory(path: Path, overwrite: bool = False) -> bool:
     """Whether `path` can become a directory of the hub's: nothing is there, or (to overwrite) only such a one."""
-    if not path.is_dir() or not overwrite:
-        return not path.exists()
+    if not is_dir(path) or not overwrite:
+        return not exists(path)
     try:
         entries = list(path.iterdir())
     except OSError:  # what is in there is not ours to see, nor to delete
@@ -132,7 +133,9 @@ def _config(conversion: Conversion, checkpoint: Checkpoint) -> Mapping[str, Any]
     """config.json as it came, or one that says the same as GGUF's keys."""
     kind = {"torch_dtype": str(conversion.encoding)}
     if not checkpoint.has_gguf_keys and checkpoint.metadata:
-        kept = {k: v for k, v in checkpoint.metadata.items() if not k.startswith(("general.", "tokenizer."))}
+        # What newer libraries call torch_dtype goes before it.
+        others = ("general.", "tokenizer.", "dtype")
+        kept = {k: v for k, v in checkpoint.metadata.items() if not k.startswith(others)}
         config = conversion.config
         return kept | {"vocab_size": config.vocab_size, "tie_word_embeddings": config.tied_embeddings} | kind
     config = replace(conversion.config, layer_norm_eps=float(f"{conversion.config.layer_norm_eps:.6g}"))

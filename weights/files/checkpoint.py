@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weights.errors import UserError
-from weights.files.directory import PYTORCH_INDEX, SAFETENSORS_INDEX, all_parts, split_parts, weights_in
+from weights.files.directory import PYTORCH_INDEX, SAFETENSORS_INDEX, add_tensors, all_parts, split_parts, weights_in
 from weights.files.gguf_file import MAGIC, read_gguf
 from weights.files.mapped_file import EXPECTED, map_file, read_json
 from weights.files.paths import exists, is_dir
@@ -62,6 +62,7 @@ def open_checkpoint(path: str | Path, config: Path | None = None, problems: list
 
 def open_file(path: Path, config: Path | None = None, problems: list[str] | None = None) -> Checkpoint:
     """As `open_checkpoint`, for a file: which kind it is, its first bytes say, not its name."""
+    tensors: dict[str, Tensor] = {}
     if path.name.endswith(SAFETENSORS_INDEX):
         shards = index_shards(path)
         tensors = read_sharded(path, problems)
@@ -75,9 +76,8 @@ def open_file(path: Path, config: Path | None = None, problems: list[str] | None
         return _open_gguf(path, config, problems)
     if looks_like_safetensors(start):
         parts = all_parts(path)
-        tensors = {}
         for part in parts:
-            tensors |= read_safetensors(part, problems)
+            add_tensors(path, tensors, read_safetensors(part, problems))
         return Checkpoint(path, "safetensors", tensors, read_config(path, config), tuple(parts))
     if _is_pytorch(start):
         return _open_pytorch(path, config)
@@ -145,9 +145,7 @@ def _open_split(path: Path, parts: int, problems: list[str] | None) -> Checkpoin
                 f"{file.metadata.get('split.count')!r} (counted from 0); expected {number} of "
                 f"{parts}: download the parts again"
             )
-        if twice := tensors.keys() & file.tensors.keys():
-            raise UserError(f"{path}: tensor {min(twice)!r} is in two parts; expected it in one")
-        tensors |= file.tensors
+        add_tensors(path, tensors, file.tensors)
     total = files[0].metadata.get("split.tensors.count", len(tensors))
     if total != len(tensors) and not problems:
         raise UserError(f"{path}: the parts hold {len(tensors)} tensors; expected {total!r}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from weights.errors import UserError
 from weights.files.paths import checked, exists, is_dir, listed
+from weights.tensor import Tensor
 
 SAFETENSORS_INDEX = ".safetensors.index.json"
 PYTORCH_INDEX = ".bin.index.json"
@@ -42,6 +43,13 @@ def all_parts(path: Path) -> list[Path]:
             f"beside it; expected all of them: download {missing[0]} too"
         )
     return parts
+
+
+def add_tensors(path: Path, tensors: dict[str, Tensor], part: Mapping[str, Tensor]) -> None:
+    """Add those of one file to those of a model in `path`. Raises UserError for a name that is there already."""
+    if twice := tensors.keys() & part.keys():
+        raise UserError(f"{path}: tensor {min(twice)!r} is in two parts; expected it in one: download the parts again")
+    tensors |= part
 
 
 def weights_in(directory: Path) -> Path:

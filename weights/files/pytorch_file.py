@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weights.errors import UserError
-from weights.files.directory import PYTORCH_INDEX, all_parts
+from weights.files.directory import PYTORCH_INDEX, add_tensors, all_parts
 from weights.files.mapped_file import check_regular, read_json
 from weights.files.paths import exists
 from weights.tensor import Encoding, Tensor
@@ -23,8 +23,7 @@ def read_pytorch(path: Path) -> tuple[dict[str, Tensor], list[Path]]:
     files = _shards(path) if path.name.endswith(PYTORCH_INDEX) else all_parts(path)
     tensors: dict[str, Tensor] = {}
     for file in files:
-        for name, tensor in _load(file).items():
-            tensors[name] = _tensor(file, name, tensor)
+        add_tensors(path, tensors, {name: _tensor(file, name, value) for name, value in _load(file).items()})
     return tensors, files
 
 
@@ -64,8 +63,8 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path} is no PyTorch state dict of plain tensors ({reason}); expected "
             "pytorch_model.bin as the hub holds it: download it again"
         ) from None
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds a {type(state).__name__}; expected a dict of tensors")
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise UserError(f"{path} holds a {type(state).__name__}; expected a dict of tensors by name")
     return state
 
 
@@ -84,6 +83,16 @@ def _tensor(path: Path, name: str, value: Any) -> Tensor:
             f"{path}: {name!r} is {kind}; expected a float32, float16 or bfloat16 tensor: use the "
             "model's own pytorch_model.bin"
         )
-    # Saved tensors are contiguous, so this is a view of the file.
-    data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    size = value.nelement() * value.element_size()
+    try:
+        # A view that repeats elements may stand for any number of them.
+        if size > value.untyped_storage().nbytes():
+            raise RuntimeError("its elements repeat")
+        # Saved tensors are contiguous, so this is a view of the file.
+        data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse ones, ones without data
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(
+            f"{path}: {name!r} is no plain tensor ({reason}); expected one whose elements the file holds: save it again"
+        ) from None
     return Tensor(name, tuple(value.shape), encodings[kind], data)

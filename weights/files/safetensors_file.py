@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from weights.errors import UserError
-from weights.files.directory import SAFETENSORS_INDEX, split_parts
+from weights.files.directory import SAFETENSORS_INDEX, add_tensors, split_parts
 from weights.files.mapped_file import LARGEST_JSON, map_file, parse_json, read_json
 from weights.files.paths import exists, listed
 from weights.tensor import Encoding, Tensor, stored_bytes
@@ -136,7 +136,7 @@ def read_sharded(index: Path, problems: list[str] | None = None) -> dict[str, Te
                 f"{index} and {shard} disagree about tensor {name!r}; expected every tensor of a "
                 f"shard in the index and the reverse: download both again, or remove {index.name}"
             )
-        tensors |= found
+        add_tensors(index, tensors, found)
     return tensors
 
 

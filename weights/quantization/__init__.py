@@ -89,7 +89,8 @@ def _expand(data: Bytes, encoding: Encoding) -> Array:
     if encoding is Encoding.FLOAT16:
         return data.view("<f2").astype(np.float32)
     if encoding is Encoding.FLOAT64:
-        return data.view("<f8").astype(np.float32)
+        with np.errstate(over="ignore"):  # what is beyond float32 is infinity there
+            return data.view("<f8").astype(np.float32)
     if encoding is Encoding.BFLOAT16:
         return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
     with np.errstate(invalid="ignore", over="ignore"):  # a damaged file's scales may be NaN: so is the result
@@ -124,6 +125,7 @@ def quantize(array: Array, encoding: Encoding, importance: Array | None = None) 
             f"{encoding.block_size}; choose {_fitting(columns)}"
         )
     flat = np.ascontiguousarray(array, np.float32).reshape(-1)
+    weights = None if importance is None else encode.relative(importance)
     out = np.empty(flat.size // encoding.block_size * encoding.block_bytes, np.uint8)
 
     def encode_chunk(start: int, stop: int) -> None:
@@ -132,9 +134,9 @@ def quantize(array: Array, encoding: Encoding, importance: Array | None = None) 
         values = flat[start:stop]
         check_range(values, encoding)
         encoder, weighted = ENCODERS.get(encoding), WEIGHTED.get(encoding)
-        if weighted is not None and importance is not None:
+        if weighted is not None and weights is not None:
             places = np.arange(start, stop) % columns
-            out[first:last] = weighted(values, importance[places])
+            out[first:last] = weighted(values, weights[places])
         else:
             out[first:last] = encoder(values) if encoder else values.view(np.uint8)
 

@@ -14,6 +14,10 @@ from weights.tensor import Encoding
 #: What q4_0's value of greatest magnitude may become in -8..7, with either sign: more than 8 cuts it off.
 Q4_0_EXTREMES = (-9.5, -8.8, -8.4, -8.0, -7.6, -7.2, -6.7, -6.2, 8.2, 7.6, 7.3, 7.0, 6.7, 6.3, 5.8)
 
+#: What a column counts that its inputs leave out, as a share of the mean: on another text they may not.
+LEAST_IMPORTANCE = 1e-4
+LARGEST_FLOAT16 = 65504.0
+
 #: Far below the least float16 (6e-8), and its inverse times any code is still a float32.
 SMALLEST_SCALE = 1e-35
 
@@ -75,6 +79,15 @@ def q4_0_blocks(scale: Array, nibbles: Bytes) -> Bytes:
     return blocks.view(np.uint8)
 
 
+def relative(importance: Array) -> Array:
+    """`importance` as shares of its mean, since nothing but ratios may count, and none of them nothing at all."""
+    mean = float(importance.mean(dtype=np.float64))
+    if not mean > 0:
+        return np.ones_like(importance)
+    shares: Array = np.maximum(importance / mean, LEAST_IMPORTANCE).astype(np.float32)
+    return shares
+
+
 def q4_0_weighted(values: Array, importance: Array) -> Bytes:
     """As q4_0, with the scale of least squared error, that of each value weighted by its `importance`."""
     x = values.reshape(-1, 32)
@@ -96,5 +109,5 @@ def q4_0_scale(x: Array, weight: Array) -> Array:
         better = gain > best
         np.copyto(scale, fitted, where=better)
         np.copyto(best, gain, where=better)
-    rounded: Array = scale.astype(np.float16).astype(np.float32)
-    return rounded
+    held: Array = np.clip(scale, -LARGEST_FLOAT16, LARGEST_FLOAT16).astype(np.float16).astype(np.float32)
+    return held

@@ -133,8 +133,10 @@ def encode_with_feedback(values: Array, encoding: Encoding, products: Sequence[A
 def _root(products: Array) -> Array:
     """The upper Cholesky factor of the inverse, float32 [n, n]."""
     matrix = products.astype(np.float64)
-    mean = max(float(np.trace(matrix)) / len(matrix), 1e-30)
-    matrix[np.diag_indices(len(matrix))] += DAMPING * mean
+    mean = float(np.trace(matrix)) / len(matrix)
+    if mean > 0:
+        matrix /= mean  # nothing but ratios counts
+    matrix[np.diag_indices(len(matrix))] += DAMPING
     factor: npt.NDArray[np.float64] = np.linalg.cholesky(np.linalg.inv(matrix))
     root: Array = factor.T.astype(np.float32)
     return root

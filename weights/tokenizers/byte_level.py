@@ -162,18 +162,21 @@ def _backend(keys: _GgufKeys, tokens: list[str], types: list[int]) -> tokenizers
     except Exception as error:  # the library raises the bare class
         raise keys.error("tokenizer.ggml.merges", f"is refused ({error})", "merges of tokens") from None
     whole = keys.metadata.get("tokenizer.huggingface.json")
+    normalized: set[str] = set()
     if isinstance(whole, str):
         # GGUF's own keys know no normalization of the text (llama.cpp does none).
         try:
-            backend.normalizer = Backend.from_str(whole).normalizer
+            stated = Backend.from_str(whole)
         except Exception as error:
             raise keys.error("tokenizer.huggingface.json", f"is refused ({error})", "a tokenizer.json") from None
+        backend.normalizer = stated.normalizer
+        normalized = {token.content for token in stated.get_added_tokens_decoder().values() if token.normalized}
     backend.pre_tokenizer = pre_tokenizer(splitting)
     # As in llama.cpp: user-defined tokens are always found in text, control ones where asked for.
     added = {_USER_DEFINED: False, _CONTROL: True, _UNKNOWN: True}
     backend.add_tokens(
         [
-            AddedToken(token, special=added[kind], normalized=False)
+            AddedToken(token, special=added[kind], normalized=token in normalized)
             for token, kind in zip(tokens, types, strict=True)
             if kind in added
         ]

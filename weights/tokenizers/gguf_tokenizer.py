@@ -153,7 +153,8 @@ def with_fim(keys: dict[str, Any], tokens: Sequence[str], suffix_first: bool | N
     if tokens and len(tokens) not in (3, 4):
         raise UserError(f"--fim names {len(tokens)} tokens; expected PREFIX,SUFFIX,MIDDLE or PREFIX,SUFFIX,MIDDLE,PAD")
     for role, token in zip(("pre", "suf", "mid", "pad"), tokens, strict=False):
-        index = int(token) if token.isdecimal() else next((i for i, t in enumerate(vocabulary) if t == token), -1)
+        is_id = token.isdecimal() and len(token) < 10
+        index = int(token) if is_id else next((i for i, t in enumerate(vocabulary) if t == token), -1)
         if not 0 <= index < len(vocabulary):
             raise UserError(
                 f"--fim names the token {token!r}, which the vocabulary of {len(vocabulary)} does not have; expected "

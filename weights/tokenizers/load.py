@@ -6,6 +6,7 @@ from pathlib import Path
 
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
+from weights.files.paths import exists, is_dir
 from weights.tokenizers.tokenizer import Tokenizer
 
 # Where a hub repository keeps its tokenizer: of tokenizers, of SentencePiece.
@@ -21,10 +22,10 @@ def load_tokenizer(checkpoint: Checkpoint, path: Path | None = None) -> Tokenize
         return _from_gguf(checkpoint)
     if path is None:
         path = checkpoint.directory
-    if path.is_dir():
-        present = (path / name for name in FILE_NAMES if (path / name).exists())
+    if is_dir(path):
+        present = (path / name for name in FILE_NAMES if exists(path / name))
         path = next(present, path / FILE_NAMES[0])
-    if not path.exists():
+    if not exists(path):
         raise UserError(
             f"there is no {path}, and {checkpoint.path.name} carries no tokenizer; expected "
             "either: download tokenizer.json into that directory, or give it with --tokenizer"

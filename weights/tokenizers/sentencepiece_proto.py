@@ -15,7 +15,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 UNIGRAM = 1  # TrainerSpec.model_type; 2 is BPE
 
 _VARINT, _DOUBLE, _BYTES, _FLOAT = 0, 1, 2, 5
-_PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
+_PIECES, _TRAINER, _NORMALIZER, _DENORMALIZER = 1, 2, 3, 5
 DEFAULT_UNKNOWN_TEXT = " \u2047 "
 
 
@@ -44,6 +44,7 @@ class SentencePieceModel:
     remove_extra_whitespaces: bool = False
     escape_whitespaces: bool = True
     whitespace_as_suffix: bool = False
+    denormalizes: bool = False  # what is decoded is replaced by rules
 
 
 Value = int | float | bytes
@@ -62,6 +63,8 @@ def parse(raw: bytes) -> SentencePieceModel:
             model = _with_trainer(model, _message(value))
         elif number == _NORMALIZER:
             model = _with_normalizer(model, _message(value))
+        elif number == _DENORMALIZER:
+            model = replace(model, denormalizes=bool(dict(_fields(_message(value))).get(2)))
     return replace(model, pieces=tuple(pieces))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from weights.errors import UserError
 from weights.files.mapped_file import check_regular, read_json
+from weights.files.paths import exists
 from weights.tokenizers.byte_level import END_OF_TEXT, ByteLevelTokenizer, fim_tokens, spelled_bytes
 from weights.tokenizers.tokenizer import SpecialTokens
 
@@ -101,22 +102,27 @@ def _added_tokens(directory: Path, vocabulary: dict[str, Any]) -> list[dict[str,
     """Tokens that are found in text as a whole, by their ids; those that have a role are control tokens."""
     ids = _optional(directory / "added_tokens.json")
     special = {END_OF_TEXT} & vocabulary.keys()
+    stated: dict[str, dict[str, Any]] = {}
     for token, flags in _declared(_optional(directory / "tokenizer_config.json")):
-        ids[flags["content"]] = int(token)
+        ids[flags["content"]], stated[flags["content"]] = int(token), flags
         special |= {flags["content"]} if flags.get("special") else set()
     for value in _optional(directory / "special_tokens_map.json").values():
         special |= {text for item in (value if isinstance(value, list) else [value]) if (text := _text(item))}
     ids |= {token: vocabulary[token] for token in special if token in vocabulary}
     wanted = {index: token for token, index in ids.items() if type(index) is int}
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    return [{"id": i, "content": token, "special": token in special, **flags} for i, token in sorted(wanted.items())]
+    return [
+        {"id": i, "content": token, "special": token in special}
+        | {flag: stated.get(token, {}).get(flag) is True for flag in ("single_word", "lstrip", "rstrip", "normalized")}
+        for i, token in sorted(wanted.items())
+    ]
 
 
 def _declared(roles: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The entries of tokenizer_config.json's added_tokens_decoder that are whole."""
     declared = roles.get("added_tokens_decoder")
     items = declared.items() if isinstance(declared, dict) else ()
-    return [(i, v) for i, v in items if i.isdecimal() and isinstance(v, dict) and isinstance(v.get("content"), str)]
+    entries = [(i, v) for i, v in items if isinstance(v, dict) and isinstance(v.get("content"), str)]
+    return [(i, v) for i, v in entries if i.isdecimal() and len(i) < 10]
 
 
 def _backend(path: Path, content: dict[str, Any]) -> tokenizers.Tokenizer:
@@ -170,7 +176,7 @@ def _role(path: Path, role: str, ids: dict[str, int]) -> int | None:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if exists(path) else {}
 
 
 def _text(value: Any) -> str | None:

@@ -141,6 +141,8 @@ def _checked(path: Path, model: SentencePieceModel, rows: int | None) -> Unigram
         raise _refuse(path, f"is of SentencePiece's kind {model.model_type}", "1 (Unigram)")
     if model.whitespace_as_suffix or not model.escape_whitespaces:
         raise _refuse(path, "spells spaces at the ends of words or as themselves", f"{_SPACE} before words")
+    if model.denormalizes:
+        raise _refuse(path, "replaces what it decodes by rules (denormalizer_spec)", "pieces as their own text")
     kinds = {piece.kind for piece in model.pieces}
     if NORMAL not in kinds or UNKNOWN not in kinds:
         raise _refuse(path, "has no ordinary or no unknown piece", "a whole vocabulary")
@@ -159,7 +161,8 @@ def from_gguf(checkpoint: Checkpoint) -> UnigramTokenizer:
     """The tokenizer that `tokenizer.ggml.*` keys of the kinds "llama" and "t5" describe.
 
     Converters for "llama" left the normalization table out and called user-defined pieces normal ones. The table is
-    then that of nmt_nfkc; a score of 0 tells the pieces, since a piece's own is the logarithm of a probability.
+    then that of nmt_nfkc; a score of 0 tells the pieces, since a piece's own is the logarithm of a probability. "t5"
+    without a table has none, as in llama.cpp.
     """
     keys = checkpoint.metadata
     pieces = _gguf_pieces(checkpoint)
@@ -225,7 +228,7 @@ def _charsmap(checkpoint: Checkpoint) -> bytes:
     key = _PREFIX + "precompiled_charsmap"
     values = checkpoint.metadata.get(key)
     if values is None:
-        return _nmt_nfkc()
+        return _nmt_nfkc() if checkpoint.metadata[_PREFIX + "model"] == "llama" else b""
     if not isinstance(values, list) or not all(type(value) is int and -128 <= value < 256 for value in values):
         raise _refuse(checkpoint.path, f"says {key} is no list of bytes", "SentencePiece's normalization table")
     return bytes(value & 255 for value in values)
