@@ -139,9 +139,10 @@ def _run(
     from pipelines.registry import check_length
     from replit.decoder.encodings import substitutions
     from replit.runtime.compile_key import CompileKey, is_kept
+    from replit.runtime.free_memory import fits_in_memory
     from replit.runtime.kv_cache import PAGE_SIZE, PagedKVCache
     from replit.runtime.target import CPU, CPU_MAPPED
-    from replit.runtime.weight_memory import fits_in_memory, total_bytes, weight_types
+    from replit.runtime.weight_memory import total_bytes, weight_types
 
     batch, max_length = wanted.batch, wanted.max_length
     longer = check_length(max_length, config, wanted.allow_longer)

@@ -43,10 +43,10 @@ from replit.runtime.bind import bind_weights
 from replit.runtime.compile import CompileOptions, Reporter, compile_model
 from replit.runtime.compile_key import CompileKey
 from replit.runtime.engine import Engine
-from replit.runtime.free_memory import check_cache_fits
+from replit.runtime.free_memory import check_cache_fits, fits_in_memory
 from replit.runtime.slot_model import SlotModel
 from replit.runtime.target import CPU_CACHES, Target
-from replit.runtime.weight_memory import fits_in_memory, total_bytes, weight_types
+from replit.runtime.weight_memory import total_bytes, weight_types
 from weights.errors import UserError
 from weights.tensor import Encoding
 from weights.tokenizers.tokenizer import Tokenizer

@@ -11,6 +11,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -229,6 +230,20 @@ def test_a_full_disk_after_compiling_stops_nothing(
     assert "cannot write the compiled model to a temporary file: File too large; expected a writable" in notes[0]
     with pytest.raises(UserError, match="File too large"):
         compile_model(model.config, types, CompileOptions(save_to=tmp_path / "x"), Quiet(), REPLIT)
+
+
+@pytest.mark.parametrize("words", ["LLVM ERROR: IO failure on output stream: No space left on device", "a bug"])
+def test_a_full_disk_while_compiling_is_said(model: RandomModel, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    class OfMojo(Exception):
+        """As the class that it raises: of no other's kind."""
+
+    def build(*_: object) -> Any:
+        raise OfMojo(f"Error compiling Mojo at kernels\n{words}\n")
+
+    monkeypatch.setattr("replit.runtime.compile._read_cached", lambda key: None)
+    full = "No space" in words
+    with pytest.raises(UserError if full else OfMojo, match="^the disk is full while compiling" if full else words):
+        compile_model(model.config, {}, CompileOptions(), Quiet(), replace(REPLIT, build_graph=build))
 
 
 # What a graph is built from, by the targets on whose graphs it bears.

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from models import as_tensor
+from replit.runtime.free_memory import fits_in_memory
 from replit.runtime.weight_memory import (
     aligned_copy,
-    fits_in_memory,
     materialize,
     total_bytes,
     weight_types,

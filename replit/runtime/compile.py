@@ -27,6 +27,8 @@ from weights.errors import UserError
 # (replit/cpu/kernels/attention_cache.mojo).
 HEAD_MULTIPLE = 16
 MOST_HEADS = 96
+# How MAX says that a disk is full, or `ulimit -f` reached.
+_DISK_FULL = ("No space left", "available space in disk", "File too large")
 
 
 class Reporter(Protocol):
@@ -131,20 +133,20 @@ def _compile(
     architecture: Architecture,
     target: Target,
 ) -> Any:
-    with progress.step("Building the graph", "about 5 s"):
-        graph = architecture.build_graph(config, types, target)
     expected = "minutes" if target.on_gpu else "about 30 s on two cores"
-    with progress.step("Compiling the model, once for this machine", expected), host_code_for(target):
-        try:
+    try:
+        with progress.step("Building the graph", "about 5 s"):
+            graph = architecture.build_graph(config, types, target)  # which compiles the kernels to a file
+        with progress.step("Compiling the model, once for this machine", expected), host_code_for(target):
             return Engine.get().compile(graph)
-        except (RuntimeError, ValueError, OSError) as error:
-            if "No space left" in str(error):
-                folder = tempfile.gettempdir()
-                raise UserError(
-                    f"the disk is full while compiling, in {folder} or the cache; expected some hundred MB free: free "
-                    "them, or give other places by TMPDIR and REPLIT_CACHE_DIR"
-                ) from None
-            raise
+    except Exception as error:  # MAX has several classes for it
+        if any(words in str(error) for words in _DISK_FULL):
+            folder = tempfile.gettempdir()
+            raise UserError(
+                f"the disk is full while compiling, in {folder} or the cache; expected some hundred MB free: free "
+                "them, or give other places by TMPDIR and REPLIT_CACHE_DIR"
+            ) from None
+        raise
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What memory this process can still have, asked before a cache is allocated rather than by an abort."""
+"""What memory this process can still have, asked before weights and caches are allocated rather than by an abort."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def check_cache_fits(config: DecoderConfig, sequences: int, max_length: int, enc
             f"{sequences} sequences of {max_length} tokens need {needed / 1e9:.1f} GB for keys and values; expected at "
             f"most the {free / 1e9:.1f} GB of memory that are free: lower --max-cache-batch-size or --max-length"
         )
+
+
+def fits_in_memory(size: int) -> bool:
+    """Whether `size` bytes can be read into memory with room to spare, as far as system and container tell."""
+    free = free_memory()
+    return free is None or size * 1.1 < free
 
 
 def free_memory() -> int | None:

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from replit.decoder.encodings import COMPUTED_IN, choose_encodings
-from replit.runtime.free_memory import free_memory
 from weights.errors import UserError
 from weights.files.mapped_file import release_pages
 from weights.tensor import Encoding, Tensor, stored_bytes
@@ -60,12 +59,6 @@ def _check_computable(encoding: Encoding, found: str) -> None:
 def total_bytes(types: WeightTypes) -> int:
     """Memory of all weights in the encodings of `types`."""
     return sum(stored_bytes(shape, encoding) for encoding, shape in types.values())
-
-
-def fits_in_memory(size: int) -> bool:
-    """Whether `size` bytes can be read into memory with room to spare, as far as system and container tell."""
-    free = free_memory()
-    return free is None or size * 1.1 < free
 
 
 def materialize(tensor: Tensor, encoding: Encoding, mapped: bool) -> Bytes:
