@@ -10,6 +10,7 @@ from test_text_stream import Bytes, with_control
 from pipelines.engine.plan import Plan
 from pipelines.engine.sampling import SamplingParams
 from pipelines.engine.sequence import Token, TokenLogprob
+from pipelines.prompts.healing import healed
 from pipelines.prompts.prompt import Prompt, before_cursor, encode_prompt
 from pipelines.text.chain import Delta, ScoredToken, SequenceText, build_chain, token_text
 from pipelines.text.completion_mode import Block, Line, Strip, block_after, recent
@@ -34,11 +35,11 @@ CASES: dict[str, tuple[Language, str, str, str]] = {
     "clauses of a statement at the top": (PYTHON, "", "if a:\n    b\nelse:\n    c", "\nd"),
     "an indented comment is in the block": (PYTHON, "def f():\n    x = 1\n", "    # c", "\nz = 1"),
     "else of something farther out": (PYTHON, "def f():\n    if a:\n        ", "b", "\nelse:\n    c"),
-    "a form feed is no indentation": (PYTHON, "def f():\n    x = 1\n", "\x0c    y", "\nz"),
+    "a form feed is no indentation": (PYTHON, "def f():\n    x", " = 1\n\x0c    y", "\nz"),
     "a comment after a header's colon": (PYTHON, "def g():\n    if a:  # c", "\n        b", "\n    d"),
     "a slice is no header's colon": (PYTHON, "def f():\n    if x[1:2]", ":\n        b", "\n    c"),
     "nor is one of a call that looks like match": (PYTHON, "def f():\n    match(x[1:", "2])\n    y", "\nz"),
-    "nor is one in a string": (PYTHON, "def f():\n    if x == ':' ", "and y:\n        b", "\n    c"),
+    "nor is one in a string": (PYTHON, "def f():\n    if x == ':' and y", ":\n        b", "\n    c"),
     "a suite that is a string": (PYTHON, "def f():\n    if x: 'a'", "\n    return 2", "\nz"),
     "a clause that is all there is": (PYTHON, "if a:\n    ", "b\nelse", ""),
     "a comment inside brackets": (PYTHON, "def f():\n    g(a,  # c\n", "b)\n    return", "\nh()"),
@@ -172,3 +173,9 @@ def test_the_code_before_the_cursor_is_the_last_prefix() -> None:
     assert before_cursor(tokenizer, b"\x01a\x02b\x01pre\x02suf\x03") == "pre"
     assert encode_prompt(tokenizer, "\x01pre\x02suf\x03").before == "pre"
     assert encode_prompt(tokenizer, "plain").before == "plain"
+
+
+def test_one_token_of_a_prompt_is_never_taken_back() -> None:
+    prompt = Prompt([*b"retu"], "retu")
+    assert healed(Words(), prompt) == prompt
+    assert healed(Words(), Prompt([*b"=retu"], "=retu")).ids == [*b"="]
