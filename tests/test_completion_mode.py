@@ -86,6 +86,18 @@ PYTHON_CASES = {
     "match is a name": ("def f():\n    match = 1", "\n    return match", "\nz"),
     "match": ("match x:\n    ", "case 1:\n        a\n    case 2:\n        b", "\nc"),
     "windows line ends": ("def f():\r\n    ", "x = 1\r\n    return x", "\r\ny = 1"),
+    "a window without its header": ("        x = 1\n        ", "return x", "\n\n    def g(self):\n"),
+    "a window from within a string": (
+        '    Doc:\n    text.\n    """\n    def f(x):\n        ',
+        "return x",
+        "\n\n    y = 1\n",
+    ),
+    "a window from a string's end on": ('    text."""\n    def f(x):\n        ', "return x", "\n\n    y = 1\n"),
+    "a file that begins with a string": (
+        "\"\"\"\nDoc.\n\"\"\"\nx = '''\na'''\ndef f(x):\n    ",
+        "return x",
+        "\n\ny = 1\n",
+    ),
     "nothing ends it": ("def f():\n    ", "return 1\n", ""),
     "no body": ("def f():\n", "", "x = 1"),
 }

@@ -141,6 +141,12 @@ def test_bad_chats(server: RunningServer, body: dict[str, Any], param: str, mess
     check_error(server.post("/v1/chat/completions", body), 400, param, message)
 
 
+def test_tools_that_may_not_be_called_change_nothing(server: RunningServer) -> None:
+    chat = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+    offered = {"tools": [{"type": "function"}], "tool_choice": "none"}
+    assert server.post("/v1/chat/completions", chat | offered).status_code == 200
+
+
 def test_unknown_routes_and_methods(server: RunningServer) -> None:
     check_error(server.get("/v1/nothing"), 404, None, "there is no route /v1/nothing")
     check_error(server.get(COMPLETIONS), 405, None, "Method Not Allowed")

@@ -147,7 +147,7 @@ def from_command_line(ctx: click.Context, options: dict[str, Any]) -> ServeOptio
     if useless:
         names = ", ".join("--" + name.replace("_", "-") for name in useless)
         raise click.UsageError(f"{names} has no meaning with --serve; leave it out", ctx)
-    for name in ("host", "served_model_name", "cache_dir", "allowed_host"):
+    for name in ("host", "served_model_name", "cache_dir", "allowed_host", "api_key_file"):
         if options[name] in ("", ("",)):  # a variable of a shell that is not set
             raise click.UsageError(f"--{name.replace('_', '-')} is empty; give it a value, or leave it out", ctx)
     batch, length = options["max_cache_batch_size"], options["max_length"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pipelines.text.lexer import PYTHON, Lexer
 
 Verdict = Literal["inside", "undecided", "end"]
 
+_DEEPEST = 500  # deeper than any line
 _TAB = 8  # as Python's own tokenizer counts
 
 # What may follow at the same indentation as part of the same statement.
@@ -23,6 +25,28 @@ _CLAUSES: dict[str, tuple[str, ...]] = {
 }
 _COMPOUND = frozenset({*_CLAUSES, "def", "class", "finally", "with"})
 _SOFT_KEYWORDS = frozenset({"match", "case"})  # names, too: only a colon tells
+_TRIPLE = re.compile(r"\"{3}|'{3}")
+_BEFORE_STRINGS = "=([{,:"
+
+
+def open_quotes(text: str) -> str:
+    """The quotes of a string that is open where a window on a file begins, "" for none.
+
+    Where a string begins there is text after its quotes, or before them a header, an operator, a bracket or a comment.
+    Most of the quotes decide whether the first begins one or ends it.
+    """
+    votes, first = 0, ""
+    for count, found in enumerate(_TRIPLE.finditer(text)):
+        first = first or found[0]
+        before = text[: found.start()].rstrip("rbfuRBFU")
+        code = before.rstrip()
+        line = code[code.rfind("\n") + 1 :].lstrip()  # the last that is not blank
+        begins = "\n" in before[len(code) :] or not code
+        leads = begins and text[found.end() : found.end() + 1] not in ("", "\r", "\n")
+        if leads or line:
+            opens = leads or line[-1] in _BEFORE_STRINGS or line.startswith("#")
+            votes += 1 if opens == (count % 2 == 0) else -1
+    return first if votes < 0 else ""
 
 
 class _Line:
@@ -61,8 +85,10 @@ class PythonBlock:
         self._pending: _Line | None = None  # a line that may be a clause or the end
 
     def skip(self, text: str) -> None:
-        """Takes the code before the cursor."""
-        for char in text:
+        """Takes the code before the cursor, which may begin anywhere."""
+        quotes = open_quotes(text)
+        # A line of its own, deeper than any other, so that none is in its block.
+        for char in (" " * _DEEPEST + quotes + "\n" if quotes else "") + text:
             self._advance(char)
         self._choose_block()
 
@@ -83,7 +109,7 @@ class PythonBlock:
         if headers:
             self._header, self._limit = headers[-1], headers[-1].indent
         elif self._enclosing:
-            self._header, self._limit = self._enclosing[-1], 0
+            self._header, self._limit = self._enclosing[-1], max(indent - 1, 0)
 
     def feed(self, char: str) -> Verdict:
         """Whether what came so far, this character included, belongs to the block.

@@ -12,6 +12,8 @@ from pipelines.server.service import Service
 # Names come from strangers: of one request so many are told, so much of each.
 _MOST_NAMES = 20
 _MOST_CHARACTERS = 60
+# What is offered changes nothing where none of it may be chosen: no template here shows it to the model.
+_TOOLS = {"tool_choice": "tools", "function_call": "functions"}
 
 
 def admit(body: ModelFields, request: Request) -> tuple[Service, Record]:
@@ -28,7 +30,12 @@ def admit(body: ModelFields, request: Request) -> tuple[Service, Record]:
 def check_fields(service: Service, body: Fields, record: Record) -> None:
     """Tells the fields that are ignored. Raises ApiError for one that would change the answer."""
     ignored = [*body.without_effect()]
-    for name, value in unknown_fields(body):
+    stated = [*unknown_fields(body)]
+    choices = dict(stated)
+    unused = [tools for choice, tools in _TOOLS.items() if choices.get(choice) == "none"]
+    for name, value in stated:
+        if name in unused:
+            continue
         neutral = body.neutral.get(name)
         if neutral is None:
             ignored.append(name)
