@@ -16,9 +16,8 @@ from pipelines.engine.guess_value import Expectation
 from pipelines.engine.ngram import History, NgramIndex
 from pipelines.engine.pass_costs import PassCosts
 from pipelines.engine.sampling import SamplingParams
-from pipelines.engine.sequence import ALONE
+from pipelines.engine.sequence import ALONE, SequenceRequest
 from pipelines.engine.sequence import Sequence as EngineSequence
-from pipelines.engine.sequence import SequenceRequest
 from weights.tokenizers.tokenizer import Tokenizer
 
 ROWS = 200  # ids of the small model
@@ -137,7 +136,10 @@ def test_text_that_repeats_itself_is_guessed_as_far_as_it_may_go_on() -> None:
     assert drafter().guess([sequence(REPEATED)]) == [REPEATED[:9]]
     assert drafter().guess([sequence(REPEATED, wanted=4)]) == [[1, 2, 3]]  # and the pass brings one of its own
     assert drafter().guess([sequence(REPEATED, wanted=1)]) == [[]]
-    assert drafter().guess([sequence(REPEATED, speculative=False), sequence(REPEATED, "b")]) == [[], [1, 2, 3, 4, 5, 6, 7]]
+    assert drafter().guess([sequence(REPEATED, speculative=False), sequence(REPEATED, "b")]) == [
+        [],
+        [1, 2, 3, 4, 5, 6, 7],
+    ]
     assert drafter(ngrams=False).guess([sequence(REPEATED)]) == [[]]
     many = [sequence(REPEATED, str(number)) for number in range(MOST_ROWS)]
     assert drafter().guess(many) == [[]] * MOST_ROWS
