@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ from test_text_stream import Bytes, with_control
 from pipelines.engine.draft_model import WINDOW, DraftModel, same_vocabulary
 from pipelines.engine.drafter import MOST_ROWS, Drafter
 from pipelines.engine.guess_value import Expectation
-from pipelines.engine.ngram import History, NgramIndex
+from pipelines.engine.ngram import Histories, History, NgramIndex
 from pipelines.engine.pass_costs import PassCosts
 from pipelines.engine.sampling import SamplingParams
 from pipelines.engine.sequence import ALONE, SequenceRequest
@@ -323,14 +323,8 @@ def test_matches_are_the_newest_of_the_longest() -> None:
     assert few.find([5], own=False) == (0, 0)
 
 
-def histories() -> Iterator[Any]:
-    from pipelines.engine.ngram import Histories
-
-    yield Histories(most_salts=3)
-
-
 def test_histories_are_bounded_and_those_used_last_stay() -> None:
-    (kept,) = histories()
+    kept = Histories(most_salts=3)
     for salt in ("a", "b", "c", "a", "d"):
         kept.of(salt).add([1], [ord(salt)])
     assert {salt: ord(salt) in kept.of(salt).index.ids for salt in ("a", "c", "d")} == {"a": True, "c": True, "d": True}
