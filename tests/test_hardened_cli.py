@@ -132,7 +132,6 @@ def test_a_server_without_streams_serves(nano: Pipeline, shell: str) -> None:
         (["--save-to-serialized-model-path", ""], 2, "the path is empty; expected one"),
         (["convert", "nano", ""], 2, "Invalid value for 'DST': the path is empty; expected one"),
         (["-p", "x", "-m", "a" * 300], 1, "aaa (File name too long); expected a path that can be read"),
-        (["inspect", "nano", "--tokenizer", "a" * 300], 1, "aaa: File name too long; expected the path of a file"),
         (
             ["convert", "nano", "a" * 300 + ".gguf"],
             1,
