@@ -185,7 +185,7 @@ def test_logits_that_are_no_numbers_end_their_own_sequence() -> None:
     wanted = run(Broken(slots=2), [[4], [0]], max_new_tokens=6)
     assert (wanted[0].end, wanted[0].ids) == ("failed", [5, 6])
     assert wanted[0].error is not None
-    assert wanted[0].error.startswith("the highest logit is nan; expected a finite number after 3 tokens: the model's")
+    assert wanted[0].error.startswith("after 3 tokens, the highest logit is nan; expected a finite number: the model's")
     assert (wanted[1].end, wanted[1].ids) == ("length", [1, 2, 3, 4, 5, 6])
 
 

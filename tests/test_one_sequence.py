@@ -71,7 +71,7 @@ def test_a_failing_sequence_fails_alone(scripted: Pipeline) -> None:
     assert (good.text, late.text) == (expected, expected)
     assert (bad.text, bad.finish_reason) == ("beforeNAN", "failed")
     assert bad.error is not None
-    assert bad.error.startswith("the highest logit is nan; expected a finite number after 4 tokens")
+    assert bad.error.startswith("after 4 tokens, the highest logit is nan; expected a finite number")
     for options in ({}, {"top_k": 40}, {"top_k": 0, "temperature": 0.7}, {"logprobs": 3}):
         with pytest.raises(UserError, match="the highest logit is nan"):
             scripted.generate("xM", **options)
@@ -267,6 +267,7 @@ def test_log_probabilities_in_python(nano: Pipeline) -> None:
         (lambda p: p.generate(b"abc"), "the prompt is of the type bytes; expected a text or a list of token ids"),
         (lambda p: p.generate([1.5]), "the prompt holds 1.5; expected token ids"),
         (lambda p: p.generate([True]), "the prompt holds True; expected token ids"),
+        (lambda p: p.generate(np.array([[1, 2]])), "the prompt holds array([1, 2]); expected token ids"),
         (lambda p: p.generate(7), "the prompt is of the type int; expected a text or a list of token ids"),
         (lambda p: p.generate(None), "the prompt is of the type NoneType"),
         (lambda p: p.generate([]), "the prompt is empty"),

@@ -29,6 +29,9 @@ def test_limits_of_a_pass_are_met() -> None:
     second = context("second", 400)
     turns(1, 0.00001).choose([context("first", 500, turn=-1.0), second], [])
     assert second.tokens.chunks == [12]
+    fills, waits = [context("first", 500, turn=-2.0), context("next", 12, turn=-1.0)], context("waits", 400)
+    assert turns(1, 0.00001).choose([*fills, waits], []).together == fills
+    assert waits.tokens.chunks == []
     whole = context("whole", 512)
     assert turns(1, 0.0008).choose([whole], []).together == [whole]  # longer than a pass may take, alone
     assert whole.tokens.chunks == []

@@ -242,6 +242,7 @@ def test_log_softmax_survives_large_logits() -> None:
         ("max_new_tokens", -2, "--max-new-tokens is -2; expected a whole number from -1 up"),
         ("seed", -1, "--seed is -1; expected a whole number from 0 up"),
         ("stop", ("",), "--stop is an empty string; expected text to stop at: leave it out"),
+        ("stop", ("a\udcff",), "--stop holds bytes that are no UTF-8, or half a surrogate pair; expected text"),
     ],
 )
 def test_senseless_parameters_are_refused(field: str, value: object, message: str) -> None:

@@ -84,6 +84,8 @@ class SamplingParams:
             check_integer("seed", self.seed, 0)
         if any(not text for text in self.stop):
             raise UserError("--stop is an empty string; expected text to stop at: leave it out")
+        if any("\ud800" <= character <= "\udfff" for text in self.stop for character in text):
+            raise UserError("--stop holds bytes that are no UTF-8, or half a surrogate pair; expected text")
         if self.completion not in COMPLETIONS:
             known = ", ".join(COMPLETIONS)
             raise UserError(f"--completion is {self.completion!r}; expected one of {known}")
@@ -155,7 +157,9 @@ def only(logits: Floats, allowed: Ids) -> Floats:
 def check_finite(highest: np.floating) -> None:
     """Raises NothingToDraw unless the highest of some logits is a number; one NaN among them makes it NaN."""
     if not math.isfinite(highest):
-        raise NothingToDraw(f"the highest logit is {highest}; expected a finite number")
+        raise NothingToDraw(
+            f"the highest logit is {highest}; expected a finite number: the model's weights are damaged or too large"
+        )
 
 
 def logits_needed(params: SamplingParams) -> int:

@@ -144,7 +144,7 @@ class Sequence:
                 if token is None or self.end or token.id != guess:
                     break
         except NothingToDraw as error:
-            self.fail(f"{error} after {self.length} tokens: the model's weights are damaged or too large")
+            self.fail(f"after {self.length} tokens, {error}")
         except Exception:  # a fault of ours: it is this sequence's alone, and said
             traceback.print_exc()
             self.fail(f"an internal error after {self.length} tokens; see the log")

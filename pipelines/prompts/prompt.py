@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 
 from pipelines.text.completion_mode import CodeBlock, block_after
 from pipelines.text.lexer import Language
@@ -61,10 +63,16 @@ def check_ids(tokenizer: Tokenizer, ids: object) -> list[int]:
         raise UserError(f"the prompt is of the type {type(ids).__name__}; expected a text or a list of token ids")
     checked = []
     for token in ids:
-        if isinstance(token, bool) or not hasattr(token, "__index__"):
-            raise UserError(f"the prompt holds {token!r}; expected token ids, which are whole numbers, or one text")
-        tokenizer.token_bytes(int(token))  # raises for an unknown id
-        checked.append(int(token))
+        try:
+            number = None if isinstance(token, bool) else index(token)
+        except TypeError:  # an array has an index too, if it holds one number
+            number = None
+        if number is None:
+            raise UserError(
+                f"the prompt holds {reprlib.repr(token)}; expected token ids, which are whole numbers, or one text"
+            )
+        tokenizer.token_bytes(number)  # raises for an unknown id
+        checked.append(number)
     if not checked:
         raise UserError("the prompt is empty; expected at least one token")
     return checked

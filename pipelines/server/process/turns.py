@@ -97,6 +97,8 @@ class Turns:
         turn.long = None
         seconds = PASS_SECONDS * (1 if rows else _ALONE)
         count = min(self._most_rows - rows, context.tokens.active_length)
+        if count < 1:
+            return  # the others fill the pass; its turn comes when their prompts are read
         while count > _LEAST_TOKENS and (self.costs.of(rows + count) or 0.0) > seconds:
             count = max(count // 2, _LEAST_TOKENS)
         if count < context.tokens.active_length:
