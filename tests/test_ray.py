@@ -50,7 +50,7 @@ def test_without_an_address_a_cluster_lives_as_long_as_the_command(whole: Any, t
     time.sleep(2)
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            assert folder not in (process / "cmdline").read_text()
+            assert folder.encode() not in (process / "cmdline").read_bytes()  # others' are of any encoding
     shutil.rmtree(folder)
 
 
