@@ -10,9 +10,9 @@ import pytest
 from test_healing import Words
 
 from pipelines.engine.sampling import (
+    Candidates,
     NothingToDraw,
     SamplingParams,
-    candidates,
     logits_needed,
     only,
     penalized,
@@ -64,7 +64,9 @@ def test_equal_logits_keep_the_order_of_their_ids() -> None:
     assert top_k_ids(equal, 5).tolist() == [0, 1, 2, 3, 4]
     two = np.tile(floats(0, 1), 500)
     assert top_k_ids(two, 0).tolist() == [*range(1, 1000, 2), *range(0, 1000, 2)]
-    assert candidates(floats(1, 1, 0), SamplingParams(top_k=0, min_p=1.0))[0].tolist() == [0, 1]
+    kept = Candidates.highest(floats(1, 1, 0), 3)
+    kept.filter(SamplingParams(top_k=0, min_p=1.0))
+    assert kept.ids.tolist() == [0, 1]
 
 
 def test_how_many_logits_decide() -> None:

@@ -91,7 +91,9 @@ class Service:
         """Raises ApiError (503) while the model is loading, while its worker is stalled and while the server ends."""
         if self.draining:
             raise shutting_down()
-        if self.worker.ready is None or self.worker.ended.is_set():
+        if self.worker.ended.is_set():
+            raise worker_failed()
+        if self.worker.ready is None:
             raise self.waiting.error()
         if self.stall.is_stalled:
             raise stalled(self.stall.seconds)
