@@ -216,7 +216,7 @@ def test_texts_without_a_seed_leave_others_random_numbers_alone(scripted: Pipeli
         ({"stop": 5}, "stop is 5; expected a text or a list of texts"),
         ({"stop": ["a", 5]}, "expected a text or a list of texts"),
         ({"logit_bias": [5]}, "logit_bias is [5]; expected a number for each of some token ids, such as {50: -1.5}"),
-        ({"logit_bias": iter([(5, 1)])}, "expected a number for each of some token ids, such as {50: -1.5}"),
+        ({"logit_bias": range(2)}, "expected a number for each of some token ids, such as {50: -1.5}"),
         ({"logit_bias": {"5": 1}}, "--logit-bias is '5'; expected a whole number from 0 up"),
         ({"logprobs": "5"}, "--logprobs is '5'; expected a whole number from 0 up"),
         ({"logprobs": -1}, "--logprobs is -1; expected a whole number from 0 up"),
