@@ -519,8 +519,8 @@ def test_an_importance_matrix_is_llama_cpps(source: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_imatrix(tmp_path / "im.gguf")["blk.1.ffn_down.weight"], sums / count)
     # Read back, it weights errors; it says nothing of which columns go together. The older form of it is the same.
     name = b"blk.1.ffn_down.weight"
-    start = struct.pack("<ii", 1, len(name)) + name + struct.pack("<ii", 7, 1024)
-    (tmp_path / "im.dat").write_bytes(start + (sums / count * 7).astype("<f4").tobytes() + struct.pack("<i", 7))
+    start = struct.pack("<ii", 1, len(name)) + name + struct.pack("<ii", 8, 1024)
+    (tmp_path / "im.dat").write_bytes(start + (sums / count * 8).astype("<f4").tobytes() + struct.pack("<i", 8))
     original = open_checkpoint(source).tensors
     expected = quantize(
         to_float32(original["transformer.blocks.1.ffn.down_proj.weight"]),

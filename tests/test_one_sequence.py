@@ -267,7 +267,7 @@ def test_log_probabilities_in_python(nano: Pipeline) -> None:
         (lambda p: p.generate(b"abc"), "the prompt is of the type bytes; expected a text or a list of token ids"),
         (lambda p: p.generate([1.5]), "the prompt holds 1.5; expected token ids"),
         (lambda p: p.generate([True]), "the prompt holds True; expected token ids"),
-        (lambda p: p.generate(np.array([[1, 2]])), "the prompt holds array([1, 2]); expected token ids"),
+        (lambda p: p.generate(np.array([[1, 2]])), "the prompt holds array.* expected token ids"),
         (lambda p: p.generate(7), "the prompt is of the type int; expected a text or a list of token ids"),
         (lambda p: p.generate(None), "the prompt is of the type NoneType"),
         (lambda p: p.generate([]), "the prompt is empty"),
