@@ -186,3 +186,15 @@ def test_five_hundred_random_edits(session: InferenceSession) -> None:
                 writer.cache.release(context)
                 running = [other for other in running if other is not context]
     assert sorted(read)[len(read) // 2] < 60  # many were cancelled before they were read
+
+
+def test_a_prompt_that_waits_cut_finds_all_that_another_has_read(session: InferenceSession) -> None:
+    """Cut for a pass of four pages that has not run, while a sequence with the same prompt read all of it."""
+    writer, ids = Writer(session, 64), list(range(1, 1400))
+    waits, reads = writer.start(ids), writer.start(ids)
+    waits.tokens.chunk(512)
+    while reads.tokens.processed_length < len(ids):
+        writer.run(reads, 512)
+    writer.cache.alloc(waits)
+    writer.check(waits)
+    assert waits.tokens.processed_length == len(ids) - 1

@@ -138,6 +138,12 @@ class PrefixCache(PagedKVCacheManager):  # type: ignore[misc]  # MAX's package h
 
     def alloc(self, ctx: TextContext) -> KVTransfer:
         """See PagedKVCacheManager; the window of a sequence is advanced past what was found, to the token."""
+        if ctx.tokens.actively_chunked:
+            # A prompt that was cut for a pass and not yet run. MAX looks for all of it, and finds more than the cut
+            # holds once another sequence has read the same: that would end the worker. The scheduler cuts it again.
+            cut = ctx.tokens.active_length
+            ctx.tokens.advance_chunk()
+            ctx.tokens.rewind_processing(cut)
         transfer = super().alloc(ctx)
         if not self.params.enable_prefix_caching:
             return transfer
