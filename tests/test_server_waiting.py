@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import random
 import threading
+import time
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from typing import Any
@@ -77,6 +78,9 @@ def test_a_warm_up_goes_on_when_its_client_leaves(server: RunningServer) -> None
     body = {"input_prefix": "# warm " + "x = [1, 2]\n" * 150, "input_suffix": "y = 3\n"}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(server.url + "/infill", json=body | {"n_predict": 0}, timeout=0.02)
+    end = time.monotonic() + 2  # it may be over before it is seen, or not have come yet
+    while time.monotonic() < end and server.metric("replit_running") + server.metric("replit_queue_depth") == 0:
+        time.sleep(0.005)
     server.wait_idle()
     answer = server.post("/infill", body | OPTIONS).json()
     assert answer["tokens_evaluated"] - answer["tokens_cached"] <= 2
