@@ -164,7 +164,7 @@ async def _serve(options: ServeOptions, files: ModelFiles | None, listener: sock
     def printed(line: str) -> None:
         log.event("worker", what=line)
 
-    with _signals_ignored():
+    with _signals_held():
         worker = ModelWorker(loading, printed if options.log_format == "json" else None)
     react_at_once()  # after the start of the worker, which would inherit it
     starting = Starting(waiting)
@@ -197,14 +197,14 @@ def ending_signals() -> tuple[signal.Signals, ...]:
 
 
 @contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
+def _signals_held() -> Iterator[None]:
     """What starts inside never sees what a terminal sends to all, as at Ctrl-C: this process decides when to end."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ending_signals()}
+    # Blocked, not ignored: what comes meanwhile is heard afterwards.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _prepare(
