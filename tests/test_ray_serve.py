@@ -136,7 +136,8 @@ def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
 def test_a_client_that_leaves_frees_its_place(served: Served) -> None:
     body = {"prompt": "x = [", "max_tokens": 1500, "n": 16, "seed": 1, "ignore_eos": True, "stream": True}
     with httpx.stream("POST", f"{served.url}/v1/completions", json=body, timeout=60) as stream:
-        next(stream.iter_lines())
+        lines = stream.iter_lines()  # held: httpx closes the connection with it
+        next(lines)
         wait_until(lambda: served.in_flight() == 16)
     wait_until(lambda: served.in_flight() == 0)
     assert 'status="499"' in served.get("/metrics").text
