@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weights.atomic_write import check_place, written_whole
-from weights.errors import UserError
+from weights.errors import UserError, reason
 from weights.files.mapped_file import release_pages
 from weights.quantization import check_range, dequantize, feedback, quantize, to_float32
 from weights.quantization.decode import Array, Bytes
@@ -88,9 +88,8 @@ def _check_destination(path: Path, total: int, overwrite: bool) -> None:
 def _unwritable(path: Path, error: OSError, total: int) -> UserError:
     # numpy reports a full disk without an error number, so the free space decides.
     free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
-    reason = error.strerror or str(error)
     return UserError(
-        f"cannot write {path} ({reason}): it needs {total:,} bytes, {free:,} are free; nothing was "
+        f"cannot write {path} ({reason(error)}): it needs {total:,} bytes, {free:,} are free; nothing was "
         "left behind: make room or give another place"
     )
 

@@ -15,3 +15,8 @@ class UserError(Exception):
         if len(line) > _LONGEST:
             line = f"{line[: _LONGEST - _SHOWN_END]} … {line[-_SHOWN_END:]}"
         super().__init__(line)
+
+
+def reason(error: Exception) -> str:
+    """Why the system refused, in its own words: an error that Python raises by itself has no number, only a text."""
+    return getattr(error, "strerror", None) or str(error)

@@ -16,7 +16,7 @@ def cache(remove: bool, remove_old: bool) -> None:
     from pipelines.terminal.report import visible
     from replit.runtime.compile_key import cache_folder
     from replit.runtime.compiled_cache import kept_models
-    from weights.errors import UserError
+    from weights.errors import UserError, reason
 
     if remove and remove_old:
         raise click.UsageError("--remove and --remove-old are both given; expected one of them")
@@ -26,7 +26,7 @@ def cache(remove: bool, remove_old: bool) -> None:
             try:
                 model.path.unlink(missing_ok=True)
             except OSError as error:
-                raise UserError(f"cannot remove {model.path}: {error.strerror}; expected a folder of yours") from None
+                raise UserError(f"cannot remove {model.path}: {reason(error)}; expected a folder of yours") from None
             print(f"removed {model.path.name}")
         elif not remove_old:
             age = "" if model.current else ", of another version"

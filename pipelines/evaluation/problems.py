@@ -12,9 +12,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
-from weights.errors import UserError
+from weights.errors import UserError, reason
 from weights.files.mapped_file import json_object
-from weights.files.paths import read_stream, reason
+from weights.files.paths import read_stream
 
 Kind = Literal["humaneval", "multipl-e", "infilling"]
 

@@ -11,9 +11,9 @@ from typing import Any, get_args
 
 from pipelines.evaluation.sandbox import Outcome, Status
 from weights.atomic_write import written_whole
-from weights.errors import UserError
+from weights.errors import UserError, reason
 from weights.files.mapped_file import json_object
-from weights.files.paths import exists, reason
+from weights.files.paths import exists
 
 SETTINGS, SAMPLES, OUTCOMES, RESULTS = "settings.json", "samples.jsonl", "outcomes.jsonl", "results.json"
 Key = tuple[str, int]  # task id, number of the sample

@@ -12,8 +12,8 @@ import click
 from click.core import ParameterSource
 
 from pipelines.terminal.options import MODEL, SAMPLING, FiniteRange, chosen, device_name
-from weights.errors import UserError
-from weights.files.paths import read_stream, reason
+from weights.errors import UserError, reason
+from weights.files.paths import read_stream
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

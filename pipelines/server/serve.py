@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pipelines.server.http.hosts import checks_hosts, is_loopback
 from pipelines.server.options import ServeOptions
 from replit.runtime.cores import usable_cores
-from weights.errors import UserError
+from weights.errors import UserError, reason
 from weights.files.paths import exists
 
 if TYPE_CHECKING:
@@ -138,10 +138,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
         listener.listen(2048)
     except (OSError, OverflowError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        reason = "no such name can be" if isinstance(error, UnicodeError) else reason
+        why = "no such name can be" if isinstance(error, UnicodeError) else reason(error)
         raise UserError(
-            f"cannot listen on {host} port {port}: {reason}; expected a free port of this machine: "
+            f"cannot listen on {host} port {port}: {why}; expected a free port of this machine: "
             "give --host and --port (0 picks a free one)"
         ) from None
     return listener

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from pipelines.terminal.report import say
-from weights.errors import UserError
+from weights.errors import UserError, reason
 from weights.files.paths import read_stream
 
 # More than any model reads, and little enough for memory: /dev/zero never ends.
@@ -19,7 +19,7 @@ def read_text(path: Path, quiet: bool = False) -> str:
     try:
         return _text(read_stream(path, LONGEST + 1), str(path), quiet)
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}); expected a text file: check the path") from None
+        raise UserError(f"cannot read {path} ({reason(error)}); expected a text file: check the path") from None
     except ValueError as error:  # a name with a null character
         raise UserError(f"cannot read {str(path)!r} ({error}); expected a text file: check the path") from None
 
@@ -29,7 +29,7 @@ def read_stdin(quiet: bool = False) -> str:
     try:
         return _text(sys.stdin.buffer.read(LONGEST + 1), "standard input", quiet)
     except OSError as error:
-        raise UserError(f"cannot read standard input ({error.strerror}); expected text, or --prompt TEXT") from None
+        raise UserError(f"cannot read standard input ({reason(error)}); expected text, or --prompt TEXT") from None
 
 
 def _text(raw: bytes, name: str, quiet: bool) -> str:

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import click
 
-from weights.errors import UserError
+from weights.errors import UserError, reason
 
 FAILURE = 1
 USAGE = 2
@@ -48,7 +48,7 @@ def report(error: BaseException, debug: bool) -> int:
         return _line(f"{error.filename}: {error.strerror}; expected the path of a file: check the spelling", FAILURE)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" {error.filename}" if error.filename else " to standard output"
-        return _line(f"cannot write{where}: {error.strerror}; expected a place that takes it", FAILURE)
+        return _line(f"cannot write{where}: {reason(error)}; expected a place that takes it", FAILURE)
     if isinstance(error, OSError) and error.errno in _NOT_OURS and error.filename:
         return _line(f"cannot use {error.filename}: {error.strerror}; expected a path that can be used", FAILURE)
     raise error
@@ -95,8 +95,7 @@ def finish(status: int) -> int:
         except (OSError, ValueError) as error:
             broken = isinstance(error, BrokenPipeError)
             if stream is sys.stdout and not broken and status == 0:
-                reason = error.strerror if isinstance(error, OSError) else error
-                say(f"replit: cannot write to standard output: {reason}; expected a place that takes it")
+                say(f"replit: cannot write to standard output: {reason(error)}; expected a place that takes it")
             status = status or FAILURE
             _discard(stream)
     return status

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from replit.decoder.gguf_export import Conversion
-from weights.errors import UserError
+from weights.errors import UserError, reason
 from weights.files.checkpoint import Checkpoint
 from weights.files.paths import exists, is_dir
 from weights.files.safetensors_writer import write_safetensors
@@ -102,7 +102,7 @@ def _put(folder: Path, path: Path, old: Path) -> None:
 
 def _unwritable(path: Path, error: OSError) -> UserError:
     return UserError(
-        f"cannot write {path} ({error.strerror or error}); expected room and permission there; nothing was left "
+        f"cannot write {path} ({reason(error)}); expected room and permission there; nothing was left "
         "behind: make room or give another place"
     )
 

@@ -21,7 +21,7 @@ from replit.runtime.compiled_file import check_key, read_compiled, write_compile
 from replit.runtime.engine import Engine
 from replit.runtime.target import CPU, Target
 from replit.runtime.weight_memory import WeightTypes
-from weights.errors import UserError
+from weights.errors import UserError, reason
 
 # Elements of a head that the CPU's attention takes together, and most heads that may share keys and values
 # (replit/cpu/kernels/attention_cache.mojo).
@@ -119,9 +119,9 @@ def _read_cached(key: CompileKey) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
+    why = " ".join(str(error).split())[:200]
     return UserError(
-        f"{path} cannot be loaded ({reason}); expected a model that this version of MAX compiled: make it again with "
+        f"{path} cannot be loaded ({why}); expected a model that this version of MAX compiled: make it again with "
         "--save-to-serialized-model-path"
     )
 
@@ -172,8 +172,8 @@ def _save(compiled: Any, key: CompileKey, path: Path) -> None:
             compiled.export_mef(body)
             write_compiled(path, key, body)
     except (OSError, RuntimeError, ValueError) as error:  # MAX raises any of them where the disk is full
-        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
+        why = " ".join(reason(error).split())[:200]
         raise UserError(
-            f"cannot write the compiled model to a temporary file: {reason}; expected a writable place with some "
+            f"cannot write the compiled model to a temporary file: {why}; expected a writable place with some "
             "hundred MB free: give another one by TMPDIR"
         ) from None

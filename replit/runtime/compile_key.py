@@ -15,8 +15,7 @@ from typing import Any
 
 from replit.decoder.architecture import Architecture, DecoderConfig
 from replit.runtime.target import CPU, Target
-from weights.errors import UserError
-from weights.files.paths import reason
+from weights.errors import UserError, reason
 from weights.tensor import Encoding
 
 _PACKAGE = "replit-code-max"

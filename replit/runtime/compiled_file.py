@@ -19,7 +19,7 @@ from typing import Any
 
 from replit.runtime.compile_key import CompileKey
 from weights.atomic_write import written_whole
-from weights.errors import UserError
+from weights.errors import UserError, reason
 
 FORMAT_VERSION = 2
 _MAGIC = b"RPLTMAX\x00"
@@ -65,9 +65,8 @@ def _read_whole(path: Path) -> bytes:
             )
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        reason = (error.strerror or error) if isinstance(error, OSError) else error
         raise UserError(
-            f"cannot read the serialized model {path}: {reason}; expected a file made with "
+            f"cannot read the serialized model {path}: {reason(error)}; expected a file made with "
             "--save-to-serialized-model-path"
         ) from None
 
@@ -97,7 +96,7 @@ def read_header_alone(path: Path) -> Mapping[str, Any]:
             if len(content) == _PREFIX.size:
                 content += file.read(min(_PREFIX.unpack(content)[2], _MAX_HEADER_BYTES))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; expected a serialized model") from None
+        raise UserError(f"cannot read {path}: {reason(error)}; expected a serialized model") from None
     return _parse_header(path, content)[0]
 
 
@@ -173,7 +172,7 @@ def write_compiled(path: Path, key: CompileKey, body: Path) -> None:
             file.writelines((prefix, header, content))
     except OSError as error:
         raise UserError(
-            f"cannot write the serialized model {path}: {error.strerror}; expected a writable place "
+            f"cannot write the serialized model {path}: {reason(error)}; expected a writable place "
             f"with {len(content) >> 20} MB free: give another path"
         ) from None
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weights.atomic_write import written_whole
-from weights.errors import UserError
+from weights.errors import UserError, reason
 from weights.files.gguf_file import MAGIC, read_gguf
 from weights.files.mapped_file import map_file
 from weights.tensor import Encoding
@@ -112,5 +112,5 @@ def write_imatrix(path: Path, sums: Squares, tokens: int, source: str, window: i
             writer.close()
     except OSError as error:
         raise UserError(
-            f"cannot write {path} ({error.strerror or error}); expected room and permission there: give another place"
+            f"cannot write {path} ({reason(error)}); expected room and permission there: give another place"
         ) from None

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weights.errors import UserError
-from weights.files.paths import reason
+from weights.errors import UserError, reason
 
 EXPECTED = "a GGUF or safetensors file"
 LARGEST_JSON = 100 << 20  # the limit of the safetensors library; real ones take up to 20 MB

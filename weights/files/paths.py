@@ -13,15 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from weights.errors import UserError
+from weights.errors import UserError, reason
 
 # A shell opens what it writes to before it starts who writes.
 WRITER_SECONDS = 3.0
-
-
-def reason(error: Exception) -> str:
-    """Why the system refused, in its own words: an error that Python raises by itself has no number, only a text."""
-    return getattr(error, "strerror", None) or str(error)
 
 
 def exists(path: str | Path) -> bool:

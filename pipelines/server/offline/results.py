@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipelines.server.offline.line import ID_DIGITS, ID_PREFIX, key_of
-from weights.errors import UserError
+from weights.errors import UserError, reason
 from weights.files.mapped_file import json_object
 
 # What every line begins with, and ids are.
@@ -110,7 +110,7 @@ class ResultFile:
             raise
         except OSError as error:
             raise UserError(
-                f"cannot write {self.name}: {error.strerror}; expected room for it: make some, then type the same "
+                f"cannot write {self.name}: {reason(error)}; expected room for it: make some, then type the same "
                 "command again, which goes on"
             ) from None
 
@@ -122,7 +122,7 @@ def _open(path: Path | None) -> BinaryIO:
         regular = not path.exists() or path.is_file()
         return open(path, "a+b" if regular else "wb")
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; expected a file that can be written") from None
+        raise UserError(f"cannot write {path}: {reason(error)}; expected a file that can be written") from None
 
 
 def _lock(file: BinaryIO, name: str) -> None:

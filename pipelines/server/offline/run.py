@@ -17,7 +17,7 @@ from pipelines.server.offline.progress import Notices, Progress
 from pipelines.server.offline.results import ResultFile
 from pipelines.server.options import ServeOptions
 from pipelines.server.serve import check_installed, open_files
-from weights.errors import UserError
+from weights.errors import UserError, reason
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -190,7 +190,7 @@ def _open_source(path: Path | None) -> BinaryIO:
     try:
         return open(0, "rb", closefd=False) if path is None else open(path, "rb")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; expected a file of batch lines") from None
+        raise UserError(f"cannot read {path}: {reason(error)}; expected a file of batch lines") from None
 
 
 def _check_files(source: BinaryIO, output: ResultFile, errors: ResultFile) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from weights.errors import UserError
+from weights.errors import UserError, reason
 from weights.tensor import Tensor
 
 Ids = npt.NDArray[np.int64]
@@ -76,7 +76,7 @@ class PageStore:
             os.close(handle)
             os.unlink(probe)
         except OSError as error:
-            raise UserError(f"cannot use --cache-dir {folder}: {error.strerror}; give a folder of your own") from None
+            raise UserError(f"cannot use --cache-dir {folder}: {reason(error)}; give a folder of your own") from None
         self._pages: dict[bytes, dict[str, StoredPage]] = {}
         for path in sorted(self._folder.glob("*.page")):
             if (page := self._read_header(path)) is not None:
@@ -144,7 +144,7 @@ class PageStore:
         """Says why nothing is stored, once for each reason: the server goes on without."""
         if error.errno != self._told:
             self._told = error.errno
-            print(f"cannot store in --cache-dir {self._root}: {error.strerror}", file=sys.stderr, flush=True)
+            print(f"cannot store in --cache-dir {self._root}: {reason(error)}", file=sys.stderr, flush=True)
 
     def _make_room(self, size: int) -> None:
         files = [(entry.stat(), entry) for entry in self._root.glob("*/*.page")]
