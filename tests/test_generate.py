@@ -117,8 +117,48 @@ def read(model: Counting) -> int:
 
 def test_samples_of_one_prompt_read_it_once() -> None:
     model = Counting(slots=3)
-    run(model, [[1, 2, 3, 4, 5, 1, 2, 3]] * 3, max_new_tokens=1)
-    assert read(model) == 8 + 1 + 1
+    model.prompt_chunk = 20
+    run(model, [[1, 2, 3, 4, 5] * 3] * 3, max_new_tokens=1)
+    assert read(model) == 15 + 1 + 1
+    assert model.passes[-1][1] == [1, 1]  # the others' last id, together
+
+
+def test_prompts_are_read_together_and_beside_what_runs() -> None:
+    model = Counting(slots=3)
+    found = run(model, [[6, 7, 8, 1], [2, 3], [1] * 9], max_new_tokens=3, ignore_eos=True)
+    assert [s.ids for s in found] == [[2, 3, 4], [4, 5, 6], [2, 3, 4]]
+    counts = [dict(zip(slots, counts, strict=True)) for slots, counts in model.passes]
+    assert counts == [{0: 4}, {0: 1, 1: 2, 2: 1}, {0: 1, 1: 1, 2: 2}, {1: 1, 2: 3}, {2: 3}, {2: 1}, {2: 1}]
+
+
+def test_prompts_have_their_turn_where_others_fill_the_pass() -> None:
+    model = Counting(slots=6)
+    found = run(model, [[n] for n in range(4)] + [[5, 6, 7, 8, 0, 1]], max_new_tokens=2, ignore_eos=True)
+    assert [s.ids for s in found] == [[1, 2], [2, 3], [3, 4], [4, 5], [2, 3]]
+    assert [counts for _, counts in model.passes] == [[1, 1, 1, 1], [4], [2], [1, 1, 1, 1, 1]]
+
+
+def test_log_probabilities_of_a_prompt_read_all_of_it_again() -> None:
+    model = Counting(slots=2)
+    slots = Slots(model)
+    prompt = [1, 2, 3, 4, 5, 6]
+    list(loop(slots, sequences(model, [prompt], max_new_tokens=1)))
+    model.passes.clear()
+    params = SamplingParams(max_new_tokens=1)
+    wanted = [Sequence(SequenceRequest("s", prompt, params, (0,), prompt_logprobs=True), Vocabulary(), 100)]
+    list(loop(slots, wanted))
+    assert read(model) == 6
+    assert [scored.token for scored in wanted[0].prompt_logprobs[1:] if scored] == prompt[1:]
+
+
+def test_a_sequence_that_is_stopped_while_its_prompt_is_read_frees_its_slot() -> None:
+    model = Counting(slots=2)
+    wanted = sequences(model, [[1], [1] * 30, [3]], max_new_tokens=2, ignore_eos=True)
+    for sequence, _ in loop(Slots(model), wanted):
+        if sequence is wanted[0]:
+            wanted[1].stop()
+    assert [s.ids for s in wanted] == [[2, 3], [], [4, 5]]
+    assert read(model) < 20
 
 
 def test_what_was_read_before_is_not_read_again() -> None:

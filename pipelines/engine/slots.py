@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence as Several
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -26,19 +27,29 @@ engine_lock = threading.RLock()
 Rows = Floats | Several[TopLogits]
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a pass takes of a sequence: its next ids, of which the last `rows` get logits."""
+
+    sequence: Sequence
+    slot: int
+    ids: Several[int]
+    rows: int = 1
+
+
 class Slots:
     """Runs sequences in the slots of one model. Safe for threads, each with sequences of its own."""
 
     def __init__(self, model: SlotModel) -> None:
-        self._model, self._chunk = model, model.prompt_chunk
+        self._model, self.most_rows = model, model.prompt_chunk
         # The ids whose keys and values a slot has, at least: a pass that was interrupted may have left more.
         self._held: list[list[int]] = [[] for _ in range(model.slots)]
         self._users: list[object] = [None] * model.slots
         self._released = [0] * model.slots  # when, counted
         self._process = os.getpid()
 
-    def take(self, prompt: Several[int], user: object) -> int | None:
-        """A slot for a prompt, with as much of it cached as any slot has; None if all are taken.
+    def take(self, prompt: Several[int], user: object, fresh: bool = False) -> int | None:
+        """A slot for a prompt, with as much of it cached as any slot has, or `fresh` nothing; None if all are taken.
 
         It is the `user`'s from then on, also where Ctrl-C comes before anybody has heard of it.
         """
@@ -47,7 +58,7 @@ class Slots:
             free = [slot for slot, taken in enumerate(self._users) if taken is None]
             if not free:
                 return None
-            common = [common_length(held, prompt) for held in self._held]
+            common = [0 if fresh else common_length(held, prompt) for held in self._held]
             best = int(np.argmax(common))
             # A text that mostly goes on elsewhere stays for whoever comes back to it.
             goes_on = best in free and 2 * common[best] > len(self._held[best])
@@ -79,29 +90,28 @@ class Slots:
         """Positions of a slot that are filled."""
         return len(self._held[slot])
 
-    def read(self, sequence: Sequence, slot: int) -> Rows:
-        """Reads what of the prompt is not cached; the logits after its last id, one row."""
-        prompt = sequence.request.prompt_ids
-        scored = sequence.request.prompt_logprobs
-        if scored:
-            self._keep(slot, 0)
-        while True:
-            start = self.cached(slot)
-            part = prompt[start : start + self._chunk]
-            rows = range(len(part)) if scored else [len(part) - 1]
-            logits = self._pass([sequence], [slot], [part], rows)
-            if scored and isinstance(logits, np.ndarray):
-                sequence.score_prompt(logits)
-            if self.cached(slot) == len(prompt):
-                return logits[-1:]
+    def next_part(self, sequence: Sequence, slot: int, most: int) -> Part:
+        """Of its prompt at most so many ids that are not cached yet."""
+        start = self.cached(slot)
+        ids = sequence.request.prompt_ids[start : start + most]
+        return Part(sequence, slot, ids, len(ids) if sequence.request.prompt_logprobs else 1)
 
-    def step(self, running: Several[tuple[Sequence, int]], guesses: Several[Several[int]]) -> list[Rows]:
-        """One pass over the newest id of each sequence and its guesses; for each the rows after them."""
-        sequences, slots = [sequence for sequence, _ in running], [slot for _, slot in running]
-        ids = [[sequence.ids[-1], *guessed] for sequence, guessed in zip(sequences, guesses, strict=True)]
-        logits = self._pass(sequences, slots, ids, range(sum(map(len, ids))))
-        ends = accumulate(map(len, ids))
-        return [logits[end - len(part) : end] for end, part in zip(ends, ids, strict=True)]
+    def advance(self, parts: Several[Part]) -> list[Rows]:
+        """One pass over what comes next of each sequence; for each its rows of logits."""
+        self._check_process()
+        slots, ids = [part.slot for part in parts], [part.ids for part in parts]
+        needed = [part.sequence.logits_needed for part in parts]
+        ends = list(accumulate(map(len, ids)))
+        rows = [row for part, end in zip(parts, ends, strict=True) for row in range(end - part.rows, end)]
+        logits: Rows
+        with engine_lock:
+            if all(needed) and isinstance(self._model, GpuModel):
+                logits = self._model.extend_top(slots, ids, rows, max(needed))
+                self._hold(slots, ids)
+            else:
+                logits = self._extend(slots, ids, rows)
+        ends = list(accumulate(part.rows for part in parts))
+        return [logits[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
 
     def settle(self, sequence: Sequence, slot: int) -> None:
         """Takes out of the cache what was guessed and not accepted."""
@@ -111,27 +121,14 @@ class Slots:
         """Logits `[len(ids), vocab]` after every id. Raises UserError if every slot is taken."""
         user = object()
         try:
-            slot = self.take(ids, user)
+            slot = self.take(ids, user, fresh=True)
             if slot is None:
                 raise busy(self._model.slots)
-            self._keep(slot, 0)
-            parts = [ids[i : i + self._chunk] for i in range(0, len(ids), self._chunk)]
+            parts = [ids[i : i + self.most_rows] for i in range(0, len(ids), self.most_rows)]
             with engine_lock:
                 return np.concatenate([self._extend([slot], [part], range(len(part))) for part in parts])
         finally:
             self.release_all(user)
-
-    def _pass(
-        self, sequences: Several[Sequence], slots: Several[int], ids: Several[Several[int]], rows: Several[int]
-    ) -> Rows:
-        self._check_process()
-        needed = [sequence.logits_needed for sequence in sequences]
-        with engine_lock:
-            if not all(needed) or not isinstance(self._model, GpuModel):
-                return self._extend(slots, ids, rows)
-            top = self._model.extend_top(slots, ids, rows, max(needed))
-            self._hold(slots, ids)
-            return top
 
     def _extend(self, slots: Several[int], ids: Several[Several[int]], rows: Several[int]) -> Floats:
         logits = self._model.extend(slots, ids, rows)
