@@ -23,10 +23,19 @@ from weights.tensor import Encoding
 
 # The published models, by the facts of their model cards.
 SHAPES: dict[str, ReplitConfig | RefactConfig] = {
-    "v1_5-3b": ReplitConfig(3072, 24, 8, 32, 12288, 32768, 4096, 8.0, 1e-5, 128**-0.5, None, None, True),
-    "v1-3b": ReplitConfig(2560, 32, 32, 32, 10240, 32768, 2048, 8.0, 1e-5, 80**-0.5, None, None, True),
-    "refact-1_6b": RefactConfig(2048, 32, 1, 32, 5632, 49216, 4096, 8.0, 1e-5, 64**-0.5, False),
-}
+    "v1_5-3b": ReplitConfig(
+        d_model=3072, n_heads=24, n_kv_heads=8, n_layers=32, ffn_size=12288, vocab_size=32768, max_seq_len=4096,
+        alibi_bias_max=8.0, layer_norm_eps=1e-5, softmax_scale=128**-0.5, clip_qkv=None, tied_embeddings=True,
+    ),
+    "v1-3b": ReplitConfig(
+        d_model=2560, n_heads=32, n_kv_heads=32, n_layers=32, ffn_size=10240, vocab_size=32768, max_seq_len=2048,
+        alibi_bias_max=8.0, layer_norm_eps=1e-5, softmax_scale=80**-0.5, clip_qkv=None, tied_embeddings=True,
+    ),
+    "refact-1_6b": RefactConfig(
+        d_model=2048, n_heads=32, n_kv_heads=1, n_layers=32, ffn_size=5632, vocab_size=49216, max_seq_len=4096,
+        alibi_bias_max=8.0, layer_norm_eps=1e-5, softmax_scale=64**-0.5, tied_embeddings=False,
+    ),
+}  # fmt: skip
 _TYPES = {
     Encoding.FLOAT32: gguf.GGMLQuantizationType.F32,
     Encoding.BFLOAT16: gguf.GGMLQuantizationType.BF16,

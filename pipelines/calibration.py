@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from replit.decoder.architecture import DecoderConfig
 from replit.decoder.calibration import WINDOW, Calibration
+from replit.decoder.config import DecoderConfig
 from weights.convert import Inputs
 from weights.errors import UserError
 from weights.files.imatrix_file import is_imatrix, read_imatrix, write_imatrix

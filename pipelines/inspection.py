@@ -17,7 +17,8 @@ from weights.errors import UserError
 from weights.tensor import Encoding, Tensor
 
 if TYPE_CHECKING:
-    from replit.decoder.architecture import Architecture, DecoderConfig
+    from replit.decoder.architecture import Architecture
+    from replit.decoder.config import DecoderConfig
     from replit.runtime.weight_memory import WeightTypes
     from weights.files.checkpoint import Checkpoint
     from weights.tokenizers.tokenizer import Tokenizer

@@ -35,7 +35,7 @@ from pipelines.terminal.progress import Quiet
 from pipelines.text.chain import build_chain
 from pipelines.text.lexer import language_of
 from replit.cpu.model import CpuModel
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from replit.decoder.encodings import substitutions
 from replit.gpu.device import free_bytes, open_device, plan_memory
 from replit.gpu.model import GpuModel

@@ -13,7 +13,8 @@ from pathlib import Path
 from pipelines.known_models import KNOWN
 from refact.architecture import REFACT
 from replit.architecture import REPLIT
-from replit.decoder.architecture import Architecture, DecoderConfig
+from replit.decoder.architecture import Architecture
+from replit.decoder.config import DecoderConfig
 from replit.decoder.finite import check_finite
 from weights.embedded_models import EMBEDDED
 from weights.errors import UserError

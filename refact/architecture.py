@@ -16,7 +16,7 @@ from refact.config import (
     from_checkpoint,
 )
 from refact.weight_names import hub_tensors, map_weights
-from replit.decoder.architecture import Architecture
+from replit.decoder.architecture import Architecture, add_gguf_dimensions
 from replit.runtime.target import CPU, Target
 from weights.errors import UserError
 
@@ -36,12 +36,7 @@ def build_graph(config: RefactConfig, weights: WeightTypes, target: Target = CPU
 
 def add_gguf_config(writer: GGUFWriter, config: RefactConfig) -> None:
     """llama.cpp's keys of the architecture "refact"; the inverse of refact.config's reader."""
-    writer.add_context_length(config.max_seq_len)
-    writer.add_embedding_length(config.d_model)
-    writer.add_block_count(config.n_layers)
-    writer.add_feed_forward_length(config.ffn_size)
-    writer.add_head_count(config.n_heads)
-    writer.add_head_count_kv(config.n_kv_heads)
+    add_gguf_dimensions(writer, config)
     writer.add_layer_norm_rms_eps(config.layer_norm_eps)
     if not isclose(config.alibi_bias_max, ALIBI_BIAS_MAX):
         writer.add_max_alibi_bias(config.alibi_bias_max)

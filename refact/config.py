@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import sqrt
 
+from replit.decoder.config import DecoderConfig
 from replit.decoder.config_keys import Keys
 from replit.decoder.hub_names import EMBEDDINGS, OUTPUTS, first_tensor, is_tied
 from weights.errors import UserError
@@ -25,36 +26,9 @@ ALIBI_BIAS_MAX = 8.0
 _FFN_STEP = 256
 
 
-@dataclass(frozen=True)
-class RefactConfig:
-    """One model's arithmetic; no dimension is written down anywhere else."""
-
-    d_model: int
-    n_heads: int
-    n_kv_heads: int
-    n_layers: int
-    ffn_size: int
-    vocab_size: int
-    max_seq_len: int
-    alibi_bias_max: float
-    layer_norm_eps: float
-    softmax_scale: float
-    tied_embeddings: bool
-
-    @property
-    def head_dim(self) -> int:
-        """Elements of one head."""
-        return self.d_model // self.n_heads
-
-    @property
-    def kv_dim(self) -> int:
-        """Elements of all key heads together, and of all value heads."""
-        return self.n_kv_heads * self.head_dim
-
-    @property
-    def logit_scale(self) -> None:
-        """The architecture has none."""
-        return None
+@dataclass(frozen=True, kw_only=True)
+class RefactConfig(DecoderConfig):
+    """A decoder of this architecture, whose logits are never scaled."""
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> RefactConfig:

@@ -14,8 +14,10 @@ from replit.decoder.weight_names import (
     OUTPUT,
     OUTPUT_NORM,
     dropped_names,
+    hub_names,
     known_names,
     match_weights,
+    shapes_of,
 )
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
@@ -57,13 +59,7 @@ def expected_shapes(config: RefactConfig) -> dict[str, tuple[int, ...]]:
         "ffn_up.weight": (ffn, model),
         "ffn_down.weight": (model, ffn),
     }
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, model)}
-    for layer in range(config.n_layers):
-        shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
-    shapes[OUTPUT_NORM] = (model,)
-    if not config.tied_embeddings:
-        shapes[OUTPUT] = (config.vocab_size, model)
-    return shapes
+    return shapes_of(config, block)
 
 
 def map_weights(checkpoint: Checkpoint, config: RefactConfig) -> dict[str, Tensor]:
@@ -90,11 +86,8 @@ def hub_tensors(config: RefactConfig) -> dict[str, tuple[str, ...]]:
 
 
 def _hub_names(config: RefactConfig) -> dict[str, str]:
-    names = dict(_HUB_NAMES)
-    for layer in range(config.n_layers):
-        for hub, canonical in _HUB_BLOCK_NAMES.items():
-            names[f"h.{layer}.{hub}"] = f"blk.{layer}.{canonical}"
-    return names  # "ln_f" stands outside of "transformer" in the published files
+    # "ln_f" stands outside of "transformer" in the published files.
+    return hub_names(_HUB_NAMES, _HUB_BLOCK_NAMES, "h", config.n_layers)
 
 
 def _cut(checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from replit import mosaic_config
 from replit.config import HUB_ARCHITECTURES, ReplitConfig, from_checkpoint
-from replit.decoder.architecture import Architecture
+from replit.decoder.architecture import Architecture, add_gguf_dimensions
 from replit.runtime.target import CPU, Target
 from replit.weight_names import hub_tensors, map_weights
 
@@ -28,12 +28,7 @@ def build_graph(config: ReplitConfig, weights: WeightTypes, target: Target = CPU
 
 def add_gguf_config(writer: GGUFWriter, config: ReplitConfig) -> None:
     """llama.cpp's keys of the architecture "mpt"; the inverse of replit.config's reader."""
-    writer.add_context_length(config.max_seq_len)
-    writer.add_embedding_length(config.d_model)
-    writer.add_block_count(config.n_layers)
-    writer.add_feed_forward_length(config.ffn_size)
-    writer.add_head_count(config.n_heads)
-    writer.add_head_count_kv(config.n_kv_heads)
+    add_gguf_dimensions(writer, config)
     writer.add_layer_norm_eps(config.layer_norm_eps)
     writer.add_max_alibi_bias(config.alibi_bias_max)
     if config.clip_qkv is not None:

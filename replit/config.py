@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import sqrt
 
+from replit.decoder.config import DecoderConfig
 from replit.decoder.config_keys import Keys
 from replit.decoder.hub_names import EMBEDDINGS, OUTPUTS, first_tensor, is_tied
 from replit.mosaic_config import modernized
@@ -23,33 +24,11 @@ ALIBI_BIAS_MAX = 8.0
 HUB_ARCHITECTURES = ("MPTForCausalLM", "MptForCausalLM")
 
 
-@dataclass(frozen=True)
-class ReplitConfig:
-    """One model's arithmetic; no dimension is written down anywhere else."""
+@dataclass(frozen=True, kw_only=True)
+class ReplitConfig(DecoderConfig):
+    """A decoder of this architecture."""
 
-    d_model: int
-    n_heads: int
-    n_kv_heads: int
-    n_layers: int
-    ffn_size: int
-    vocab_size: int
-    max_seq_len: int
-    alibi_bias_max: float
-    layer_norm_eps: float
-    softmax_scale: float
-    clip_qkv: float | None
-    logit_scale: float | None
-    tied_embeddings: bool
-
-    @property
-    def head_dim(self) -> int:
-        """Elements of one head."""
-        return self.d_model // self.n_heads
-
-    @property
-    def kv_dim(self) -> int:
-        """Elements of all key heads together, and of all value heads."""
-        return self.n_kv_heads * self.head_dim
+    clip_qkv: float | None  # bound of queries, keys and values
 
     @property
     def qkv_dim(self) -> int:

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from replit.config import ReplitConfig
-from replit.decoder.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM, dropped_names, known_names, match_weights
+from replit.decoder.weight_names import (
+    EMBEDDING,
+    OUTPUT,
+    OUTPUT_NORM,
+    dropped_names,
+    hub_names,
+    known_names,
+    match_weights,
+    shapes_of,
+)
 from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
 
@@ -39,13 +48,7 @@ def expected_shapes(config: ReplitConfig) -> dict[str, tuple[int, ...]]:
         "ffn_up.weight": (ffn, model),
         "ffn_down.weight": (model, ffn),
     }
-    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, model)}
-    for layer in range(config.n_layers):
-        shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
-    shapes[OUTPUT_NORM] = (model,)
-    if not config.tied_embeddings:
-        shapes[OUTPUT] = (config.vocab_size, model)
-    return shapes
+    return shapes_of(config, block)
 
 
 def map_weights(checkpoint: Checkpoint, config: ReplitConfig) -> dict[str, Tensor]:
@@ -69,8 +72,4 @@ def hub_tensors(config: ReplitConfig) -> dict[str, tuple[str, ...]]:
 
 def _hub_names(config: ReplitConfig) -> dict[str, str]:
     """Every hub name that a model of this configuration may use, to its canonical name; without prefixes."""
-    names = dict(_HUB_NAMES)
-    for layer in range(config.n_layers):
-        for hub, canonical in _HUB_BLOCK_NAMES.items():
-            names[f"blocks.{layer}.{hub}"] = f"blk.{layer}.{canonical}"
-    return names
+    return hub_names(_HUB_NAMES, _HUB_BLOCK_NAMES, "blocks", config.n_layers)

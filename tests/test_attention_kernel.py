@@ -50,8 +50,10 @@ BATCHES = [
 def config_of(heads: Heads) -> ReplitConfig:
     model = heads.h * heads.d
     return ReplitConfig(
-        model, heads.h, heads.k, LAYERS, 4 * model, 10, 4096, 8.0, 1e-5, heads.d**-0.5, None, None, True
-    )
+        d_model=model, n_heads=heads.h, n_kv_heads=heads.k, n_layers=LAYERS, ffn_size=4 * model, vocab_size=10,
+        max_seq_len=4096, alibi_bias_max=8.0, layer_norm_eps=1e-5, softmax_scale=heads.d**-0.5, clip_qkv=None,
+        logit_scale=None, tied_embeddings=True,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -252,5 +252,6 @@ def test_what_transformers_itself_writes(tmp_path: Path) -> None:
     directory = write_hub_directory(tmp_path / "m", ModelFile())
     (directory / "config.json").write_text(json.dumps(config))
     assert from_checkpoint(open_checkpoint(directory)) == ReplitConfig(
-        32, 4, 4, 3, 64, 99, 77, 6.0, 1e-6, 0.3, 3.0, None, True
-    )
+        d_model=32, n_heads=4, n_kv_heads=4, n_layers=3, ffn_size=64, vocab_size=99, max_seq_len=77, alibi_bias_max=6.0,
+        layer_norm_eps=1e-6, softmax_scale=0.3, clip_qkv=3.0, logit_scale=None, tied_embeddings=True,
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from max.dtype import DType
 from max.graph import DeviceRef, TensorType, TensorValue, Value, ops
 
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from replit.runtime.kv_cache import CacheInputs
 from weights.tensor import Encoding
 

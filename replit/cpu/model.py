@@ -6,7 +6,7 @@ from typing import Any
 
 from replit.config import ReplitConfig
 from replit.cpu.passes import CpuPasses
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from replit.runtime.kv_cache import PagedKVCache, pages_for
 from replit.runtime.slot_model import SlotModel
 from replit.runtime.target import CPU, Target

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any
 
+from replit.decoder.config import DecoderConfig
 from replit.runtime.target import Target
 from weights.files.checkpoint import Checkpoint
 from weights.tensor import Tensor
@@ -21,75 +22,14 @@ if TYPE_CHECKING:
     from replit.runtime.weight_memory import WeightTypes
 
 
-class DecoderConfig(Protocol):
-    """What a decoder with ALiBi and a key-value cache is, whatever its layers compute. A dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def d_model(self) -> int:
-        """Elements of an embedding."""
-        ...
-
-    @property
-    def n_heads(self) -> int:
-        """Query heads."""
-        ...
-
-    @property
-    def n_kv_heads(self) -> int:
-        """Key/value heads."""
-        ...
-
-    @property
-    def n_layers(self) -> int:
-        """Blocks."""
-        ...
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the embedding table."""
-        ...
-
-    @property
-    def max_seq_len(self) -> int:
-        """Longest sequence that the model was made for."""
-        ...
-
-    @property
-    def alibi_bias_max(self) -> float:
-        """See `replit.decoder.alibi.alibi_slopes`."""
-        ...
-
-    @property
-    def layer_norm_eps(self) -> float:
-        """Added to the variance."""
-        ...
-
-    @property
-    def softmax_scale(self) -> float:
-        """Factor of the products of queries and keys."""
-        ...
-
-    @property
-    def logit_scale(self) -> float | None:
-        """Factor of the logits."""
-        ...
-
-    @property
-    def tied_embeddings(self) -> bool:
-        """Whether the embedding table is the output matrix."""
-        ...
-
-    @property
-    def head_dim(self) -> int:
-        """Elements of one head."""
-        ...
-
-    @property
-    def kv_dim(self) -> int:
-        """Elements of all key heads together, and of all value heads."""
-        ...
+def add_gguf_dimensions(writer: GGUFWriter, config: DecoderConfig) -> None:
+    """The GGUF keys that every architecture has."""
+    writer.add_context_length(config.max_seq_len)
+    writer.add_embedding_length(config.d_model)
+    writer.add_block_count(config.n_layers)
+    writer.add_feed_forward_length(config.ffn_size)
+    writer.add_head_count(config.n_heads)
+    writer.add_head_count_kv(config.n_kv_heads)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replit.decoder.alibi import alibi_slopes
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from replit.decoder.weight_names import EMBEDDING, OUTPUT, OUTPUT_NORM
 from weights.errors import UserError
 from weights.files.mapped_file import release_pages

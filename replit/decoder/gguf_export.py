@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replit.decoder.adapter import merged
-from replit.decoder.architecture import Architecture, DecoderConfig
+from replit.decoder.architecture import Architecture
+from replit.decoder.config import DecoderConfig
 from replit.decoder.encodings import choose_encodings
 from replit.decoder.weight_names import EMBEDDING, OUTPUT
 from weights.convert import Inputs, ggml_name, write_gguf

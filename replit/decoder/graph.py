@@ -14,7 +14,7 @@ from max.graph import BufferType, DeviceRef, Graph, TensorType, TensorValue, Typ
 from replit.cpu import layers as cpu_layers
 from replit.cpu.layers import Stored
 from replit.decoder.alibi import alibi_slopes
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from replit.gpu import layers as gpu_layers
 from replit.runtime.kv_cache import CacheInputs, cache_input_types
 from replit.runtime.target import CPU, DECODER, LAY_OUT, Target

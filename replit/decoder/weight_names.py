@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from replit.decoder.config import DecoderConfig
 from replit.decoder.hub_names import HUB_PREFIXES, OUTPUTS
 from weights.errors import UserError
 from weights.files.checkpoint import Checkpoint
@@ -16,6 +17,26 @@ from weights.tensor import Tensor
 EMBEDDING = "token_embd.weight"
 OUTPUT = "output.weight"
 OUTPUT_NORM = "output_norm.weight"
+
+
+def shapes_of(config: DecoderConfig, block: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Canonical name to shape of a model whose blocks have those weights, in the order the forward pass uses them."""
+    shapes: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab_size, config.d_model)}
+    for layer in range(config.n_layers):
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
+    shapes[OUTPUT_NORM] = (config.d_model,)
+    if not config.tied_embeddings:
+        shapes[OUTPUT] = (config.vocab_size, config.d_model)
+    return shapes
+
+
+def hub_names(outside: Mapping[str, str], block: Mapping[str, str], blocks: str, layers: int) -> dict[str, str]:
+    """Hub names, without prefixes, to canonical ones: those `outside` the blocks, and every block's (`blocks.0.…`)."""
+    return {**outside} | {
+        f"{blocks}.{layer}.{hub}": f"blk.{layer}.{canonical}"
+        for layer in range(layers)
+        for hub, canonical in block.items()
+    }
 
 
 def match_weights(

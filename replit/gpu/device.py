@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from replit.runtime.kv_cache import PAGE_SIZE, PagedKVCache, pages_for
 from replit.runtime.target import CPU, CPU_LIKE_GPU, GPU_PROMPT_CHUNK, Target, parse_target
 from replit.runtime.weight_memory import WeightTypes, total_bytes

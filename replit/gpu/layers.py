@@ -9,7 +9,7 @@ from max.dtype import DType
 from max.graph import DeviceRef, TensorType, TensorValue, Value, ops
 
 from replit.cpu.layers import Stored
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from replit.runtime.kv_cache import CacheInputs
 
 HOST = DeviceRef.CPU()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from replit.gpu.passes import GpuPasses
 from replit.gpu.top_logits import TopK, TopLogits
 from replit.runtime.kv_cache import CacheSlots, cache_shape, pages_for

@@ -14,7 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
-from replit.decoder.architecture import Architecture, DecoderConfig
+from replit.decoder.architecture import Architecture
+from replit.decoder.config import DecoderConfig
 from replit.runtime.compile_key import CompileKey, cache_path, host_processor, is_kept
 from replit.runtime.compiled_cache import remove_old
 from replit.runtime.compiled_file import check_key, read_compiled, write_compiled

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from replit.decoder.architecture import Architecture, DecoderConfig
+from replit.decoder.architecture import Architecture
+from replit.decoder.config import DecoderConfig
 from replit.runtime.target import CPU, Target
 from weights.errors import UserError, reason
 from weights.tensor import Encoding

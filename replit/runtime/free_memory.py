@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from replit.runtime.cores import memory_limit
 from weights.errors import UserError
 from weights.tensor import Encoding

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from max.dtype import DType
 from max.graph import BufferType, BufferValue, DeviceRef, TensorType, TensorValue, Type, Value
 
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from weights.tensor import Encoding
 
 # Positions of a page. A multiple of the attention kernel's KEY_BLOCK, and what MAX Serve uses.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replit.decoder.architecture import DecoderConfig
+from replit.decoder.config import DecoderConfig
 from replit.runtime.kv_cache import CacheSlots
 from replit.runtime.passes import Passes, run_slots
 from replit.runtime.target import Target
