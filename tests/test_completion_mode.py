@@ -98,6 +98,7 @@ PYTHON_CASES = {
         "return x",
         "\n\ny = 1\n",
     ),
+    "a file in an attribute's docstring": ('X = "x"\n"""\nThe ', 'x:\n\nand more.\n"""', "\nY = 1\n"),
     "nothing ends it": ("def f():\n    ", "return 1\n", ""),
     "no body": ("def f():\n", "", "x = 1"),
 }

@@ -84,6 +84,10 @@ def test_the_small_model_goes_on_from_what_it_has_read() -> None:
     assert small.guess(text, 3, lambda probability: probability > 0.2)[0] == [51, 52]
     text.ids += [97]
     assert small.guess(text, 9, always)[0] == [98, 99]  # a control token is not guessed
+    text.ids += [98, 99]
+    asked: list[float] = []
+    assert small.guess(text, 9, lambda probability: not asked.append(probability)) == ([], [])
+    assert asked == pytest.approx([1 / 2])  # but the pass that found it counts as a try, else nothing would be learned
     text.ids += [ROWS]
     assert small.guess(text, 9, always) == ([], [])  # the small model has no row for it
     text.ids += [11]

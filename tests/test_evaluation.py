@@ -397,6 +397,32 @@ def test_the_kernel_refuses_without_the_audit_hook(attempt: str, layer: str, tmp
     assert not (tmp_path / "outside").exists()
 
 
+@LINUX
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root passes over permissions")
+@pytest.mark.parametrize(("owner", "mode", "kept"), [(1000, 0o700, True), (0, 0o700, False), (1000, 0o755, False)])
+def test_root_enters_the_folder_of_another_user_only_where_python_lies_there(
+    owner: int, mode: int, kept: bool, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "python", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+        os.chown(folder, owner, owner)
+        folder.chmod(mode)
+    folders[1].chmod(0o700)
+    os.chown(folders[1], 1000, 1000)
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"from pipelines.evaluation import confinement\n"
+        f"confinement.python_folders = lambda: [{str(folders[0])!r}]\n"
+        f"print(confinement.drop_capabilities())\n"
+        f"os.listdir({str(folders[0])!r})\n"
+        f"try: print(not os.listdir({str(folders[1])!r}))\n"
+        f"except PermissionError: print(False)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(not kept), str(kept)]
+
+
 # --- runs
 
 

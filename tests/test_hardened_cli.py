@@ -388,7 +388,7 @@ def test_quotas_of_containers(tmp_path: Path) -> None:
     (tmp_path / "user" / "memory.current").write_text("400\n")
     assert memory_limit(tmp_path, own) == 600
     (tmp_path / "user" / "memory.stat").write_text("anon 100\ninactive_file 250\nactive_file 50\n")
-    assert memory_limit(tmp_path, own) == 850
+    assert memory_limit(tmp_path, own) == 900
     old = tmp_path / "old"
     old.write_text("5:cpu,cpuacct:/docker/x\n")
     (tmp_path / "cpu").mkdir()

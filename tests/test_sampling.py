@@ -20,6 +20,7 @@ from pipelines.engine.sampling import (
     Candidates,
     NothingToDraw,
     SamplingParams,
+    Undecided,
     biased,
     log_softmax,
     penalized,
@@ -57,6 +58,15 @@ def test_top_p_keeps_the_fewest_that_reach_it() -> None:
 def test_min_p_is_a_share_of_the_most_probable() -> None:
     assert kept(min_p=0.5) == [1, 3]
     assert kept(min_p=1.0) == [1]
+
+
+def test_a_top_k_of_all_tokens_looks_at_no_more_of_them_than_none() -> None:
+    for top_k in (0, len(LOGITS), 1 << 30):
+        found = Candidates.highest(LOGITS, 2)
+        found.filter(SamplingParams(top_k=top_k))
+        assert (found.ids.tolist(), found.whole) == ([1, 3], False)
+    with pytest.raises(Undecided):
+        Candidates.highest(LOGITS, 2).filter(SamplingParams(top_k=len(LOGITS) - 1))
 
 
 def test_the_order_of_the_filters_is_data() -> None:

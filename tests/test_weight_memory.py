@@ -48,6 +48,15 @@ def test_weights_are_read_into_what_the_container_has_left(monkeypatch: pytest.M
     assert not fits_in_memory(1000)
 
 
+def test_weights_are_read_into_half_of_a_memory_of_which_nobody_says_what_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, known in (("_available", None), ("_installed", 1000), ("memory_limit", None), ("_address_space", None)):
+        monkeypatch.setattr(f"replit.runtime.free_memory.{name}", lambda known=known: known)
+    assert fits_in_memory(450)
+    assert not fits_in_memory(460)
+
+
 def test_a_copy_begins_at_a_cache_line() -> None:
     data = np.arange(1001, dtype=np.uint8)[1:]
     copy = aligned_copy(data)

@@ -86,7 +86,7 @@ class DraftModel:
         while len(guessed) < limit:
             token, share = _most_probable(logits)
             probability *= share
-            if token in self._tokenizer.control_token_ids or not worth(probability):
+            if not worth(probability) or token in self._tokenizer.control_token_ids:  # asked first: it cost a pass
                 break
             guessed.append(token)
             sure.append(probability)

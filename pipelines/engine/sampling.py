@@ -250,7 +250,7 @@ class Candidates:
 
     def top_k(self, params: SamplingParams) -> None:
         """Keeps the highest."""
-        if params.top_k > 0:
+        if params.top_k > 0 and (self._everything is None or params.top_k < len(self._everything)):
             self._keep(params.top_k)
 
     def top_p(self, params: SamplingParams) -> None:

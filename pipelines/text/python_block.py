@@ -26,7 +26,7 @@ _CLAUSES: dict[str, tuple[str, ...]] = {
 _COMPOUND = frozenset({*_CLAUSES, "def", "class", "finally", "with"})
 _SOFT_KEYWORDS = frozenset({"match", "case"})  # names, too: only a colon tells
 _TRIPLE = re.compile(r"\"{3}|'{3}")
-_BEFORE_STRINGS = "=([{,:"
+_BEFORE_STRINGS = "=([{,:\"'"  # a quote: attributes have their docstrings below themselves
 
 
 def open_quotes(text: str) -> str:

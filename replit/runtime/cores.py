@@ -28,17 +28,19 @@ def cpu_quota(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> f
 def memory_limit(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int | None:
     """Bytes that cgroups still leave this process; None for no limit.
 
-    Files that are cached count as used there, and give way: a model that was just downloaded is no less room.
+    Files that are cached count as used there, and give way: a model that was just downloaded, or loaded several times
+    (which makes its pages active ones), is no less room.
     """
     left = []
     for folder in _folders(root, own):
-        for limit, used, files in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        for limit, used, total in (
+            ("memory.max", "memory.current", ""),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
         ):
             most, now = _number(folder / limit), _number(folder / used)
             if most is not None and now is not None and most < 1 << 60:
-                left.append(max(0, most - max(0, now - _statistic(folder, files))))
+                files = sum(_statistic(folder, f"{total}{kind}_file") for kind in ("inactive", "active"))
+                left.append(max(0, most - max(0, now - files)))
     return min(left, default=None)
 
 

@@ -34,12 +34,16 @@ def check_cache_fits(config: DecoderConfig, sequences: int, max_length: int, enc
 def fits_in_memory(size: int) -> bool:
     """Whether `size` bytes can be read into memory with room to spare, as far as system and container tell."""
     free = free_memory()
+    if free is not None and _available() is None:
+        free //= 2  # macOS tells what there is, not what is free
     return free is None or size * 1.1 < free
 
 
 def free_memory() -> int | None:
     """Bytes that this process can still use, as far as the system tells; None where it does not."""
-    found = [size for size in (_available(), memory_limit(), _address_space()) if size is not None]
+    available = _available()
+    system = _installed() if available is None else available
+    found = [size for size in (system, memory_limit(), _address_space()) if size is not None]
     return min(found, default=None)
 
 
@@ -48,7 +52,11 @@ def _available() -> int | None:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) << 10
     except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+        return None
+
+
+def _installed() -> int | None:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
 
 
 def _address_space() -> int | None:
