@@ -249,6 +249,8 @@ def test_allowed_hosts_and_programs_without_one() -> None:
     check_host(None, ())
     check_host("Build.example:8000", ("build.example",))
     check_host("anything", ("*",))
+    check_host("0.0.0.0:8000", ())  # what a server prints that listens everywhere, and clients are given
+    check_host("[::]:8000", ())
     with pytest.raises(ApiError, match="other.example"):
         check_host("other.example", ("build.example",))
 

@@ -67,6 +67,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "x", "logit_bias": 5}, "logit_bias", "expected an object of biases by token"),
     ({"prompt": "x", "temperature": HUGE}, "temperature", "temperature: input should be a valid number"),
     ({"prompt": "x", "guided_json": {}}, "guided_json", "would change the answer, and is not done here"),
+    ({"prompt": "x", "prompt_embeds": "AAAA"}, "prompt_embeds", "would change the answer"),
     ({"prompt": "x", "mirostat": 2}, "mirostat", "would change the answer"),
     ({"prompt": "x", "stop_token_ids": [5]}, "stop_token_ids", "would change the answer"),
     ({"prompt": "x", "response_format": {"type": "json_object"}}, "response_format", "'text'"),

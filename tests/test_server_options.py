@@ -130,6 +130,19 @@ def test_a_model_that_is_called_after_its_path_is_found(path: str) -> None:
         Service.find_model(service, "tmp/n.gguf")
 
 
+def test_an_empty_name_is_no_other_model() -> None:
+    """llama.vim sends it by default."""
+    from pipelines.server.http.api_error import ApiError
+    from pipelines.server.service import Service
+
+    service: Any = SimpleNamespace(options=ServeOptions(check_model=True))
+    service.find_model = lambda name: Service.find_model(service, name)
+    for name in (None, "", "nano"):
+        Service.check_model(service, name)
+    with pytest.raises(ApiError, match="does not exist here"):
+        Service.check_model(service, "other")
+
+
 def test_strictness_is_an_option(tiny: str) -> None:
     options = ["--strict-fields", "--check-model", "--strict-infill", "--open-metrics", "--api-key", "KEY"]
     with RunningServer("--model", tiny, "--served-model-name", "tiny", "--threads", "1", *options) as server:
