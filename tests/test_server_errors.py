@@ -264,6 +264,8 @@ def test_their_names_are_bounded_and_escaped(server: RunningServer) -> None:
         dict.fromkeys(("temperature", "top_p", "stop", "seed", "stream", "grammar", "guided_json", "n")),
         {"stop": ["", ""], "chat_template_kwargs": {"enable_thinking": False}, "allowed_token_ids": []},
         {"max_tokens": 1.0, "n": 1.0, "seed": 5.0, "top_p": 0, "model": "whatever"},
+        {"guided_decoding_backend": "auto", "guided_whitespace_pattern": " "},  # of what is not asked for
+        {"ignore_eos": True, "min_tokens": 9, "max_tokens": 2, "stop": None},  # genai-perf, aiperf
     ],
 )
 @pytest.mark.parametrize("route", [COMPLETIONS, "/completion", "/infill", "/v1/chat/completions"])
