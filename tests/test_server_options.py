@@ -162,6 +162,9 @@ def test_strictness_is_an_option(tiny: str) -> None:
         other = server.post("/v1/completions", body | {"model": "other"}, headers=key)
         assert (other.status_code, other.json()["error"]["code"]) == (404, "model_not_found")
         assert server.post("/api/generate", {"prompt": "x", "model": "tiny:latest"}, headers=key).status_code == 200
+        for name, status in (("tiny", 200), ("other", 404)):  # vLLM's clients send it here too
+            counted = server.post("/tokenize", {"prompt": "x", "model": name}, headers=key)
+            assert counted.status_code == status, counted.text
         refused = server.post("/infill", INFILL, headers=key)
         assert refused.status_code == 501
         assert "no fill-in-the-middle tokens" in refused.json()["error"]["message"]
