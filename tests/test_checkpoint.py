@@ -108,3 +108,9 @@ def test_a_choice_of_files_is_refused(tmp_path: Path) -> None:
         write_gguf(tmp_path / name, ModelFile())
     with pytest.raises(UserError, match=r"holds a.gguf, b.gguf; expected one model: give the file"):
         open_checkpoint(tmp_path)
+
+
+def test_what_macos_writes_beside_a_model_is_none(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "a.gguf", ModelFile())
+    (tmp_path / "._a.gguf").write_bytes(b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X")
+    assert open_checkpoint(tmp_path).path == tmp_path / "a.gguf"

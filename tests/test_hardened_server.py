@@ -168,6 +168,20 @@ def test_a_client_that_leaves_before_its_body_is_whole_has_left(server: RunningS
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_client_that_says_no_more_is_told_about_the_server(server: RunningServer, method: str) -> None:
+    """`printf ... | nc`, of some kinds, in a container's health check."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(f"{method} /health HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while data := connection.recv(1 << 16):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK"), answer
+    assert body == (b'{"status":"ok"}' if method == "GET" else b"")
+
+
 def test_very_many_wishes_for_another_protocol(server: RunningServer) -> None:
     wish = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
@@ -249,6 +263,8 @@ def test_allowed_hosts_and_programs_without_one() -> None:
     check_host(None, ())
     check_host("Build.example:8000", ("build.example",))
     check_host("anything", ("*",))
+    check_host("0.0.0.0:8000", ())  # what a server prints that listens everywhere, and clients are given
+    check_host("[::]:8000", ())
     with pytest.raises(ApiError, match="other.example"):
         check_host("other.example", ("build.example",))
 

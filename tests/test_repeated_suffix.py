@@ -30,6 +30,15 @@ CASES = [
     ("\n\nprint(1)\n", "x = 1\n\n\ny = 2", "x = 1\n\n\ny = 2"),
     ("\n\nprint(1)\n", "x = 1\n\nprint(1)", "x = 1"),
     (", b)", "a, ", "a"),
+    (")  # why\n", "x)\nprint(x)\n", "x"),  # the suffix goes on where the line ends
+    (");\n", "x)\n", "x"),
+    (") {\n", "a, b)\n{\n", "a, b"),
+    (", b)  # why\n", "a, b)\n", "a"),
+    (", b)  # why\n", "a,\n    c", "a,\n    c"),  # and no bracket tells
+    (")  # why\n", "f(\n    x\n)", "f(\n    x\n)"),
+    (")  # why\n", "f(x)\n", "f(x)\n"),
+    ("\n} // f\n", "\n  a();\n}\n\nfoo", "\n  a();"),
+    ("\n} // f\n", "\n  if (a) {\n}\n", "\n  if (a) {\n}\n"),
     ("", "x)", "x)"),
     ("\n", "x\n", "x\n"),
 ]
@@ -51,6 +60,7 @@ LONG = {
     "dashes": ("-" * 60_000, "-" * 18_000),
     "line ends": ("\n" * 60_000, "\n" * 18_000),
     "short lines after a bracket": ("a\n" * 30_000, "(" + "a\n" * 9_000),
+    "lines that the suffix ends otherwise": (";" * 999 + ")", (";" * 900 + "\n") * 20),
     "spaces, again and again": (" " * 60_000, (" " * 5_000 + "x") * 4),
 }
 

@@ -67,6 +67,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "x", "logit_bias": 5}, "logit_bias", "expected an object of biases by token"),
     ({"prompt": "x", "temperature": HUGE}, "temperature", "temperature: input should be a valid number"),
     ({"prompt": "x", "guided_json": {}}, "guided_json", "would change the answer, and is not done here"),
+    ({"prompt": "x", "prompt_embeds": "AAAA"}, "prompt_embeds", "would change the answer"),
     ({"prompt": "x", "mirostat": 2}, "mirostat", "would change the answer"),
     ({"prompt": "x", "stop_token_ids": [5]}, "stop_token_ids", "would change the answer"),
     ({"prompt": "x", "response_format": {"type": "json_object"}}, "response_format", "'text'"),
@@ -263,6 +264,8 @@ def test_their_names_are_bounded_and_escaped(server: RunningServer) -> None:
         dict.fromkeys(("temperature", "top_p", "stop", "seed", "stream", "grammar", "guided_json", "n")),
         {"stop": ["", ""], "chat_template_kwargs": {"enable_thinking": False}, "allowed_token_ids": []},
         {"max_tokens": 1.0, "n": 1.0, "seed": 5.0, "top_p": 0, "model": "whatever"},
+        {"guided_decoding_backend": "auto", "guided_whitespace_pattern": " "},  # of what is not asked for
+        {"ignore_eos": True, "min_tokens": 9, "max_tokens": 2, "stop": None},  # genai-perf, aiperf
     ],
 )
 @pytest.mark.parametrize("route", [COMPLETIONS, "/completion", "/infill", "/v1/chat/completions"])

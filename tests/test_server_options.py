@@ -130,6 +130,19 @@ def test_a_model_that_is_called_after_its_path_is_found(path: str) -> None:
         Service.find_model(service, "tmp/n.gguf")
 
 
+def test_an_empty_name_is_no_other_model() -> None:
+    """llama.vim sends it by default."""
+    from pipelines.server.http.api_error import ApiError
+    from pipelines.server.service import Service
+
+    service: Any = SimpleNamespace(options=ServeOptions(check_model=True))
+    service.find_model = lambda name: Service.find_model(service, name)
+    for name in (None, "", "nano"):
+        Service.check_model(service, name)
+    with pytest.raises(ApiError, match="does not exist here"):
+        Service.check_model(service, "other")
+
+
 def test_strictness_is_an_option(tiny: str) -> None:
     options = ["--strict-fields", "--check-model", "--strict-infill", "--open-metrics", "--api-key", "KEY"]
     with RunningServer("--model", tiny, "--served-model-name", "tiny", "--threads", "1", *options) as server:
@@ -149,6 +162,9 @@ def test_strictness_is_an_option(tiny: str) -> None:
         other = server.post("/v1/completions", body | {"model": "other"}, headers=key)
         assert (other.status_code, other.json()["error"]["code"]) == (404, "model_not_found")
         assert server.post("/api/generate", {"prompt": "x", "model": "tiny:latest"}, headers=key).status_code == 200
+        for name, status in (("tiny", 200), ("other", 404)):  # vLLM's clients send it here too
+            counted = server.post("/tokenize", {"prompt": "x", "model": name}, headers=key)
+            assert counted.status_code == status, counted.text
         refused = server.post("/infill", INFILL, headers=key)
         assert refused.status_code == 501
         assert "no fill-in-the-middle tokens" in refused.json()["error"]["message"]

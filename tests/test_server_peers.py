@@ -133,11 +133,18 @@ def test_a_base_model_goes_on_after_the_last_message(server: RunningServer) -> N
     assert [choice["index"] for choice in two["choices"]] == [0, 1]
 
 
+def test_parts_of_a_message_are_not_run_together(server: RunningServer) -> None:
+    parts = [{"type": "text", "text": "import os"}, {"type": "text", "text": "x = 1"}]
+    made = server.post("/apply-template", {"messages": [{"role": "user", "content": parts}]}).json()
+    assert made["prompt"] == "import os\nx = 1"
+
+
 def test_ollamas_clients_pull_what_is_there(server: RunningServer) -> None:
     assert server.post("/api/pull", {"name": "codellama:7b-code", "stream": False}).json() == {"status": "success"}
     lines = server.post("/api/pull", {"model": "nano"}).text.splitlines()
     assert [json.loads(line) for line in lines] == [{"status": "success"}]
     shown = server.post("/api/show", {"name": "nano"}).json()
+    assert shown["model_info"]["general.basename"] == "nano"  # the name in Copilot's list
     assert ".Suffix" in shown["template"]  # by which Continue sees that it can send one
 
 

@@ -105,6 +105,23 @@ def test_a_model_without_its_kind_is_bpe_by_what_it_holds(tmp_path: Path, traine
         assert tokenizer.encode(text) == trained.encode(text, add_special_tokens=False).ids
 
 
+def test_markers_of_a_gap_that_were_added_as_ordinary_tokens(tmp_path: Path, trained: Backend) -> None:
+    """By `add_tokens`, as fine-tunes do it; llama.cpp takes their texts for control tokens."""
+    backend = Backend.from_str(trained.to_str())
+    backend.add_tokens(["<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<tool>"])
+    hub = hub_directory(tmp_path, backend, 406)
+    from_hub, from_gguf = (
+        load_tokenizer(hub),
+        load_tokenizer(Checkpoint(Path("m"), "gguf", {}, tokenizer_keys(hub, 406))),
+    )
+    for tokenizer in (from_hub, from_gguf):
+        assert tokenizer.fim is not None
+        assert (tokenizer.fim.prefix, tokenizer.fim.suffix, tokenizer.fim.middle) == (402, 403, 404)
+        assert tokenizer.control_token_ids == {0, 1, 402, 403, 404}
+        assert tokenizer.encode("a<fim_prefix><tool>") == backend.encode("a<fim_prefix><tool>").ids
+        assert 402 not in tokenizer.encode("<fim_prefix>", parse_special=False)
+
+
 def ignoring_merges(content: dict[str, Any]) -> None:
     content["model"]["ignore_merges"] = True
 

@@ -188,6 +188,23 @@ def test_the_end_of_text_of_generation_config(tmp_path: Path) -> None:
         load_tokenizer(gpt2_files(tmp_path / "n", special_tokens_map={"eos_token": "</s>"}))
 
 
+@pytest.mark.parametrize("flag", ["add_bos_token", "add_prefix_space"])
+def test_what_is_put_before_a_text_is_refused(tmp_path: Path, flag: str) -> None:
+    load_tokenizer(gpt2_files(tmp_path / "m", tokenizer_config={flag: False}))
+    with pytest.raises(UserError, match=f"tokenizer_config.json says {flag} is true; expected false"):
+        load_tokenizer(gpt2_files(tmp_path / "m", tokenizer_config={flag: True}))
+
+
+def test_editors_that_begin_files_with_a_byte_order_mark(tmp_path: Path) -> None:
+    plain = load_tokenizer(gpt2_files(tmp_path / "m", tokenizer_config={"eos_token": "<|endoftext|>"}))
+    for path in (tmp_path / "m").iterdir():
+        if path.suffix in (".json", ".txt"):
+            path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    marked = load_tokenizer(open_checkpoint(tmp_path / "m"))
+    assert [marked.encode(text) for text in SAMPLES[1:9]] == [plain.encode(text) for text in SAMPLES[1:9]]
+    assert marked.eos_token_id == plain.eos_token_id == 0
+
+
 def test_vocab_json_without_merges(tmp_path: Path) -> None:
     checkpoint = gpt2_files(tmp_path / "m")
     (tmp_path / "m" / "merges.txt").unlink()

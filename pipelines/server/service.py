@@ -99,8 +99,8 @@ class Service:
             raise stalled(self.stall.seconds)
 
     def check_model(self, name: str | None) -> None:
-        """With --check-model, raises ApiError (404) for a model that is not the served one."""
-        if self.options.check_model and name is not None:
+        """With --check-model, raises ApiError (404) for a model that is not the served one; an empty name is none."""
+        if self.options.check_model and name:
             self.find_model(name)
 
     def find_model(self, name: str) -> None:

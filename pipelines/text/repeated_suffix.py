@@ -18,6 +18,7 @@ class RepeatedSuffix:
 
     A repetition counts where the text before it stands by itself: no bracket or string of its own is left open, no
     word or operator is cut in two. If it begins on a later line, it must be long enough to tell, or close a bracket.
+    Where the suffix goes on and the text has a line end, it must close a bracket: `x)` before `)  # why`.
     """
 
     def __init__(self, suffix: str) -> None:
@@ -33,6 +34,8 @@ class RepeatedSuffix:
         """See `TextFilter`."""
         shown: list[str] = []
         for char in text:
+            if char == "\n" and self._held and not self._suffix.startswith("\n", self._beginning.length):
+                self.stopped = self._end(shown, closing=True)
             if self.stopped:
                 break
             self._opens.append(self._code.open)
@@ -60,17 +63,19 @@ class RepeatedSuffix:
             self._last = shown[-1]
             del self._held[:count], self._opens[:count]
 
-    def _end(self, shown: list[str], goes_on: bool = False) -> bool:
+    def _end(self, shown: list[str], goes_on: bool = False, closing: bool = False) -> bool:
         """Whether what is held repeats the suffix, which is then dropped; what stands before it is shown.
 
-        If it `goes_on`, it is no end of a word where the repetition ends.
+        If it `goes_on`, it is no end of a word where the repetition ends. With `closing` only one counts that closes a
+        bracket.
         """
         held = "".join(self._held)
         blank = len(held) - len(held.rstrip())
         length = len(held)
+        closes = _closes(held) if closing else [True] * length
         while length > blank:
             begin = len(held) - length
-            if not self._opens[begin] and self._counts(held, begin, goes_on):
+            if not self._opens[begin] and closes[begin] and self._counts(held, begin, goes_on):
                 self._show(begin, shown)
                 self._held.clear()
                 return True
@@ -95,6 +100,16 @@ def _joined(left: str, right: str) -> bool:
         return False
     words = all(char.isalnum() or char == "_" for char in (left, right))
     return words or (left in _OPERATORS and right in _OPERATORS)
+
+
+def _closes(text: str) -> list[bool]:
+    """For each place of a text, whether what follows closes a bracket that it has not opened."""
+    found: list[bool] = []
+    least = 0  # of the depths from the place on
+    for char in reversed(text):
+        least = min(least + (char in _OPENING) - (char in _CLOSING), 0)
+        found.append(least < 0)
+    return found[::-1]
 
 
 class _Code:

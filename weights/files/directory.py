@@ -20,8 +20,8 @@ _USUAL_NAMES = ("model.safetensors", "model" + SAFETENSORS_INDEX)
 _SUFFIXES = (".safetensors", ".gguf")
 _PYTORCH_NAMES = ("pytorch_model.bin", "pytorch_model" + PYTORCH_INDEX)
 _PYTORCH_SUFFIXES = (".bin", ".pt", ".pth")
-# Files with such suffixes that are no model.
-_NO_MODEL = re.compile(r"adapter_model\..*|training_args\.bin|optimizer.*|scheduler.*|rng_state.*|.*imatrix.*")
+# Files with such suffixes that are no model; a dot begins what macOS writes beside each file on other file systems.
+_NO_MODEL = re.compile(r"\..*|adapter_model\..*|training_args\.bin|optimizer.*|scheduler.*|rng_state.*|.*imatrix.*")
 
 
 def split_parts(name: str) -> list[str]:

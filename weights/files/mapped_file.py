@@ -92,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def parse_json(raw: bytes, source: str) -> dict[str, Any]:
     """A JSON object whose keys occur once each; UserError for anything else."""
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_distinct)
+        value = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{source} holds no valid JSON ({error}); expected a JSON object: download it again") from None
     if not isinstance(value, dict):

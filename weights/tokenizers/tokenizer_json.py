@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weights.errors import UserError
 from weights.files.mapped_file import check_regular, read_json
 from weights.files.paths import exists
-from weights.tokenizers.byte_level import END_OF_TEXT, ByteLevelTokenizer, fim_tokens, spelled_bytes
+from weights.tokenizers.byte_level import CONTROL_TEXTS, END_OF_TEXT, ByteLevelTokenizer, fim_tokens, spelled_bytes
 from weights.tokenizers.tokenizer import SpecialTokens
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def read_tokenizer_json(path: Path, embedding_rows: int | None) -> ByteLevelToke
     """
     content = _from_vocabulary(path) if path.name == "vocab.json" else read_json(path)
     _check_kind(path, content)
+    _mark_control(content.get("added_tokens"))
     backend = _backend(path, content)
     ids = backend.get_vocab(with_added_tokens=True)
     size = max(ids.values(), default=-1) + 1
@@ -63,6 +64,16 @@ def _check_kind(path: Path, content: dict[str, Any]) -> None:
         raise _refuse(path, "does not split text into bytes", "the pre-tokenizer ByteLevel")
 
 
+def _mark_control(declared: Any) -> None:
+    """Makes control tokens of what llama.cpp takes for them in a GGUF file, however a tokenizer was given them.
+
+    Fine-tunes get their markers of a gap by `add_tokens`, which makes ordinary ones.
+    """
+    for token in declared if isinstance(declared, list) else []:
+        if isinstance(token, dict) and _text(token) in CONTROL_TEXTS:
+            token["special"] = True
+
+
 def _check_ids(path: Path, ids: dict[str, int], declared: Any) -> None:
     """The library renumbers added tokens that leave a gap; then two tokens can share an id."""
     if len(set(ids.values())) != len(ids):
@@ -87,10 +98,14 @@ def _from_vocabulary(path: Path) -> dict[str, Any]:
     check_regular(merges_file, "the merges that belong to vocab.json")
     vocabulary = read_json(path)
     try:
-        lines = merges_file.read_bytes().decode("utf-8").splitlines()
+        lines = merges_file.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise _refuse(merges_file, "is not UTF-8 text", "a merge a line") from None
     merges = [line for line in lines if line and not line.startswith("#version")]
+    roles = path.parent / "tokenizer_config.json"
+    for flag in ("add_bos_token", "add_prefix_space"):  # as transformers does for a vocab.json
+        if _optional(roles).get(flag) is True:
+            raise _refuse(roles, f"says {flag} is true", "false, as in the whole family")
     return {
         "added_tokens": _added_tokens(path.parent, vocabulary),
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},

@@ -24,6 +24,17 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
+def _is_any_address(name: str) -> bool:
+    """Whether it is 0.0.0.0 or [::], by which clients reach this machine that were given what a server listens on.
+
+    Like loopback's addresses they belong to no page: nobody can make a name of them.
+    """
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_unspecified
+    except ValueError:
+        return False
+
+
 def host_name(header: str) -> str:
     """The name in a `Host` header, without its port."""
     if header.startswith("["):
@@ -42,7 +53,7 @@ def check_host(header: str | None, allowed: Sequence[str]) -> None:
         return
     name = host_name(header.strip())
     known = {host.lower() for host in allowed}
-    if is_loopback(name) or "*" in known or {name.lower(), header.strip().lower()} & known:
+    if is_loopback(name) or _is_any_address(name) or "*" in known or {name.lower(), header.strip().lower()} & known:
         return
     shown = name[:80].encode("unicode_escape").decode()
     raise ApiError(

@@ -129,6 +129,17 @@ class Protocol(HttpToolsProtocol):
         else:
             self._refuse(ApiError("the request is not valid HTTP/1.1", code="invalid_http"))
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that says no more, as `nc` at the end of its input, is still told what it asked about the server.
+
+        One that has left says the same: nobody is known to wait for a text, so a request for one ends.
+        """
+        running = self._running
+        if running is None or running is not self.cycle or running.more_body or running.response_complete:
+            return False
+        running.keep_alive = False
+        return running.scope["method"] != "POST"
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is expected any more."""
         self._forget_head()

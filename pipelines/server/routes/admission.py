@@ -7,6 +7,7 @@ from starlette.requests import Request
 from pipelines.server.http.api_error import ApiError
 from pipelines.server.record import Record
 from pipelines.server.routes.fields import Fields, ModelFields, unknown_fields
+from pipelines.server.routes.generation_fields import GenerationFields
 from pipelines.server.service import Service
 
 # Names come from strangers: of one request so many are told, so much of each.
@@ -33,6 +34,8 @@ def check_fields(service: Service, body: Fields, record: Record) -> None:
     stated = [*unknown_fields(body)]
     choices = dict(stated)
     unused = [tools for choice, tools in _TOOLS.items() if choices.get(choice) == "none"]
+    if isinstance(body, GenerationFields) and body.ignore_eos and not body.stop:
+        unused.append("min_tokens")  # beside these, as benchmarks send it: no text ends before its limit
     for name, value in stated:
         if name in unused:
             continue

@@ -133,10 +133,10 @@ _VLLM: dict[str, Neutral] = {
     "truncate_prompt_tokens": lambda value: False,
     "prompt_logprobs": lambda value: False,
     "structured_outputs": _empty,
-    **{
-        f"guided_{kind}": lambda value: False
-        for kind in ("json", "regex", "choice", "grammar", "decoding_backend", "whitespace_pattern")
-    },
+    "prompt_embeds": lambda value: False,
+    **{f"guided_{kind}": lambda value: False for kind in ("json", "regex", "choice", "grammar")},
+    "guided_decoding_backend": ANYTHING,  # how those four would be done
+    "guided_whitespace_pattern": ANYTHING,
     "json_schema": lambda value: False,
     "regex": lambda value: False,
     "ebnf": lambda value: False,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from pipelines.server.routes.fields import FIRST_FAULT, INTEGRAL, Fields, Flag, Ids, Text, TokenId
+from pipelines.server.routes.fields import FIRST_FAULT, INTEGRAL, Fields, Flag, Ids, ModelFields, Text, TokenId
 from pipelines.server.routes.generation_fields import GenerationFields, MarkedFields
 from pipelines.server.routes.openai.requests import Message
 
@@ -66,7 +66,7 @@ class InfillRequest(LlamaFields):
     prompt: Text = Field("", description="The beginning of the text in the gap.")
 
 
-class TokenizeRequest(Fields):
+class TokenizeRequest(ModelFields):
     """`POST /tokenize`, llama.cpp's with `content` and vLLM's with `prompt`."""
 
     content: Text | Mixed | None = None
@@ -86,13 +86,13 @@ class TokenizeRequest(Fields):
             yield "with_pieces"
 
 
-class DetokenizeRequest(Fields):
+class DetokenizeRequest(ModelFields):
     """`POST /detokenize`."""
 
     tokens: Ids
 
 
-class TemplateRequest(Fields):
+class TemplateRequest(ModelFields):
     """`POST /apply-template`."""
 
     messages: Annotated[list[Message], FIRST_FAULT, Field(min_length=1)]

@@ -12,7 +12,7 @@ from pipelines.server.http.api_error import ApiError
 from pipelines.server.http.event_stream import beside
 from pipelines.server.http.json_answer import Rows, json_answer
 from pipelines.server.routes.admission import check_fields
-from pipelines.server.routes.fields import Fields
+from pipelines.server.routes.fields import ModelFields
 from pipelines.server.routes.llama.completion import spelled
 from pipelines.server.routes.llama.requests import DetokenizeRequest, TemplateRequest, TokenizeRequest
 from pipelines.server.routes.llama.settings import default_settings
@@ -30,8 +30,9 @@ router = APIRouter()
 MOST_CHARACTERS = 1 << 20
 
 
-def _service(body: Fields, request: Request) -> Service:
+def _service(body: ModelFields, request: Request) -> Service:
     service: Service = request.app.state.service
+    service.check_model(body.model)
     check_fields(service, body, request.scope["replit.record"])
     return service
 

@@ -89,6 +89,7 @@ async def show(body: ShowRequest, request: Request) -> dict[str, Any]:
         "details": details(service),
         "model_info": {
             "general.architecture": family,
+            "general.basename": service.options.name,  # what Copilot's list of models shows
             "general.parameter_count": service.facts.parameters,
             f"{family}.context_length": service.max_length,
             f"{family}.embedding_length": config.d_model,

@@ -132,10 +132,10 @@ class Message(Fields):
 
     @property
     def text(self) -> str:
-        """The message's text."""
+        """The message's text: of several parts a line each, as llama.cpp and vLLM have it."""
         if isinstance(self.content, str):
             return self.content
-        return "".join(part.text for part in self.content)
+        return "\n".join(part.text for part in self.content)
 
 
 class ChatRequest(ScoredFields):
