@@ -149,6 +149,18 @@ def test_nobody_is_asked_for_a_body_that_is_refused(server: RunningServer) -> No
     assert time.monotonic() - started < 4
 
 
+def test_a_body_that_was_asked_for_is_taken_in_before_it_is_refused(server: RunningServer) -> None:
+    """Closed before that, the connection would lose the answer."""
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 100 ")
+        for _ in range(32):
+            connection.sendall(b"80000\r\n%b\r\n" % (b" " * 0x80000))
+        connection.sendall(b"0\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_client_that_leaves_before_its_body_is_whole_has_left(server: RunningServer) -> None:
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
 

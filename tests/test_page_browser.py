@@ -310,6 +310,14 @@ def test_metrics_that_a_proxy_keeps_to_itself_are_not_missed(troubled: Tab) -> N
     assert not troubled.page.inner_text("#running").isdigit()
 
 
+def test_a_server_that_was_started_again_is_waited_for(troubled: Tab) -> None:
+    """It answers 503 while it loads, and may have another model then."""
+    troubled.open()
+    troubled.page.route("**/page/state", lambda route: route.fulfill(json={"model": "loading", "key": "none"}))
+    troubled.page.route("**/metrics", lambda route: route.fulfill(status=503, body="{}"))
+    troubled.page.wait_for_function("() => document.querySelector('#state').textContent === 'loading'")
+
+
 @pytest.mark.parametrize("fills", [True, False])
 def test_what_does_not_fit_is_told_and_not_asked_for_ever(troubled: Tab, fills: bool) -> None:
     """A continuation is tried with less text before it."""

@@ -8,6 +8,7 @@ import signal
 import stat
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -136,6 +137,14 @@ def test_a_size_without_room_for_a_page_is_told_once(tmp_path: Path, capfd: pyte
     assert capfd.readouterr().err.splitlines() == [
         f"cannot store in --cache-dir {tmp_path}: --cache-dir-size is 100 bytes, and a page takes 712"
     ]
+
+
+def test_what_cannot_be_told_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error is often a file, on the disk that is full."""
+    store = open_store(tmp_path, limit=100)
+    monkeypatch.setattr("sys.stderr", Mock(write=Mock(side_effect=OSError(28, "No space left on device"))))
+    store.write(ROOT, ids(1), data(0))
+    assert len(store) == 0
 
 
 def test_other_weights_have_another_digest() -> None:

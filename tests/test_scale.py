@@ -34,7 +34,7 @@ def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         check_installed()
 
 
-@pytest.mark.parametrize("address", ["auto", "10.0.0.1:6379", "head.local:1", "[::1]:6379"])
+@pytest.mark.parametrize("address", ["auto", "local", "10.0.0.1:6379", "head.local:1", "[::1]:6379"])
 def test_an_address_of_a_cluster(address: str) -> None:
     check_address(address)
 
@@ -52,6 +52,8 @@ def test_what_is_no_address(address: str, told: str) -> None:
 def test_the_environment_names_a_cluster_as_the_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert (check_address("auto"), check_address("10.0.0.2:1")) == ("10.0.0.1:6379", "10.0.0.2:1")
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert check_address("auto") == "local"
     monkeypatch.setenv("RAY_ADDRESS", "ray://10.0.0.1:10001")
     with pytest.raises(UserError, match="RAY_ADDRESS is ray://10.0.0.1:10001, a Ray client's; expected the address"):
         check_address("auto")

@@ -29,7 +29,7 @@ export class Status {
       this.show(figures(await answer.text(), performance.now()));
     } catch (error) {
       // A proxy may keep /metrics to itself: the page works without.
-      if (error instanceof ApiError && error.status !== 401) return this.show(figures("", performance.now()));
+      if (error instanceof ApiError && error.status < 500 && error.status !== 401) return this.show(figures("", performance.now()));
       this.stop();
       this.failed();
     }

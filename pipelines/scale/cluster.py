@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # The cluster of RAY_ADDRESS, else one that runs on this machine, else one of this command's own.
 AUTO = "auto"
+_OWN = "local"  # Ray's word for the last of these
 # A cluster of the command's own reports to nobody; what matters comes as an exception, not as a line.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 # Options that may be paths, and values of theirs that are none.
@@ -50,7 +51,7 @@ def check_installed() -> None:
 def check_address(address: str) -> str:
     """The address that counts, RAY_ADDRESS where the option names none. Raises UserError for what no cluster can have.
 
-    Ray's own word for one that is to be found or started is `auto`.
+    Ray's own words: `auto` for one that is to be found or started, `local` for one that is to be started.
     """
     name = "--ray"
     if address == AUTO and os.environ.get("RAY_ADDRESS"):
@@ -60,7 +61,7 @@ def check_address(address: str) -> str:
             f"{name} is {address}, a Ray client's; expected the address of the cluster itself, such as 10.0.0.1:6379: "
             "run the command on a machine of the cluster, which reads and writes the files"
         )
-    if address != AUTO and not _ADDRESS.fullmatch(address):
+    if address not in (AUTO, _OWN) and not _ADDRESS.fullmatch(address):
         nothing = "nothing: write --ray last, or --ray=auto" if name == "--ray" else "none"
         raise UserError(f"{name} is {address!r}; expected a cluster's address such as 10.0.0.1:6379, or {nothing}")
     return address
@@ -79,13 +80,13 @@ def connected(address: str) -> Iterator[None]:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     quiet = {"logging_level": logging.CRITICAL, "log_to_driver": False}
-    if _answers(where):
+    if where != _OWN and _answers(where):
         try:
             ray.init(address=where, **quiet)
         except (ConnectionError, RuntimeError) as error:
             reason = str(error.__cause__ or error).strip()
             raise UserError(f"cannot join the Ray cluster: {reason}; expected one of the same versions") from None
-    elif where != AUTO:
+    elif where not in (AUTO, _OWN):
         raise UserError(f"no Ray cluster answers at {where}; expected the address of its head node")
     else:
         _stay_on_loopback()

@@ -49,7 +49,8 @@ class BraceBlock:
         self._single = "{" not in brackets or bool(_HEAD.match(statement))
         last_brace = max((i for i, char in enumerate(brackets) if char == "{"), default=-1)
         self._base = last_brace + 1 if self._single else last_brace
-        self._begun = bool(statement.strip()) and not self._leading
+        # Where no semicolons end them, lines before the cursor's are other statements.
+        self._begun = bool(statement.rpartition("\n")[2].strip()) and not self._leading
 
     def _follow(self, char: str) -> bool:
         """Reads one character; whether it is code."""
@@ -78,11 +79,12 @@ class BraceBlock:
         leading = self._leading
         code = self._follow(char)
         depth = len(self._lexer.brackets)
-        if (self._single or self._tail) and depth < self._base:
+        if depth < self._base and (self._single or (self._tail and char == "}")):
             return "end"  # a bracket that is not this statement's
         if char == "\n":
             self._line_break(depth, leading)
-        visible = not char.isspace() and (code or not self._lexer.comment)
+        # A "/" may begin a comment, which begins no statement.
+        visible = not char.isspace() and char != "/" and (code or not self._lexer.comment)
         self._begun = self._begun or (visible and not self._leading)
         if code and char == "}" and self._is_end(depth):
             self._close(broken=False)

@@ -26,7 +26,9 @@ _CLAUSES: dict[str, tuple[str, ...]] = {
 _COMPOUND = frozenset({*_CLAUSES, "def", "class", "finally", "with"})
 _SOFT_KEYWORDS = frozenset({"match", "case"})  # names, too: only a colon tells
 _TRIPLE = re.compile(r"\"{3}|'{3}")
-_BEFORE_STRINGS = "=([{,:\"'"  # a quote: attributes have their docstrings below themselves
+# A quote: attributes have their docstrings below themselves.
+_BEFORE_STRING = re.compile(r"(?:[=(\[{,:+%\"']|\b(?:return|yield))$")
+_AFTER_QUOTES = re.compile(r"[ \t]*[^\s)\]},.:;+%#]")  # of a string that begins; others go on with the statement
 
 
 def open_quotes(text: str) -> str:
@@ -42,9 +44,9 @@ def open_quotes(text: str) -> str:
         code = before.rstrip()
         line = code[code.rfind("\n") + 1 :].lstrip()  # the last that is not blank
         begins = "\n" in before[len(code) :] or not code
-        leads = begins and text[found.end() : found.end() + 1] not in ("", "\r", "\n")
+        leads = begins and _AFTER_QUOTES.match(text, found.end()) is not None
         if leads or line:
-            opens = leads or line[-1] in _BEFORE_STRINGS or line.startswith("#")
+            opens = leads or bool(_BEFORE_STRING.search(line)) or line.startswith("#")
             votes += 1 if opens == (count % 2 == 0) else -1
     return first if votes < 0 else ""
 

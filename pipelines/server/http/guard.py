@@ -98,8 +98,10 @@ class Guard:
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         record: Record = scope["replit.record"]
+        admitted = False
         try:
             body = self._admit(scope, receive)
+            admitted = True
 
             async def checked(message: Message) -> None:
                 # The framework answers in its own words when a body cannot be read.
@@ -112,7 +114,8 @@ class Guard:
         except ApiError as error:
             if not record.status:
                 closes = (error.headers or {}).get("Connection") == "close" and error.status != 408
-                waits = any(name == b"expect" for name, _ in scope["headers"])  # for our word before it sends a body
+                # For our word before it sends a body, which the application gives when it reads.
+                waits = not admitted and any(name == b"expect" for name, _ in scope["headers"])
                 if closes and not waits and scope.get("replit.key") in ("none", "right"):
                     await discard(receive)
                 await error.response(scope["path"])(scope, receive, send)

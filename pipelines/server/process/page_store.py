@@ -144,7 +144,8 @@ class PageStore:
         """Says why nothing is stored, once for each reason: the server goes on without."""
         if error.errno != self._told:
             self._told = error.errno
-            print(f"cannot store in --cache-dir {self._root}: {reason(error)}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError, ValueError):  # the log may lie on the same full disk
+                print(f"cannot store in --cache-dir {self._root}: {reason(error)}", file=sys.stderr, flush=True)
 
     def _make_room(self, size: int) -> None:
         files = [(entry.stat(), entry) for entry in self._root.glob("*/*.page")]
