@@ -162,6 +162,8 @@ class Pipeline:
         for text in (prefix, suffix):
             if not isinstance(text, str):
                 raise UserError(f"the code around the gap is of the type {type(text).__name__}; expected two texts")
+        if language is not None and not isinstance(language, str):
+            raise UserError(f"the language is {reprlib.repr(language)}; expected a file's name or ending such as x.py")
         SamplingParams(**_checked({name: value for name, value in sampling.items() if name != "logprobs"}))
         gap = Gap(prefix, suffix, language_of(language) if language else None, whole=True)
         return self._complete(self.gap(gap, sampling.get("max_new_tokens", -1)), sampling)
@@ -210,6 +212,8 @@ class Pipeline:
         if logprobs is not None:
             check_integer("logprobs", logprobs, 0)
         params = SamplingParams(**_checked(sampling))
+        for token, _ in params.logit_bias:
+            self.tokenizer.token_bytes(token)  # raises for an unknown id
         seed = params.seed if params.seed is not None else secrets.randbits(48)
         return [Plan(prompt, params, (seed, index), logprobs) for index, prompt in enumerate(prompts)]
 
@@ -278,8 +282,8 @@ def _checked(sampling: dict[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"{min(unknown)!r} is no keyword of a completion; expected some of {', '.join(known)}, logprobs"
         )
-    stop = sampling.get("stop") or ()
-    stop = (stop,) if isinstance(stop, str) else stop
+    stop = sampling.get("stop")
+    stop = () if stop is None else (stop,) if isinstance(stop, str) else stop
     if not isinstance(stop, (list, tuple)) or not all(isinstance(text, str) for text in stop):
         raise UserError(f"stop is {stop!r}; expected a text or a list of texts")
     return sampling | {"stop": tuple(stop), "logit_bias": _biases(sampling.get("logit_bias"))}

@@ -217,7 +217,7 @@ def test_strip_leaves_out_trailing_whitespace_only(text: str, seed: int) -> None
 
 def test_languages() -> None:
     assert language_of("src/main.rs") is RUST
-    assert language_of("a/b.PY") is PYTHON
+    assert language_of("a/b.PY") is language_of(".py") is PYTHON
     assert language_of("Makefile") is None
     assert guess_language("def f(x):\n    return x\n") is PYTHON
     assert guess_language("int f() {\n  return 1;\n") is BRACES

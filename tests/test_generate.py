@@ -229,6 +229,23 @@ def test_logits_that_are_no_numbers_end_their_own_sequence() -> None:
     assert (wanted[1].end, wanted[1].ids) == ("length", [1, 2, 3, 4, 5, 6])
 
 
+def test_a_prompt_that_is_only_scored_fails_where_its_logits_are_no_numbers() -> None:
+    class Broken(Counting):
+        def after(self, ids: Several[int]) -> npt.NDArray[np.float32]:
+            row = super().after(ids)
+            return np.full_like(row, np.nan) if ids[-1] == 5 else row
+
+    slots, params = Slots(Broken(slots=2)), SamplingParams(max_new_tokens=0)
+    ends = {}
+    for name, prompt in (("b", [4, 5, 6, 7, 8, 0, 1]), ("g", [3, 4, 5])):  # of the last id's logits nothing is told
+        request = SequenceRequest(name, prompt, params, (0,), prompt_logprobs=True, top_logprobs=1)
+        for sequence, _ in loop(slots, [Sequence(request, Vocabulary(), 100)]):
+            ends[name] = sequence.end, sequence.error
+    message = "the log-probability of token 2 of the prompt is nan; expected a finite number: the model's weights are "
+    assert ends["b"] == ("failed", f"after 7 tokens, {message}damaged or too large")
+    assert ends["g"] == ("length", None)
+
+
 def test_any_fault_ends_its_own_sequence(capsys: pytest.CaptureFixture[str]) -> None:
     class Faulty(Sequence):
         def _next(self, logits: object) -> Token | None:

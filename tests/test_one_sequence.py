@@ -172,7 +172,7 @@ def test_a_cancelled_stream_of_an_event_loop_frees_its_place(scripted: Pipeline)
     assert scripted.generate("xF").text == "foooST"
 
 
-@pytest.mark.parametrize("place", ["_hold", "_extend", "_keep", "settle", "read", "step"])
+@pytest.mark.parametrize("place", ["_hold", "_extend", "_keep", "settle", "take", "next_part", "advance"])
 @pytest.mark.parametrize("late", [False, True])
 def test_an_interrupt_anywhere_leaves_the_next_text_right(
     scripted: Pipeline, monkeypatch: pytest.MonkeyPatch, place: str, late: bool
@@ -183,12 +183,12 @@ def test_an_interrupt_anywhere_leaves_the_next_text_right(
     for count in range(1, 6):
         calls = 0
 
-        def interrupted(*arguments: Any, count: int = count) -> Any:
+        def interrupted(*arguments: Any, count: int = count, **keywords: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls == count and not late:
                 raise KeyboardInterrupt
-            done = usual(*arguments)
+            done = usual(*arguments, **keywords)
             if calls == count:
                 raise KeyboardInterrupt
             return done
@@ -205,7 +205,7 @@ def test_texts_without_a_seed_leave_others_random_numbers_alone(scripted: Pipeli
     np.random.seed(0)
     first = np.random.rand()
     np.random.seed(0)
-    scripted.generate("xN", top_k=0)
+    scripted.generate("xN", top_k=0, max_new_tokens=1)  # of more than one token, one would make NaN now and then
     assert np.random.rand() == first
 
 
@@ -214,9 +214,14 @@ def test_texts_without_a_seed_leave_others_random_numbers_alone(scripted: Pipeli
     [
         ({"foo": 1}, "'foo' is no keyword of a completion; expected some of max_new_tokens"),
         ({"stop": 5}, "stop is 5; expected a text or a list of texts"),
+        ({"stop": b""}, "stop is b''; expected a text or a list of texts"),
+        ({"stop": ""}, "--stop is an empty string; expected text to stop at"),
         ({"stop": ["a", 5]}, "expected a text or a list of texts"),
         ({"logit_bias": [5]}, "logit_bias is [5]; expected a number for each of some token ids, such as {50: -1.5}"),
         ({"logit_bias": range(2)}, "expected a number for each of some token ids, such as {50: -1.5}"),
+        ({"logit_bias": {10**6: 1}}, "token id 1000000 is not in the vocabulary"),
+        ({"ignore_eos": "no"}, "--ignore-eos is 'no'; expected True or False"),
+        ({"order": 5}, "the order of the filters is 5; expected a list of some of penalties"),
         ({"logit_bias": {"5": 1}}, "--logit-bias is '5'; expected a whole number from 0 up"),
         ({"logprobs": "5"}, "--logprobs is '5'; expected a whole number from 0 up"),
         ({"logprobs": -1}, "--logprobs is -1; expected a whole number from 0 up"),
@@ -268,6 +273,9 @@ def test_log_probabilities_in_python(nano: Pipeline) -> None:
         (lambda p: p.generate([1.5]), "the prompt holds 1.5; expected token ids"),
         (lambda p: p.generate([True]), "the prompt holds True; expected token ids"),
         (lambda p: p.generate(np.array([[1, 2]])), "the prompt holds array.* expected token ids"),
+        (lambda p: p.generate(np.array(7)), "the prompt is of the type ndarray; expected a text or a list"),
+        (lambda p: p.generate(memoryview(b"abc")), "the prompt is of the type memoryview"),
+        (lambda p: p.fill("a", "b", language=5), "the language is 5; expected a file's name or ending such as x.py"),
         (lambda p: p.generate(7), "the prompt is of the type int; expected a text or a list of token ids"),
         (lambda p: p.generate(None), "the prompt is of the type NoneType"),
         (lambda p: p.generate([]), "the prompt is empty"),

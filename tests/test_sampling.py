@@ -84,6 +84,35 @@ def test_the_order_of_the_filters_is_data() -> None:
     assert kept(min_p=0.5, top_p=0.55, order=LLAMA_ORDER) == [1, 3]
 
 
+@pytest.mark.parametrize(
+    ("order", "options", "expected"),
+    [
+        (("penalties", "top_k"), {"top_k": 2}, [1, 2]),
+        (("top_k", "penalties"), {"top_k": 2}, [1, 0]),
+        (("penalties", "top_k"), {"top_k": 1}, [1]),
+        (("top_k", "penalties"), {"top_k": 1}, [0]),
+        (("temperature", "penalties"), {"temperature": 0}, [0]),
+        (("top_k", "penalties", "temperature"), {"top_k": 2, "temperature": 0}, [1]),
+        (("top_p", "penalties", "top_k"), {"top_p": 0.9, "top_k": 3}, [1, 0]),
+        (("penalties", "temperature"), {"temperature": 0.5, "presence_penalty": 0.15}, [1, 0, 2, 3]),
+        (("temperature", "penalties"), {"temperature": 0.5, "presence_penalty": 0.15}, [0, 1, 2, 3]),
+        (("temperature", "penalties"), {"temperature": 0.5, "repetition_penalty": 2.0}, [1, 0, 2, 3]),
+    ],
+)
+def test_penalties_have_their_place_in_the_order(
+    order: tuple[str, ...], options: dict[str, float], expected: list[int]
+) -> None:
+    """As in llama.cpp: what other filters have left is penalized where they come before."""
+    logits = np.array([3.0, 2.9, 1.0, -1.0] + [-50.0] * 200, np.float32)
+    penalty = {} if "repetition_penalty" in options else {"presence_penalty": 5.0}
+    params = SamplingParams(order=order, **({"top_k": 0} | penalty | options))  # type: ignore[arg-type]
+    drawn = {sample(logits, params, [0], [0], np.random.default_rng(seed)) for seed in range(100)}
+    assert drawn == {expected[0]} if params.greedy else drawn <= set(expected)
+    found = Candidates.highest(logits if order[0] != "penalties" else penalized(logits, params, [0], [0]), len(logits))
+    found.filter(params, ([0], [0]))
+    assert found.ids[: len(expected)].tolist() == expected
+
+
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits() -> None:
     logits = np.array([2.0, -2.0, 1.0], np.float32)
     assert penalized(logits, SamplingParams(repetition_penalty=2.0), [0, 1], [1]).tolist() == [1.0, -4.0, 1.0]
@@ -144,7 +173,7 @@ any_params = st.fixed_dictionaries(
         "min_p": st.just(0.0) | positive(1.0),
         "repetition_penalty": positive(1e300),
         "presence_penalty": st.sampled_from([0.0, 2.0, -2.0, sys.float_info.max, -1e300]),
-        "frequency_penalty": st.sampled_from([0.0, 2.0, -2.0, 1e300, -sys.float_info.max]),
+        "frequency_penalty": st.sampled_from([0.0, 2.0, -2.0, sys.float_info.max, -sys.float_info.max]),
         "penalty_last_n": st.sampled_from([-1, 0, 1, 64]),
         "penalize_prompt": st.booleans(),
         "logit_bias": st.sampled_from([(), ((0, 100.0),), ((0, -math.inf),), ((1, 1e300), (0, -1e300))]),
@@ -166,9 +195,10 @@ def test_any_accepted_options_draw_a_token_from_any_finite_logits(
         token = sample(logits, params, prompt, generated, np.random.default_rng(seed))
     assert 0 <= token < len(values)
     assert (token, -math.inf) not in params.logit_bias
-    if params.greedy:
+    if params.greedy and not (params.penalizes and params.order.index("penalties")):
         expected = biased(logits, params.logit_bias) if params.logit_bias else logits
         expected = penalized(expected, params, prompt, generated) if params.penalizes else expected
+        assert not np.isnan(expected).any()
         assert token == int(np.argmax(expected))
 
 
@@ -248,6 +278,10 @@ def test_log_softmax_survives_large_logits() -> None:
         ("temperature", np.float32("inf"), "--temperature is np.float32(inf); expected a number from 0"),
         ("temperature", 10**400, f"--temperature is 1{17 * '0'}...{19 * '0'}; expected a number from 0"),
         ("order", ("top_k", ["p"]), "the filter ['p'] is unknown; expected some of " + ", ".join(VLLM_ORDER)),
+        ("order", None, "the order of the filters is None; expected a list of some of " + ", ".join(VLLM_ORDER)),
+        ("order", "top_k", "the order of the filters is 'top_k'; expected a list of some of " + ", ".join(VLLM_ORDER)),
+        ("ignore_eos", "false", "--ignore-eos is 'false'; expected True or False"),
+        ("strip", 0, "--strip is 0; expected True or False"),
         ("repetition_penalty", 0.0, "--repetition-penalty is 0.0; expected a number above 0"),
         ("max_new_tokens", -2, "--max-new-tokens is -2; expected a whole number from -1 up"),
         ("seed", -1, "--seed is -1; expected a whole number from 0 up"),

@@ -52,6 +52,9 @@ def test_what_is_no_number_or_no_id_is_refused(options: dict[str, Any], name: st
 def test_penalties_windows_and_bans() -> None:
     newest = SamplingParams(presence_penalty=0.5, penalty_last_n=1)
     assert penalized(floats(0, 0, 0), newest, [0], [1, 2]).tolist() == [0, 0, -0.5]
+    for repetition, frequency, logit in ((5e-324, 1e308, 3.0), (1e308, -1e308, -3e38)):
+        endless = SamplingParams(repetition_penalty=repetition, frequency_penalty=frequency)
+        assert np.isfinite(penalized(floats(logit, 0), endless, [], [0, 0])).all()  # less infinity, infinity is NaN
     generator = np.random.default_rng(0)
     banned = SamplingParams(logit_bias=((0, -math.inf), (2, 5.0)), presence_penalty=1e300)
     assert sample(floats(0, 0), banned, [], [1], generator) == 1  # as improbable as can be, and not banned; 2 is no id

@@ -117,6 +117,26 @@ def test_best_of_is_the_most_probable(client: Any) -> None:
     assert [choice.text for choice in chosen] == [best.text]
 
 
+def test_a_completion_without_tokens_is_not_the_best() -> None:
+    from pipelines.engine.sequence import TokenLogprob
+    from pipelines.server.routes.openai.completions import mean_logprob
+    from pipelines.text.chain import Delta, ScoredToken
+
+    written = Delta("x", [1], [ScoredToken(TokenLogprob(1, -9.0, []), 0)], "stop")
+    assert mean_logprob(Delta(finish="stop")) < mean_logprob(written) == -9.0
+
+
+@pytest.mark.parametrize(("shown", "offsets"), [("x<|endoftext|>yé", [0, 1, 14, 15]), ("xyé", [0, 1, 1, 2])])
+def test_offsets_of_a_prompt_are_those_of_its_text(nano: Pipeline, shown: str, offsets: list[int]) -> None:
+    from pipelines.engine.sequence import TokenLogprob
+    from pipelines.server.routes.openai.completions import Logprobs
+
+    ids = [token for part in ("x", "<|endoftext|>", "y", "é") for token in nano.tokenizer.encode(part)]
+    told = Logprobs(nano.tokenizer)
+    told.add_prompt(shown, ids, [None, *(TokenLogprob(token, -1.0, []) for token in ids[1:])])
+    assert told.text_offset[:4] == offsets
+
+
 def test_prompt_logprobs_are_the_models(client: Any, nano: Pipeline) -> None:
     prompt = "def add(a, b):\n    return a + b\n" * 30  # more than one page, and a prefix that may be cached
     complete(client, prompt)

@@ -29,6 +29,11 @@ def server() -> Iterator[RunningServer]:
         yield running.wait_ready()
 
 
+def asked(name: str) -> SequenceRequest:
+    """What an owner of one letter asks; w only warms the cache."""
+    return SequenceRequest(name, [1], SamplingParams(max_new_tokens=1), (0,), owner=name[0], background=name[0] == "w")
+
+
 class Admitted:
     """In the place of the batch: what the scheduler would be given."""
 
@@ -38,6 +43,12 @@ class Admitted:
     def has_read(self, name: str) -> bool:
         return True
 
+    def request_of(self, name: str) -> SequenceRequest:
+        return asked(name)
+
+    def forget(self, name: str) -> None:
+        pass
+
     def id_of(self, name: str) -> Any:
         return name
 
@@ -46,8 +57,7 @@ def test_owners_take_turns_and_cancelled_ones_do_not_come() -> None:
     ours, theirs = Pipe()
     inbox = Inbox(theirs, Admitted())  # type: ignore[arg-type]
     for name in ("a1", "a2", "a3", "a4", "w1", "b1", "b2"):
-        params = SamplingParams(max_new_tokens=1)
-        ours.send(SequenceRequest(name, [1], params, (0,), owner=name[0], background=name[0] == "w"))
+        ours.send(asked(name))
     ours.send(Cancel("a3"))
     ours.close()
     while not inbox.closed:  # the end comes after all that was sent
@@ -68,7 +78,7 @@ def test_who_has_been_served_waits_no_longer_than_those_who_come_later() -> None
     order: list[Any] = []
     for names in (("a1", "a2"), ("b1", "c1"), ("d1",), ("e1",), ()):
         for name in names:
-            ours.send(SequenceRequest(name, [1], SamplingParams(max_new_tokens=1), (0,), owner=name[0]))
+            ours.send(asked(name))
             inbox.sort(wait=True, seconds=10)
         order.append(inbox.get_nowait())
     assert order == ["a1", "a2", "b1", "c1", "d1"]
@@ -109,6 +119,43 @@ def test_a_newer_warm_up_takes_the_place_of_the_older_which_is_answered(server: 
     assert found == [200] * 8
     several = server.post("/v1/completions", {"model": "nano", "prompt": ["a = 1", "b = 2"], "max_tokens": 0})
     assert several.status_code == 200
+
+
+class Seats:
+    """In the place of MAX's batch constructor."""
+
+    def __init__(self, reading: list[str], running: list[str]) -> None:
+        self.all_ce_reqs, self.all_tg_reqs = dict.fromkeys(reading), dict.fromkeys(running)
+
+    def release_request(self, name: str) -> None:
+        del self.all_ce_reqs[name]
+
+
+@pytest.mark.parametrize(
+    ("reading", "running", "come", "left", "order"),
+    [
+        (["w1", "w2"], ["a1"], ["b1"], ["w2"], ["b1", "w1"]),
+        (["w1", "a1"], [], ["b1"], ["w1", "a1"], ["b1"]),  # there is a seat
+        (["w1", "a1"], ["a2"], ["w2"], ["w1", "a1"], ["w2"]),  # a warm-up waits for those before it
+        (["a1"], ["a2", "a3"], ["b1"], ["a1"], ["b1"]),
+        (["w1", "w2"], ["a1"], ["b1", Cancel("w1")], ["w1"], ["b1", "w2"]),  # its seat is free after this pass
+    ],
+)
+def test_a_warm_up_gives_its_seat_to_a_request(
+    reading: list[str], running: list[str], come: list[Any], left: list[str], order: list[str]
+) -> None:
+    ours, theirs = Pipe()
+    inbox = Inbox(theirs, Admitted())  # type: ignore[arg-type]
+    for message in come:
+        ours.send(asked(message) if isinstance(message, str) else message)
+    ours.close()
+    while not inbox.gone:  # all of them are taken in before one pass
+        time.sleep(0.001)
+    inbox.sort(wait=True, seconds=10)
+    seats: Any = Seats(reading, running)
+    inbox.make_room(seats, 3)
+    assert list(seats.all_ce_reqs) == left
+    assert [inbox.get_nowait() for _ in range(len(inbox))] == order
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 0.9, "top_k": 20, "seed": 5}])

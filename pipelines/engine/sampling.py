@@ -29,6 +29,7 @@ LLAMA_ORDER = ("penalties", "top_k", "top_p", "min_p", "temperature")
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+IdsSoFar = tuple[Sequence[int], Sequence[int]]  # of the prompt, and generated ones
 
 _LARGEST = float(np.finfo(np.float32).max)
 _NEAR = np.float32(10)
@@ -78,6 +79,15 @@ class SamplingParams:
             check_integer("logit-bias", token, 0)
             if bias != -math.inf:
                 _check_number("logit-bias", bias, -math.inf, math.inf)
+        if not isinstance(self.order, (list, tuple)):
+            known = ", ".join(VLLM_ORDER)
+            raise UserError(
+                f"the order of the filters is {reprlib.repr(self.order)}; expected a list of some of {known}"
+            )
+        for name in ("penalize_prompt", "ignore_eos", "strip"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                told = name.replace("_", "-")
+                raise UserError(f"--{told} is {reprlib.repr(getattr(self, name))}; expected True or False")
         if unknown := [name for name in self.order if name not in VLLM_ORDER]:
             raise UserError(f"the filter {unknown[0]!r} is unknown; expected some of {', '.join(VLLM_ORDER)}")
         if self.seed is not None:
@@ -131,17 +141,18 @@ def sample(
     check_finite(logits[best])
     if params.logit_bias:
         logits = biased(logits, params.logit_bias)
-    if params.penalizes:
+    late = params.penalizes and params.order.index("penalties") > 0  # then they change what other filters have left
+    if params.penalizes and not late:
         logits = penalized(logits, params, prompt, generated)
     if allowed is not None:
         logits = only(logits, allowed)
-    if params.greedy:
+    if params.greedy and not late:
         changed = params.logit_bias or params.penalizes or allowed is not None
         return int(logits.argmax()) if changed else best
     chance = generator.random()  # one a token, so that a seed gives the same text whatever the vocabulary's order
     for most in (*HEADS, len(logits)):
         with suppress(Undecided):
-            return _draw(Candidates.highest(logits, most), params, chance)
+            return _draw(Candidates.highest(logits, most), params, chance, (prompt, generated))
     raise AssertionError("all of the vocabulary decides")
 
 
@@ -196,7 +207,8 @@ def penalized(logits: Floats, params: SamplingParams, prompt: Sequence[int], gen
     scores = logits[ids].astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # what is banned stays so
         divided = scores / params.repetition_penalty
-        changed = np.where(scores > 0, divided, scores * params.repetition_penalty)
+        repeated = np.where(scores > 0, divided, scores * params.repetition_penalty)
+        changed = np.clip(repeated, -_LARGEST, _LARGEST)  # less infinity, infinity would be no number
         changed -= counts * params.frequency_penalty + (counts > 0) * params.presence_penalty
     result: Floats = logits.copy()
     result[ids] = np.where(np.isneginf(scores), scores, np.clip(changed, -_LARGEST, _LARGEST))
@@ -235,14 +247,32 @@ class Candidates:
         ids = top_k_ids(logits, most)
         return cls(ids, logits[ids], logits if most < len(logits) else None)
 
-    def filter(self, params: SamplingParams) -> None:
-        """Applies the filters in their order."""
-        for name in params.order:
+    def filter(self, params: SamplingParams, ids: IdsSoFar = ((), ())) -> None:
+        """Applies the filters in their order; penalties that come first were applied to all of the vocabulary."""
+        for place, name in enumerate(params.order):
             if name != "penalties":
                 _FILTERS[name](self, params)
+            elif place > 0 and params.penalizes:
+                self.penalties(params, ids)
+
+    def penalties(self, params: SamplingParams, ids: IdsSoFar) -> None:
+        """Penalizes what is left, for `ids` of the prompt and generated ones, and puts it in order again."""
+        if not self.whole:
+            raise Undecided
+        logits = np.full(1 + max([int(self.ids.max()), *ids[0], *ids[1]]), -np.inf, np.float32)
+        highest = max(min(float(self._highest) / self._temperature, _LARGEST), -_LARGEST)
+        with np.errstate(over="ignore"):
+            logits[self.ids] = self.scores + np.float32(highest)
+            changed = penalized(logits, params, *ids)[self.ids]
+            order = np.argsort(-changed, kind="stable")
+            self.ids, self._highest, self._temperature = self.ids[order], changed[order[0]], 1.0
+            self.scores = changed[order] - self._highest
 
     def temperature(self, params: SamplingParams) -> None:
-        """Divides the scores."""
+        """Divides the scores; near zero it keeps the highest."""
+        if params.temperature < GREEDY_TEMPERATURE:
+            self._keep(1)
+            return
         divisor = min(params.temperature, _LARGEST)
         self._temperature = min(self._temperature * divisor, _LARGEST)
         with np.errstate(over="ignore"):
@@ -289,9 +319,9 @@ _FILTERS: dict[str, Callable[[Candidates, SamplingParams], None]] = {
 }  # fmt: skip
 
 
-def _draw(candidates: Candidates, params: SamplingParams, chance: float) -> int:
+def _draw(candidates: Candidates, params: SamplingParams, chance: float, ids: IdsSoFar = ((), ())) -> int:
     """The candidate at `chance`, from 0 to below 1, of all their probabilities. Raises Undecided."""
-    candidates.filter(params)
+    candidates.filter(params, ids)
     reached, whole = candidates.weights()
     chosen = int(np.searchsorted(reached, chance * whole, side="right"))
     if chosen < len(reached):

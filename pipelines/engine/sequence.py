@@ -6,6 +6,7 @@ hands logits to `Sequence.accept` and reads `end`. Nothing that goes wrong in th
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterable
 from collections.abc import Sequence as Several
@@ -135,6 +136,8 @@ class Sequence:
         """
         tokens: list[Token] = []
         try:
+            if not self.ids and self.end is None:
+                check_logprobs(self.prompt_logprobs)
             for row, guess in zip(rows, [*guesses, None], strict=True):
                 if self.end is None and len(self.ids) >= self.budget:
                     self.end = "length"  # only its prompt was asked for
@@ -182,6 +185,16 @@ class Sequence:
     def stop(self) -> None:
         """Ends the sequence for what its text says, which is known outside."""
         self.end = self.end or "stop"
+
+
+def check_logprobs(scored: Iterable[TokenLogprob | None]) -> None:
+    """Raises NothingToDraw for a log-probability that is no number: of what is only scored nothing is drawn."""
+    for position, found in enumerate(scored):
+        if found is not None and not math.isfinite(found.logprob):
+            raise NothingToDraw(
+                f"the log-probability of token {position} of the prompt is {found.logprob}; expected a finite number: "
+                "the model's weights are damaged or too large"
+            )
 
 
 def token_logprob(logits: Floats, token: int, top: int) -> TokenLogprob:

@@ -59,7 +59,8 @@ def encode_prompt(tokenizer: Tokenizer, prompt: object) -> Prompt:
 
 def check_ids(tokenizer: Tokenizer, ids: object) -> list[int]:
     """Token ids as a list. Raises UserError for anything but whole numbers of the vocabulary, and for none."""
-    if isinstance(ids, (str, bytes, bytearray, dict, set)) or not hasattr(ids, "__iter__"):
+    texts = isinstance(ids, (str, bytes, bytearray, memoryview, dict, set))
+    if texts or not hasattr(ids, "__iter__") or getattr(ids, "shape", None) == ():  # an array of one number
         raise UserError(f"the prompt is of the type {type(ids).__name__}; expected a text or a list of token ids")
     checked = []
     for token in ids:

@@ -38,8 +38,8 @@ _BY_SUFFIX = {".py": PYTHON, ".pyi": PYTHON, ".rs": RUST} | dict.fromkeys(
 
 
 def language_of(path: str) -> Language | None:
-    """The language that a file's name tells, None for an unknown one."""
-    return _BY_SUFFIX.get(PurePath(path).suffix.lower())
+    """The language that a file's name, or its ending alone, tells, None for an unknown one."""
+    return _BY_SUFFIX.get(PurePath(path).suffix.lower() or path.lower())
 
 
 def guess_language(text: str) -> Language:

@@ -122,6 +122,11 @@ class BatchPipeline(Pipeline[TextGenerationInputs[TextContext], StepResult]):
         if place is not None and self._drafter is not None:
             self._drafter.ended(place.sequence)
 
+    def request_of(self, request_id: RequestID) -> SequenceRequest | None:
+        """What is asked of a sequence that the scheduler has, None of one that is gone."""
+        place = self._places.get(request_id)
+        return None if place is None else place.sequence.request
+
     def has_read(self, name: str) -> bool:
         """Whether the prompt of a request was read, or the request is gone."""
         place = self._places.get(RequestID(name))

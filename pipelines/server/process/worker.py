@@ -31,6 +31,7 @@ from weights.errors import UserError
 if TYPE_CHECKING:
     from max.pipelines.context import TextContext
     from max.pipelines.modeling.types import RequestID
+    from max.serve.scheduler.batch_constructor.text_batch_constructor import TextBatchConstructor
     from max.serve.scheduler.text_generation_scheduler import TokenGenerationScheduler
     from max.serve.scheduler_result import SchedulerResult
 
@@ -72,6 +73,7 @@ class Inbox:
         self._served: dict[str, int] = {}  # the last turn of each owner who waits, or the last before it came
         self._turns = 0
         self.cancelled: queue.SimpleQueue[list[RequestID]] = queue.SimpleQueue()
+        self._ending: set[str] = set()  # those of them that came since the last pass
         self.closed = False
         self.gone = False  # the other end
         threading.Thread(target=self._receive, args=(connection,), daemon=True).start()
@@ -96,6 +98,24 @@ class Inbox:
         self._drop(request.id)
         return self._pipeline.admit(request)
 
+    def make_room(self, constructor: TextBatchConstructor, seats: int) -> None:
+        """Where all seats are taken and a request waits for one, takes it from a sequence that only fills the cache.
+
+        That waits again; what it has read stays known.
+        """
+        if not any(not request.background and self._may_start(request) for request in self._waiting.values()):
+            return
+        reading = constructor.all_ce_reqs
+        if len(reading) + len(constructor.all_tg_reqs) < seats:
+            return
+        for name in reading:
+            request = self._pipeline.request_of(name)
+            if request is not None and request.background and request.id not in self._ending:
+                constructor.release_request(name)
+                self._pipeline.forget(name)
+                self._take(request)
+                return
+
     def _drop(self, name: str) -> bool:
         """Takes a request out of those that wait; False if it does not."""
         request = self._waiting.pop(name, None)
@@ -117,6 +137,7 @@ class Inbox:
         False if there was nothing.
         """
         arrived = False
+        self._ending.clear()
         try:
             self._take(self._messages.get(block=wait, timeout=seconds))
             arrived = True
@@ -133,6 +154,7 @@ class Inbox:
             self._waiting[message.id] = message
             self._served.setdefault(message.owner, self._turns)
         elif not self._drop(message.id):
+            self._ending.add(message.id)
             self.cancelled.put([self._pipeline.id_of(message.id)])
 
 
@@ -314,6 +336,7 @@ def run(
         if inbox.closed:
             return
         constructor = scheduler.batch_constructor
+        inbox.make_room(constructor, max_batch_size)
         # What has no seat yet stays with us, where its turn comes by its owner.
         scheduler.max_pending_requests = max_batch_size - len(constructor.all_tg_reqs)
         idle = scheduler.run_iteration() is SchedulerProgress.NO_PROGRESS

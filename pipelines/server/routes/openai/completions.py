@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,7 +79,7 @@ class CompletionJob(OpenAIJob):
             start = len(prompt[0]) if self._body.echo else 0
             reader = self._sequences[sequence.index - sequence.index % self._samples].first
             if first and self._body.echo and reader is not None:
-                logprobs.add_prompt(prompt[1].ids, reader.prompt_logprobs or [])
+                logprobs.add_prompt(prompt[0], prompt[1].ids, reader.prompt_logprobs or [])
             logprobs.add(delta.scored, start)
         ids = self._ids(prompt[1], delta, first)
         if not text and delta.finish is None and not (logprobs and logprobs.tokens) and not (ids and delta.token_ids):
@@ -166,9 +167,9 @@ def as_list(prompt: Prompt) -> list[str | list[int]]:
 
 
 def mean_logprob(delta: Delta) -> float:
-    """How probable a completion is, per token."""
+    """How probable a completion is, per token; one without any comes after all others."""
     scores = [token.logprob.logprob for token in delta.scored]
-    return sum(scores) / len(scores) if scores else 0.0
+    return sum(scores) / len(scores) if scores else -math.inf
 
 
 class Logprobs:
@@ -188,12 +189,14 @@ class Logprobs:
         for token in scored:
             self._append(token.logprob.token, token.logprob, start + token.offset)
 
-    def add_prompt(self, ids: Sequence[int], scored: Sequence[TokenLogprob | None]) -> None:
-        """The prompt's tokens; nothing precedes the first, which has none."""
+    def add_prompt(self, text: str, ids: Sequence[int], scored: Sequence[TokenLogprob | None]) -> None:
+        """The tokens of a prompt, whose `text` may spell control tokens; nothing precedes the first, which has none."""
         decoder, characters = codecs.getincrementaldecoder("utf-8")(errors="ignore"), 0
         for token, logprob in zip(ids, scored, strict=True):
             self._append(token, logprob, characters)
             characters += len(decoder.decode(self._tokenizer.token_bytes(token)))
+            spelled = self._tokenizer.control_texts.get(token, "")
+            characters += len(spelled) * text.startswith(spelled, characters)
 
     def _append(self, token: int, logprob: TokenLogprob | None, offset: int) -> None:
         self.tokens.append(self._name(token))
