@@ -88,6 +88,22 @@ def is_prime__all(n: int) -> bool:
     return all(n % i for i in range(2, int(n**0.5) + 1))
 
 
+def is_prime__divisor(n: int) -> bool:
+    """Return whether n is a prime number.
+
+    >>> is_prime__divisor(7), is_prime__divisor(9)
+    (True, False)
+    """
+    if n < 2:
+        return False
+    divisor = 2
+    while divisor * divisor <= n:
+        if n % divisor == 0:
+            return False
+        divisor += 1
+    return True
+
+
 def primes_up_to(n: int) -> list[int]:
     """Return all primes up to n, found with the sieve of Eratosthenes.
 

@@ -111,6 +111,19 @@ def bubble_sort(items: list[int]) -> list[int]:
     return items
 
 
+def bubble_sort__end(items: list[int]) -> list[int]:
+    """Sort the items with bubble sort: the largest of the rest goes to its end each time.
+
+    >>> bubble_sort__end([5, 2, 9, 1])
+    [1, 2, 5, 9]
+    """
+    for end in range(len(items) - 1, 0, -1):
+        for i in range(end):
+            if items[i] > items[i + 1]:
+                items[i], items[i + 1] = items[i + 1], items[i]
+    return items
+
+
 def bubble_sort__swapped(items: list[int]) -> list[int]:
     """Sort a list with bubble sort, and stop once nothing was swapped.
 
