@@ -61,7 +61,7 @@ WITHOUT_CHANGE = {
 LINES = {"text": "import os\n", "temperature": 0, "max_tokens": 24}
 NEWLINES = {"logit_bias": [["\n", 100]], "max_tokens": 24}
 CLOSING = {"logit_bias": [[")", 100]]}
-GREEDY = {"temperature": 0}
+GREEDY = {"temperature": 0, "text": "x = 1\n" * 12, "max_tokens": 24, "ignore_eos": True}
 STREAM = {"stream": True}
 # What a field is set to, beside what else it needs so that this shows.
 CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
