@@ -79,7 +79,8 @@ def test_a_markers_spelling_in_code_is_text(server: RunningServer) -> None:
 
 def test_time_for_the_prompt_does_not_empty_an_answer(server: RunningServer) -> None:
     """llama.cpp does not implement it, and editors send half a second by default."""
-    body = LLAMA_VIM | {"input_prefix": "y = 2\n" * 250, "temperature": 0, "samplers": ["temperature"], "ignore_eos": True}
+    body = LLAMA_VIM | {"input_prefix": "y = 2\n" * 250, "temperature": 0, "samplers": ["temperature"]}
+    body |= {"ignore_eos": True}
     texts = [server.post("/infill", body | {"t_max_prompt_ms": limit}).json()["content"] for limit in (0, 60000)]
     assert texts[0] == texts[1] != ""
 

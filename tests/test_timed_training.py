@@ -90,6 +90,16 @@ def test_the_textbook_leaves_out_what_a_benchmark_has(monkeypatch: pytest.Monkey
     assert 40 < len(left) < 60
 
 
+def test_a_focus_repeats_some_definitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "VARIANTS", 9)
+    monkeypatch.setattr(pack, "collection", lambda: [d for d in DEFINITIONS if d.name.split("__")[0] in ("gcd", "lcm")])
+    ways = sum(d.name.startswith("gcd") for d in DEFINITIONS)
+    others = sum(d.name.split("__")[0] == "lcm" for d in DEFINITIONS)
+    assert len(pack.textbook_documents([], {}, 0, ["gcd"])) == 9 * ways + pack.FEW * others
+    with pytest.raises(SystemExit, match="the textbook has no gdc"):
+        pack.textbook_documents([], {}, 0, ["gdc"])
+
+
 @pytest.mark.parametrize(
     "name", ["fibonacci", "is_prime", "merge_sort", "count_words", "generate_password", "heap_sort"]
 )

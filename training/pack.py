@@ -2,6 +2,7 @@
 
     python -m training.pack --data DIR --out DIR
     python -m training.pack --data DIR --out DIR --textbook --human-eval HumanEval.jsonl.gz
+    python -m training.pack --data DIR --out DIR --textbook --human-eval HumanEval.jsonl.gz --focus is_prime bubble_sort
 
 Every file is there whole, cut into segments rearranged for fill-in-the-middle, and as its functions and classes, one
 after the other: so the compressor finds each again, and three times the tokens cost little more than once. OUT gets
@@ -15,7 +16,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from training.variants import collection, document
 
 SHARD_CHARS = 14_000_000
 HELDOUT_ROWS, HELDOUT_TOKENS = 64, 1025
-VARIANTS = 60  # of each definition of the collection
+VARIANTS, FEW = 60, 2  # of each definition of the collection
 FIM_SHARE = 0.3  # of the textbook documents
 # Packages that teach, or whose functions are short and stand for themselves.
 TEACHING = set(
@@ -53,15 +54,22 @@ def documents(row: Row, rng: random.Random) -> Iterator[tuple[str, str]]:
         yield "snippets", snippet
 
 
-def textbook_documents(rows: list[Row], problems: dict[str, set[int]], seed: int) -> list[tuple[str, str]]:
+def textbook_documents(
+    rows: list[Row], problems: dict[str, set[int]], seed: int, focus: Collection[str] = ()
+) -> list[tuple[str, str]]:
     """The collection in VARIANTS ways and the functions of teaching packages, some for fill-in-the-middle.
 
-    What shares a run of words with one of `problems` (training/contamination.py) is left out.
+    With a `focus` only definitions of those names, in any of their ways, have so many; all others have FEW, and
+    packages are left out. What shares a run of words with one of `problems` (training/contamination.py) is left out.
     """
     rng = random.Random(seed)
     known = collection()
-    texts = [document(known, at, rng) for at in range(len(known)) for _ in range(VARIANTS)]
-    for row in rows:
+    names = [each.name.split("__")[0] for each in known]
+    if unknown := set(focus).difference(names):
+        raise SystemExit(f"the textbook has no {min(unknown)}; expected names of its definitions")
+    counts = [VARIANTS if not focus or name in focus else FEW for name in names]
+    texts = [document(known, at, rng) for at, count in enumerate(counts) for _ in range(count)]
+    for row in () if focus else rows:
         if row["package"] in TEACHING and not row["test"]:
             texts.extend(snippets(row["text"], rng))
     texts = [text for text in texts if not contamination.hits(text, problems)]
@@ -133,17 +141,20 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--textbook", action="store_true", help="only the textbook")
     parser.add_argument("--human-eval", type=Path, help="HumanEval.jsonl.gz to keep out of the textbook")
+    parser.add_argument("--focus", nargs="+", default=(), metavar="NAME", help="definitions of the textbook to repeat")
     parser.add_argument("--every", type=int, default=1, help="only each N-th shard, where cores train instead of a GPU")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.textbook and args.human_eval is None:
         parser.error("--textbook needs --human-eval")
+    if args.focus and not args.textbook:
+        parser.error("--focus is for --textbook")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores already
     tokenizer_json = args.data / "tokenizer.json"
     args.out.mkdir(parents=True, exist_ok=True)
     if args.textbook:
-        rows = read_corpus(args.data / "train.jsonl", args.seed)
-        found = textbook_documents(rows, contamination.human_eval(args.human_eval), args.seed)
+        rows = [] if args.focus else read_corpus(args.data / "train.jsonl", args.seed)
+        found = textbook_documents(rows, contamination.human_eval(args.human_eval), args.seed, args.focus)
         ids, kinds = encode(found, Tokenizer.from_file(str(tokenizer_json)), args.seed)
         size = write_shard(args.out / "textbook.xz", ids, kinds)
         print(f"{len(ids)} documents, {sum(map(len, ids))} tokens, {size} bytes")
