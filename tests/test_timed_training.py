@@ -76,7 +76,7 @@ def test_textbook_documents_run() -> None:
     for definition in rng.sample(DEFINITIONS, 150):
         scope: dict[str, object] = {"__name__": "other"}
         text = variant(definition, rng)
-        exec(compile(text, definition.name, "exec"), scope)
+        exec(compile(text, definition.name, "exec", dont_inherit=True), scope)
         assert "__" not in {name for name in scope if name[0] != "_"}, text
 
 
