@@ -74,9 +74,9 @@ def test_textbook_documents_run() -> None:
     """Each variant imports and defines what it uses: it runs by itself, and loses no definition's name."""
     rng = random.Random(0)
     for definition in rng.sample(DEFINITIONS, 150):
-        scope: dict[str, object] = {"__name__": "other"}
+        scope: dict[str, object] = {"__name__": __name__}  # dataclasses look for their module
         text = variant(definition, rng)
-        exec(compile(text, definition.name, "exec", dont_inherit=True), scope)
+        exec(compile(text, definition.name, "exec"), scope)
         assert "__" not in {name for name in scope if name[0] != "_"}, text
 
 
