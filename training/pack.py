@@ -64,7 +64,7 @@ def textbook_documents(
     """
     rng = random.Random(seed)
     known = collection()
-    names = [each.name.split("__")[0] for each in known]
+    names = [each.called for each in known]
     if unknown := set(focus).difference(names):
         raise SystemExit(f"the textbook has no {min(unknown)}; expected names of its definitions")
     counts = [VARIANTS if not focus or name in focus else FEW for name in names]

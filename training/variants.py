@@ -33,6 +33,11 @@ class Definition:
     imports: dict[str, str]  # line by imported name
     module: dict[str, str]  # source by name
 
+    @property
+    def called(self) -> str:
+        """Its name in a document, whatever its way."""
+        return _WAY.sub(r"\1", self.name)
+
     @cached_property
     def node(self) -> Node:
         """The parsed source."""
@@ -242,7 +247,7 @@ def variant(definition: Definition, rng: random.Random) -> str:
 def _with_test(definition: Definition, rng: random.Random) -> str:
     """The definition as it is named here, followed by its examples as a test or a call."""
     text = variant(definition, rng)
-    name = _WAY.sub(r"\1", definition.name)
+    name = definition.called
     examples = re.findall(rf"^ +>>> ({definition.name}\(.*\))\n +(\S.*)$", definition.source, re.MULTILINE)
     if not examples or f"def {name}(" not in text:
         return text

@@ -32,7 +32,7 @@ def shapes_of(config: DecoderConfig, block: Mapping[str, tuple[int, ...]]) -> di
 
 def hub_names(outside: Mapping[str, str], block: Mapping[str, str], blocks: str, layers: int) -> dict[str, str]:
     """Hub names, without prefixes, to canonical ones: those `outside` the blocks, and every block's (`blocks.0.…`)."""
-    return {**outside} | {
+    return dict(outside) | {
         f"{blocks}.{layer}.{hub}": f"blk.{layer}.{canonical}"
         for layer in range(layers)
         for hub, canonical in block.items()

@@ -12,7 +12,6 @@ import errno
 import hashlib
 import os
 import struct
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.terminal.report import say
 from weights.errors import UserError, reason
 from weights.tensor import Tensor
 
@@ -144,8 +144,7 @@ class PageStore:
         """Says why nothing is stored, once for each reason: the server goes on without."""
         if error.errno != self._told:
             self._told = error.errno
-            with contextlib.suppress(OSError, ValueError):  # the log may lie on the same full disk
-                print(f"cannot store in --cache-dir {self._root}: {reason(error)}", file=sys.stderr, flush=True)
+            say(f"cannot store in --cache-dir {self._root}: {reason(error)}")  # if the log is not on the same full disk
 
     def _make_room(self, size: int) -> None:
         files = [(entry.stat(), entry) for entry in self._root.glob("*/*.page")]
